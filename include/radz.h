@@ -1,0 +1,359 @@
+/* radz.h - zero-shot recognition of findings on chest X-rays with a multimodal
+ * language model (the method of the paper "LLaVA-RadZ").
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * RESEARCH USE ONLY. NOT FOR DIAGNOSIS.
+ *
+ * A whole program
+ * ---------------
+ *
+ *     #include <radz.h>
+ *     #include <stdio.h>
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         radz_error err;
+ *         radz_model *model; radz_session *session; radz_result *result = NULL;
+ *         if (argc != 3) return 2;
+ *         if (radz_model_open(NULL, argv[1], NULL, &model, &err) ||
+ *             radz_session_open(model, NULL, &session, &err) ||
+ *             radz_classify_file(session, NULL, argv[2], &result, &err))
+ *             return fprintf(stderr, "%s\n", err.message), 1;
+ *         for (size_t i = 0; i < radz_result_count(result); i++)
+ *             printf("%-24s %.3f\n", radz_result_label(result, i), radz_result_probability(result, i));
+ *         radz_result_close(result); radz_session_close(session); radz_model_close(model);
+ *     }
+ *
+ * Order of this header: status and errors; version; runtime; model; session;
+ * images; embeddings; anchor bank; classification and results; training.
+ *
+ * Rules that hold for every function
+ * ----------------------------------
+ * Errors.    A function that can fail returns radz_status (RADZ_OK is 0) and takes
+ *            a caller-owned radz_error, which may be NULL. Nothing is sticky: no
+ *            global and no thread-local error state. The message is one line:
+ *            what, where, what was expected. It never holds pixels or file content.
+ *            On failure every output handle is set to NULL and every output float
+ *            to NaN (a 0.0 would read as "normal"); the handles passed in stay usable.
+ * Ownership. A handle from radz_x_open / _create / _build is released by
+ *            radz_x_close, which accepts NULL. Handles may be closed in any order: a
+ *            session keeps its model alive, a model its runtime. `const char *` results
+ *            belong to the handle they were asked from and live as long as it does.
+ * Threads.   radz_runtime, radz_model, radz_bank, radz_image and radz_result are
+ *            immutable once made and may be shared by any number of threads.
+ *            radz_session and radz_trainer belong to one thread at a time: make
+ *            one session per thread.
+ * Fork.      A handle made before fork() answers RADZ_E_STATE in the child.
+ * Host.      The library never exits, prints, installs signal handlers or changes the
+ *            locale, the FPU state, the working directory or the environment.
+ * Options.   Options structs start with `struct_size`; fill them with their
+ *            radz_x_options_init function, then change what you need. NULL options mean
+ *            the defaults. Structs grow at the end only.
+ * Strings.   UTF-8, NUL-terminated, paths as the operating system has them.
+ *
+ * "Since" is 0.1 unless a declaration says otherwise.
+ */
+#ifndef RADZ_H
+#define RADZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define RADZ_API __attribute__((visibility("default")))
+#define RADZ_CHECK __attribute__((warn_unused_result))
+#else
+#define RADZ_API
+#define RADZ_CHECK
+#endif
+
+/* ---- Version --------------------------------------------------------------- */
+
+#define RADZ_VERSION_MAJOR 0
+#define RADZ_VERSION_MINOR 1
+#define RADZ_VERSION_PATCH 0
+
+/* Version of the library that is loaded, such as "0.1.0". Static storage. */
+RADZ_API const char *radz_version(void);
+
+/* The sentence every result carries: research use only. Static storage. */
+RADZ_API const char *radz_disclaimer(void);
+
+/* ---- Status and errors ----------------------------------------------------- */
+
+/* Numbers are part of the ABI: new ones are added at the end. */
+typedef enum radz_status {
+    RADZ_OK = 0,
+    RADZ_E_ARGUMENT = 1,    /* the caller passed something this function does not take */
+    RADZ_E_MEMORY = 2,      /* an allocation failed */
+    RADZ_E_IO = 3,          /* the operating system refused to open, read or write */
+    RADZ_E_FORMAT = 4,      /* a file or buffer is not what it says it is */
+    RADZ_E_UNSUPPORTED = 5, /* valid, but this build or version cannot do it */
+    RADZ_E_LIMIT = 6,       /* larger than a stated limit; nothing was allocated */
+    RADZ_E_MISMATCH = 7,    /* two things do not belong together (bank and model, config and weights) */
+    RADZ_E_DEVICE = 8,      /* the compute device or its libraries are missing or failed */
+    RADZ_E_CANCELLED = 9,   /* a callback asked to stop */
+    RADZ_E_STATE = 10,      /* the handle cannot do this now (used after fork(), say) */
+    RADZ_E_INTERNAL = 11    /* a defect of libradz: please report it */
+} radz_status;
+
+/* Short stable name, "format" for RADZ_E_FORMAT, as used in JSON; "unknown" for
+ * other numbers. Static storage. */
+RADZ_API const char *radz_status_name(radz_status status);
+
+/* Filled on failure only; message is always NUL-terminated, without a newline. */
+typedef struct radz_error {
+    radz_status code;
+    char message[508];
+} radz_error;
+
+/* ---- Runtime: device, threads, memory, log --------------------------------- */
+
+typedef struct radz_runtime radz_runtime;
+
+typedef enum radz_log_level { RADZ_LOG_DEBUG = 0, RADZ_LOG_INFO = 1, RADZ_LOG_WARNING = 2 } radz_log_level;
+
+typedef struct radz_runtime_options {
+    size_t struct_size;
+    const char *device;  /* "auto" (default), "cpu", "cuda". "cuda" fails where there is none. */
+    const char *kernels; /* CPU kernel set: "auto" (default), "portable", "avx2", "avx512" */
+    const char *gemm;    /* CPU matrix product: "auto" (default: own), "own", "openblas" */
+    int n_threads;       /* worker threads incl. the caller; 0 (default) = online cores; at most 1024 */
+    /* Memory hooks; all three or none. `realloc_fn(NULL, n)` allocates. Must be thread-safe. */
+    void *(*malloc_fn)(size_t n_bytes, void *user);
+    void *(*realloc_fn)(void *p, size_t n_bytes, void *user);
+    void (*free_fn)(void *p, void *user);
+    /* Log hook; may be called from any thread. NULL (default): silence. */
+    void (*log_fn)(radz_log_level level, const char *message, void *user);
+    void *user;
+} radz_runtime_options;
+
+RADZ_API void radz_runtime_options_init(radz_runtime_options *options);
+
+/* Starts the worker threads and picks the device and its kernels, once. */
+RADZ_API RADZ_CHECK radz_status radz_runtime_create(const radz_runtime_options *options, radz_runtime **runtime,
+                                                    radz_error *err);
+RADZ_API void radz_runtime_close(radz_runtime *runtime);
+
+/* What runs the network, for people and logs: "cpu (avx2, own gemm, 2 threads)". */
+RADZ_API const char *radz_runtime_device(const radz_runtime *runtime);
+
+/* ---- Model ------------------------------------------------------------------ */
+
+/* A Hugging Face directory of the LLaVA family: config.json, *.safetensors,
+ * tokenizer.model, preprocessor_config.json, and, where the model has been trained
+ * as a LLaVA-RadZ, radz.json + radz.safetensors (special-token rows, heads, tau)
+ * and anchors.safetensors (its own anchor bank). Weights are mapped, not copied. */
+typedef struct radz_model radz_model;
+
+typedef struct radz_model_options {
+    size_t struct_size;
+    int use_mmap; /* 1 (default): map the weights; 0: read them (a file truncated later cannot hurt) */
+} radz_model_options;
+
+RADZ_API void radz_model_options_init(radz_model_options *options);
+
+/* `runtime` NULL: a private one with default options. */
+RADZ_API RADZ_CHECK radz_status radz_model_open(radz_runtime *runtime, const char *dir,
+                                                const radz_model_options *options, radz_model **model,
+                                                radz_error *err);
+RADZ_API void radz_model_close(radz_model *model);
+
+RADZ_API size_t radz_model_embedding_dim(const radz_model *model); /* K, floats per vector */
+RADZ_API const char *radz_model_hash(const radz_model *model);     /* sha256, 64 hex digits, over all files that
+                                                                      change a vector */
+RADZ_API const char *radz_model_name(const radz_model *model);     /* last component of the directory */
+RADZ_API const char *radz_model_device(const radz_model *model);   /* as radz_runtime_device */
+
+/* ---- Session ----------------------------------------------------------------- */
+
+/* Scratch memory for one caller of one model. One thread at a time. */
+typedef struct radz_session radz_session;
+
+typedef struct radz_session_options {
+    size_t struct_size;
+    /* Asked between layers; non-zero cancels the call with RADZ_E_CANCELLED. */
+    int (*cancel_fn)(void *user);
+    void *user;
+} radz_session_options;
+
+RADZ_API void radz_session_options_init(radz_session_options *options);
+RADZ_API RADZ_CHECK radz_status radz_session_open(radz_model *model, const radz_session_options *options,
+                                                  radz_session **session, radz_error *err);
+RADZ_API void radz_session_close(radz_session *session);
+
+/* ---- Images -------------------------------------------------------------------- */
+
+/* A decoded film: RGB or gray, 8 or 16 bits per sample, any size up to 100 Mpixel. */
+typedef struct radz_image radz_image;
+
+typedef enum radz_pixel_format {
+    RADZ_PIXELS_GRAY8 = 0,
+    RADZ_PIXELS_GRAY16 = 1, /* native byte order, 0 = black, 65535 = white */
+    RADZ_PIXELS_RGB8 = 2
+} radz_pixel_format;
+
+/* PNG or JPEG, told apart by content, never by name. `runtime` may be NULL. */
+RADZ_API RADZ_CHECK radz_status radz_image_open(radz_runtime *runtime, const char *path, radz_image **image,
+                                                radz_error *err);
+/* The same from memory; the bytes are not kept. */
+RADZ_API RADZ_CHECK radz_status radz_image_open_memory(radz_runtime *runtime, const void *bytes, size_t n_bytes,
+                                                       radz_image **image, radz_error *err);
+/* From pixels, row after row, `stride_bytes` apart (>= width * bytes per pixel); copied. */
+RADZ_API RADZ_CHECK radz_status radz_image_from_pixels(radz_runtime *runtime, const void *pixels,
+                                                       radz_pixel_format format, size_t width_px, size_t height_px,
+                                                       size_t stride_bytes, radz_image **image, radz_error *err);
+RADZ_API void radz_image_close(radz_image *image);
+RADZ_API size_t radz_image_width(const radz_image *image);      /* pixels */
+RADZ_API size_t radz_image_height(const radz_image *image);     /* pixels */
+RADZ_API const char *radz_image_sha256(const radz_image *image); /* of the file's bytes, or of the pixels given */
+
+/* ---- Embeddings ---------------------------------------------------------------- */
+
+/* Which rows of the hidden layer are pooled (the paper's Eq. 4 and 5). */
+typedef enum radz_feature {
+    RADZ_FEATURE_GLOBAL = 0, /* the special tokens: X_g, Y_g */
+    RADZ_FEATURE_LOCAL = 1   /* every other token:  X_l, Y_l */
+} radz_feature;
+
+/* Unit vectors of n films or texts, row by row: out is (n, K), owned by the caller,
+ * K = radz_model_embedding_dim. A film's vector is bit-identical alone or in a batch.
+ * Texts are report sentences ("This is a chest X-ray showing ..."): special tokens
+ * written in them are plain text. */
+RADZ_API RADZ_CHECK radz_status radz_embed_images(radz_session *session, const radz_image *const *images, size_t n,
+                                                  radz_feature feature, float *out, radz_error *err);
+RADZ_API RADZ_CHECK radz_status radz_embed_texts(radz_session *session, const char *const *texts, size_t n,
+                                                 radz_feature feature, float *out, radz_error *err);
+
+/* ---- Anchor bank (DKAM, Eq. 10 and 11) ------------------------------------------ */
+
+/* One anchor vector per disease: its description, read by the model, mapped by gamma_dis.
+ * A bank belongs to the model that made it; another model refuses it. */
+typedef struct radz_bank radz_bank;
+
+typedef struct radz_bank_entry {
+    const char *label;       /* what results call it */
+    const char *description; /* what the model reads; NULL: the label in a plain sentence */
+} radz_bank_entry;
+
+/* Reference label: the class that stands for "none of the others" in multi-label
+ * scores, "No Finding" where the bank has it. */
+RADZ_API RADZ_CHECK radz_status radz_bank_build(radz_session *session, const radz_bank_entry *entries, size_t n,
+                                                radz_bank **bank, radz_error *err);
+/* Description file: UTF-8 text, one "label: description" per line, '#' starts a comment line. */
+RADZ_API RADZ_CHECK radz_status radz_bank_build_file(radz_session *session, const char *path, radz_bank **bank,
+                                                     radz_error *err);
+/* A saved bank; `path` NULL: the model's own anchors.safetensors. */
+RADZ_API RADZ_CHECK radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank,
+                                               radz_error *err);
+RADZ_API RADZ_CHECK radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *err);
+RADZ_API void radz_bank_close(radz_bank *bank);
+RADZ_API size_t radz_bank_count(const radz_bank *bank);
+RADZ_API const char *radz_bank_label(const radz_bank *bank, size_t i);       /* NULL when i is out of range */
+RADZ_API const char *radz_bank_description(const radz_bank *bank, size_t i); /* NULL when i is out of range */
+RADZ_API const float *radz_bank_anchor(const radz_bank *bank, size_t i);     /* K floats, unit length; NULL likewise */
+RADZ_API const char *radz_bank_hash(const radz_bank *bank);                  /* sha256 of the saved form, 64 hex digits */
+
+/* ---- Classification and results --------------------------------------------------- */
+
+typedef struct radz_result radz_result;
+
+/* Scores one film against a bank (NULL: the model's own). similarity is cos(X_g, D);
+ * probability is sigmoid((cos_c - cos_reference) / tau) for a finding and the softmax
+ * share for the reference class itself; a bank without a reference class is read as
+ * exclusive classes: softmax over cos / tau. Probabilities are not calibrated. */
+RADZ_API RADZ_CHECK radz_status radz_classify(radz_session *session, const radz_bank *bank, const radz_image *image,
+                                              radz_result **result, radz_error *err);
+/* radz_image_open + radz_classify; `path` goes into the result. */
+RADZ_API RADZ_CHECK radz_status radz_classify_file(radz_session *session, const radz_bank *bank, const char *path,
+                                                   radz_result **result, radz_error *err);
+/* n films in one batch: results has n places, all set or, on failure, all NULL. */
+RADZ_API RADZ_CHECK radz_status radz_classify_batch(radz_session *session, const radz_bank *bank,
+                                                    const radz_image *const *images, size_t n, radz_result **results,
+                                                    radz_error *err);
+RADZ_API void radz_result_close(radz_result *result);
+
+/* Classes best first, 0 <= i < count; out of range: NULL / NaN. */
+RADZ_API size_t radz_result_count(const radz_result *result);
+RADZ_API const char *radz_result_label(const radz_result *result, size_t i);
+RADZ_API double radz_result_probability(const radz_result *result, size_t i); /* 0..1 */
+RADZ_API double radz_result_similarity(const radz_result *result, size_t i);  /* -1..1 */
+RADZ_API size_t radz_result_warning_count(const radz_result *result);
+RADZ_API const char *radz_result_warning(const radz_result *result, size_t i);
+
+/* The result as one line of JSON, schema "radz.result/1":
+ * {"schema","input":{"path","sha256","width_px","height_px"},"scores":[{"label",
+ * "probability","similarity"}...],"provenance":{...},"warnings":[...]}.
+ * `path` may be NULL (then the path given to radz_classify_file, or null). The text belongs
+ * to the caller: radz_text_free. */
+RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, const char *path, char **json,
+                                                 radz_error *err);
+/* The line for an input that failed: the same schema with "error":{"code","message"} in place of scores. */
+RADZ_API RADZ_CHECK radz_status radz_error_json(const radz_error *error, const char *path, char **json,
+                                                radz_error *err);
+RADZ_API void radz_text_free(char *text);
+
+/* ---- Training ------------------------------------------------------------------------ */
+
+/* Trains a LLaVA-RadZ: L = lambda L_CA + (1 - lambda) L_CG (Eq. 6 to 15).
+ * One thread at a time. Everything it writes is written whole or not at all. */
+typedef struct radz_trainer radz_trainer;
+
+typedef struct radz_train_progress {
+    size_t struct_size;
+    int64_t step, n_steps; /* optimiser steps done, and in all */
+    double epoch;          /* passes over the training films so far */
+    double loss, loss_ca, loss_cg, grad_norm, lr, tau;
+    double items_per_second;
+    double seconds_left;
+    int64_t n_bad_rows;        /* manifest rows whose film could not be read, so far */
+    int has_validation;        /* 1: the two fields below were measured at this step */
+    double val_auc;            /* the monitored AUC on the validation split, NaN where undefined */
+    double val_macro_auc;      /* mean AUC over labels that have both outcomes, NaN where none */
+    const char *checkpoint;    /* directory written at this step, or NULL */
+} radz_train_progress;
+
+typedef struct radz_train_options {
+    size_t struct_size;
+    const char *model_dir; /* start from here; without *.safetensors it is initialised at random from `seed` */
+    const char *manifest;  /* CSV with a header: path, labels; optional split, patient, set, text */
+    const char *image_root; /* paths in the manifest are relative to this; NULL: the manifest's folder */
+    const char *out_dir;    /* the trained model, and checkpoint/ while training */
+    const char *diseases;   /* description file as for radz_bank_build_file: the anchors of L_CG */
+    const char *label_map;  /* CSV "from,to" applied to manifest labels; NULL: none; empty `to` drops the label */
+    int resume;             /* 1: go on from out_dir/checkpoint where there is one */
+    uint64_t seed;
+    double epochs;
+    int64_t stop_after_steps; /* 0: never; else save a checkpoint and return after so many steps in all */
+    int batch_size;
+    double lr, weight_decay, beta1, beta2, eps, warmup_fraction, clip_norm;
+    double lambda; /* weight of L_CA (Eq. 15) */
+    double tau;    /* <= 0: the model's own */
+    int learn_tau; /* 1: tau is trained, clamped to [.01, .5] */
+    int mask_false_negatives; /* 1 (default): pairs of one label set are no negatives of each other in L_CA */
+    int balance_sets;         /* 1 (default): rows are drawn so that sets and label sets weigh sqrt(count) */
+    int augment;              /* 1 (default): seeded shift, scale, rotation, contrast */
+    int64_t checkpoint_every; /* steps; 0: only at the end */
+    int64_t validate_every;   /* steps; 0: only at the end */
+    const char *monitor;      /* label whose AUC picks the best model; NULL: macro AUC */
+    const char *monitor_set;  /* rows of this set only; NULL: all */
+    /* Called after every step; non-zero saves a checkpoint and returns RADZ_E_CANCELLED. */
+    int (*progress_fn)(const radz_train_progress *progress, void *user);
+    void *user;
+} radz_train_options;
+
+RADZ_API void radz_train_options_init(radz_train_options *options);
+RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options,
+                                                  radz_trainer **trainer, radz_error *err);
+RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);
+RADZ_API void radz_trainer_close(radz_trainer *trainer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* RADZ_H */

@@ -1,0 +1,143 @@
+/* formats.h - bytes <-> memory. Everything in this folder reads untrusted input: sizes are checked
+ * before memory is asked for, nothing is trusted twice, every refusal says what, where and what was
+ * expected. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_FORMATS_H
+#define RZ_FORMATS_H
+
+#include "base.h"
+
+/* ---- JSON (json.c): jansson with our allocator's limits and error grammar ------------- */
+
+#include <jansson.h>
+/* Parses UTF-8 text; duplicate keys, NaN literals, trailing text, depth over 64 and NUL are refused. `what` begins
+ * the message (a path). The caller frees with json_decref. */
+radz_status rz_json_parse(const char *text, size_t n, const char *what, json_t **out, radz_error *err) RZ_CHECK;
+radz_status rz_json_load(const rz_host *host, const char *path, size_t max_bytes, json_t **out,
+                         radz_error *err) RZ_CHECK;
+/* Typed members. A key that is absent or null leaves *out untouched and is fine; of another type is RADZ_E_FORMAT:
+ * "config.json: text_config.hidden_size: expected an integer in 1..65536, found a string". `where` names the object. */
+radz_status rz_json_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
+                        radz_error *err) RZ_CHECK;
+radz_status rz_json_double(const json_t *obj, const char *where, const char *key, double min, double max, double *out,
+                           radz_error *err) RZ_CHECK;
+radz_status rz_json_bool(const json_t *obj, const char *where, const char *key, bool *out, radz_error *err) RZ_CHECK;
+/* *out points into obj. */
+radz_status rz_json_string(const json_t *obj, const char *where, const char *key, const char **out,
+                           radz_error *err) RZ_CHECK;
+
+/* ---- safetensors (safetensors.c) --------------------------------------------------------- */
+
+typedef struct rz_st_tensor {
+    const char *name;
+    char dtype[8]; /* "F32", "F16", "BF16", "I64", ... as written */
+    size_t n_dims;
+    uint64_t dims[8];
+    size_t n_elements, n_bytes;
+    const uint8_t *data; /* into the file; NOT necessarily aligned */
+} rz_st_tensor;
+/* A checked file: header parsed, spans in order without overlap, holes or trailing bytes, shape x dtype = span. */
+typedef struct rz_st rz_st;
+radz_status rz_st_open(const rz_host *host, const char *path, rz_file_mode mode, rz_st **st, radz_error *err) RZ_CHECK;
+/* From memory that outlives the handle; `what` names it in messages. */
+radz_status rz_st_parse(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_st **st,
+                        radz_error *err) RZ_CHECK;
+void rz_st_close(rz_st *st);
+size_t rz_st_count(const rz_st *st);
+const rz_st_tensor *rz_st_at(const rz_st *st, size_t i);                /* in file order */
+const rz_st_tensor *rz_st_find(const rz_st *st, const char *name);      /* NULL: not there. O(log n) or better */
+const char *rz_st_metadata(const rz_st *st, const char *key);           /* NULL: not there */
+size_t rz_st_metadata_count(const rz_st *st);
+const char *rz_st_metadata_at(const rz_st *st, size_t i, const char **value); /* key, in file order */
+/* The whole file's bytes, for hashing. */
+const uint8_t *rz_st_bytes(const rz_st *st, size_t *n);
+
+/* Writing: declare everything, then the data is pulled in order of declaration. Readable by the Python package. */
+typedef struct rz_st_out {
+    const char *name;
+    const char *dtype; /* "F32", "F16", "BF16", "I32", "I64", "U8" */
+    size_t n_dims;
+    uint64_t dims[8];
+    const void *data; /* host memory, dtype's bytes, little endian */
+} rz_st_out;
+radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
+                        const char *const *metadata /* key, value, key, value, ..., NULL; or NULL */,
+                        radz_error *err) RZ_CHECK;
+/* The bytes rz_st_write would write, into s. */
+radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const char *const *metadata,
+                         radz_error *err) RZ_CHECK;
+
+/* Element conversion, any alignment. */
+float rz_bf16_to_f32(uint16_t v);
+float rz_f16_to_f32(uint16_t v);
+uint16_t rz_f32_to_bf16(float v); /* round to nearest even, NaN stays NaN */
+uint16_t rz_f32_to_f16(float v);
+/* dtype "F32" | "F16" | "BF16" (else RADZ_E_UNSUPPORTED naming the tensor) -> out[n_elements]. */
+radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err) RZ_CHECK;
+
+/* ---- Tokenizer (tokenizer.c): SentencePiece BPE from tokenizer.model ------------------------- */
+
+typedef struct rz_tokenizer rz_tokenizer; /* immutable, shared by threads */
+/* The protobuf of a SentencePiece model of type BPE: pieces with scores and types, byte fallback, normaliser
+ * settings (add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces; charsmap "identity" or none, nfkc-like maps are
+ * RADZ_E_UNSUPPORTED by name), user-defined symbols. */
+radz_status rz_tokenizer_open(const rz_host *host, const char *path, rz_tokenizer **tok, radz_error *err) RZ_CHECK;
+radz_status rz_tokenizer_parse(const rz_host *host, const uint8_t *bytes, size_t n, const char *what,
+                               rz_tokenizer **tok, radz_error *err) RZ_CHECK;
+void rz_tokenizer_close(rz_tokenizer *tok);
+size_t rz_tokenizer_size(const rz_tokenizer *tok);
+int32_t rz_tokenizer_bos(const rz_tokenizer *tok); /* -1: none */
+int32_t rz_tokenizer_eos(const rz_tokenizer *tok);
+int32_t rz_tokenizer_unk(const rz_tokenizer *tok);
+/* sha256 of the file, 64 hex digits. */
+const char *rz_tokenizer_hash(const rz_tokenizer *tok);
+/* Ids of text[0..n), equal to the sentencepiece package's encode (no BOS, no EOS); any bytes are accepted, invalid UTF-8 as
+ * the reference treats it. Control pieces written in the text (<s>) are plain text. *ids is from rz_malloc(host).
+ * Near-linear time in n. */
+radz_status rz_tokenizer_encode(const rz_tokenizer *tok, const char *text, size_t n, int32_t **ids, size_t *n_ids,
+                                radz_error *err) RZ_CHECK;
+/* Text of ids, as sentencepiece's decode; appended to s. */
+radz_status rz_tokenizer_decode(const rz_tokenizer *tok, const int32_t *ids, size_t n, rz_str *s,
+                                radz_error *err) RZ_CHECK;
+/* The piece as written in the model ("_the" with U+2581); NULL when out of range. */
+const char *rz_tokenizer_piece(const rz_tokenizer *tok, int32_t id);
+
+/* ---- Images (image.c, png.c, jpeg.c) ------------------------------------------------------------- */
+
+#define RZ_IMAGE_MAX_PIXELS 100000000u
+#define RZ_IMAGE_MAX_SIDE 65500u
+
+/* Decoded film: interleaved samples, row after row, no padding. 16-bit samples in native byte order. Alpha is
+ * dropped as PIL's convert("RGB") drops it, palettes expanded, gray below 8 bits scaled to 8. */
+typedef struct rz_pixels {
+    size_t width_px, height_px;
+    int channels;        /* 1 gray or 3 RGB */
+    int bits;            /* 8 or 16 */
+    void *data;          /* uint8_t or uint16_t, from rz_malloc(host) */
+    const char *format;  /* "png", "jpeg", "raw"; static */
+} rz_pixels;
+/* PNG or JPEG by content; other known kinds (DICOM, WEBP, TIFF, GIF, BMP, PDF) are RADZ_E_UNSUPPORTED by name, the
+ * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation of a JPEG is applied. */
+radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
+                             radz_error *err) RZ_CHECK;
+void rz_pixels_free(const rz_host *host, rz_pixels *p);
+radz_status rz_png_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
+                          radz_error *err) RZ_CHECK;
+radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
+                           radz_error *err) RZ_CHECK;
+
+/* ---- CSV (csv.c): RFC 4180 plus what people really send -------------------------------------------- */
+
+/* A whole table: BOM skipped, CRLF or LF, quoted fields with doubled quotes and line breaks, ';' or tab as separator
+ * when the header has no ',' but has them. A ragged row is RADZ_E_FORMAT with its line number. */
+typedef struct rz_csv rz_csv;
+radz_status rz_csv_open(const rz_host *host, const char *path, size_t max_bytes, rz_csv **csv,
+                        radz_error *err) RZ_CHECK;
+radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv **csv,
+                         radz_error *err) RZ_CHECK;
+void rz_csv_close(rz_csv *csv);
+size_t rz_csv_rows(const rz_csv *csv);                               /* without the header */
+int rz_csv_column(const rz_csv *csv, const char *name);              /* -1: no such column */
+const char *rz_csv_get(const rz_csv *csv, size_t row, int column);   /* "" when column is -1; NUL-terminated */
+size_t rz_csv_line(const rz_csv *csv, size_t row);                   /* line number in the file, from 1 */
+
+#endif

@@ -1,0 +1,69 @@
+/* config.h - what a model directory says about the network, checked and with defaults filled in.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_CONFIG_H
+#define RZ_CONFIG_H
+
+#include "device.h"
+#include "formats.h"
+
+typedef struct rz_vision_config {
+    size_t hidden, intermediate, layers, heads, image_size, patch, channels;
+    float eps;
+    rz_act_kind act;
+} rz_vision_config;
+
+typedef struct rz_text_config {
+    size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab;
+    size_t max_positions; /* longest prompt, in rows */
+    size_t window;        /* sliding window; 0: none */
+    float eps;
+    double rope_theta;
+    rz_act_kind act;
+    bool tied; /* lm_head is the embedding table */
+} rz_text_config;
+
+/* gamma of Eq. 4, 5 and 11 */
+typedef enum rz_gamma { RZ_GAMMA_IDENTITY, RZ_GAMMA_MLP /* LayerNorm, Linear, GELU, Linear */ } rz_gamma;
+
+typedef struct rz_radz_config {
+    size_t n_image_tokens, n_text_tokens; /* 4 and 8; 0: the directory has no radz.json */
+    int layer;                            /* hidden_states index: -2 = input of the last block */
+    rz_gamma gamma;
+    size_t gamma_hidden, dim; /* dim = K, the length of a vector */
+    bool mlp_then_mean;       /* false (the paper): mean, then MLP */
+    double tau, lambda;
+    char *image_prompt; /* "<image>\nWhat disease is indicated by the chest X-ray?" */
+    char *text_prompt;  /* "{text}\nWhat disease is described in this text?" */
+    char *label_text;   /* "This is a chest X-ray showing {labels}." */
+} rz_radz_config;
+
+/* CLIPImageProcessor's settings */
+typedef struct rz_preprocess_config {
+    bool pad_to_square; /* LLaVA's image_aspect_ratio "pad" */
+    bool resize, crop;
+    size_t shortest_edge, crop_width, crop_height;
+    float rescale, mean[3], std[3];
+} rz_preprocess_config;
+
+typedef struct rz_config {
+    const rz_host *host;
+    bool has_vision; /* false: a bare text decoder */
+    rz_vision_config vision;
+    rz_text_config text;
+    rz_radz_config radz;
+    rz_preprocess_config preprocess;
+    rz_act_kind projector_act;
+    bool projector_bias;
+    int feature_layer;        /* tower hidden_states index, -2: before the last block */
+    bool keep_class_row;      /* select strategy "full" */
+    size_t image_rows;        /* rows one image takes in the decoder */
+} rz_config;
+
+/* Reads config.json, preprocessor_config.json and radz.json of dir. */
+radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
+void rz_config_free(rz_config *cfg);
+/* Decoder blocks that run for cfg->radz.layer, and tower blocks that run for cfg->feature_layer. */
+size_t rz_config_decoder_blocks(const rz_config *cfg);
+size_t rz_config_tower_blocks(const rz_config *cfg);
+
+#endif

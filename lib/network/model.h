@@ -1,0 +1,77 @@
+/* model.h - the weights of a LLaVA-RadZ by name: immutable once opened, shared by all threads.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_MODEL_H
+#define RZ_MODEL_H
+
+#include "config.h"
+
+typedef struct rz_param {
+    char *name; /* Hugging Face name in the layout we write: "language_model.model.layers.0...." */
+    size_t n_dims, dims[4], n;
+    rz_mat w;    /* device; ld = dims[1] * ... (a matrix), data NULL: the model has no such tensor */
+    float *grad; /* device, n floats; NULL: frozen */
+    bool owned;  /* w.data was allocated (not mapped) */
+    bool radz;   /* belongs to radz.safetensors */
+} rz_param;
+
+typedef struct rz_linear { rz_param *w, *b; } rz_linear; /* w (out, in); b (out) or NULL */
+typedef struct rz_norm { rz_param *w, *b; } rz_norm;
+
+typedef struct rz_tower_block {
+    rz_norm ln1, ln2;
+    rz_linear q, k, v, o, fc1, fc2;
+} rz_tower_block;
+typedef struct rz_decoder_block {
+    rz_norm in, post;
+    rz_linear q, k, v, o, gate, up, down;
+} rz_decoder_block;
+typedef struct rz_head {
+    rz_norm norm;
+    rz_linear l1, l2;
+} rz_head; /* all NULL: identity */
+
+typedef struct rz_model {
+    rz_config cfg;
+    rz_device *dev;
+    rz_tokenizer *tok; /* NULL where the directory has none (weights only) */
+    char hash[65];     /* sha256 over everything that changes a vector; "" for a model being trained */
+    /* tower */
+    rz_param *class_row, *patch, *positions;
+    rz_norm tower_pre, tower_post;
+    rz_tower_block *tower;
+    rz_linear projector[2];
+    /* decoder */
+    rz_param *embed, *lm_head;
+    rz_decoder_block *decoder;
+    rz_norm decoder_norm;
+    /* RadZ: rows of the special tokens, ids vocab .. vocab + n - 1 (image tokens first), and the heads */
+    rz_param *special;
+    rz_head gamma_img, gamma_txt, gamma_dis;
+    rz_param *log_tau; /* (1); NULL: cfg.radz.tau */
+
+    float *inv_freq; /* device, head_dim / 2 */
+    rz_param *params; /* every parameter above, in the order it is written */
+    size_t n_params;
+    void *files; /* open weight files */
+} rz_model;
+
+typedef enum rz_model_mode {
+    RZ_MODEL_INFER, /* mapped where possible, any dtype */
+    RZ_MODEL_READ,  /* as INFER, but the files are read, not mapped */
+    RZ_MODEL_TRAIN, /* every parameter an own float copy */
+    RZ_MODEL_INIT   /* as TRAIN, but no weight file is read: random from seed */
+} rz_model_mode;
+
+radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
+                          rz_model **model, radz_error *err) RZ_CHECK;
+void rz_model_unload(rz_model *model);
+/* True when dir holds weights (model.safetensors or its index). */
+bool rz_model_has_weights(const char *dir);
+/* Writes model.safetensors + radz.safetensors (each atomically) with dtype "F32" or "BF16"; norms and
+ * biases likewise. The JSON files and the tokenizer are copied by the caller. */
+radz_status rz_model_save(const rz_model *model, const char *dir, const char *dtype, radz_error *err) RZ_CHECK;
+double rz_model_tau(const rz_model *model);
+/* RADZ_E_MISMATCH unless the model can make vectors: tower, tokenizer, radz.json and its rows are there. */
+radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
+
+#endif

@@ -1,0 +1,19 @@
+/* preprocess.h - a decoded film to the tower's input, as CLIPImageProcessor does it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_PREPROCESS_H
+#define RZ_PREPROCESS_H
+
+#include "config.h"
+
+/* out: (channels = 3, image_size, image_size) floats, host memory. Pad to square with int(255 * mean), shortest edge
+ * bicubic (a = -0.5, support scaled with the ratio, both passes rounded to the sample depth, as PIL), centre crop,
+ * rescale, normalise. Result within one grey level of PIL before normalisation; 16-bit samples keep their depth
+ * through the resize. */
+radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
+                          const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
+
+/* The resize alone: PIL's Image.resize((dst_w, dst_h), BICUBIC); new pixels in *out. */
+radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t dst_w, size_t dst_h, rz_pixels *out,
+                              radz_error *err) RZ_CHECK;
+
+#endif
