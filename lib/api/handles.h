@@ -1,0 +1,83 @@
+/* handles.h - what stands behind the public handles, and the checks every public function starts with.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_HANDLES_H
+#define RZ_HANDLES_H
+
+#include <stdatomic.h>
+
+#include "bank.h"
+#include "embed.h"
+#include "model.h"
+#include "result.h"
+
+/* First member of every handle: who shares it, and which process made it. */
+typedef struct rz_handle {
+    atomic_size_t refs;
+    long pid;
+} rz_handle;
+void rz_handle_init(rz_handle *h); /* one reference */
+void rz_handle_hold(rz_handle *h);
+/* True when the last reference went, in the process that made it: release what it holds. In a forked child
+ * nothing is ever released: the threads are gone and the locks may be held. */
+bool rz_handle_drop(rz_handle *h);
+/* RADZ_E_ARGUMENT for NULL, RADZ_E_STATE after a fork. */
+radz_status rz_handle_check(const rz_handle *h, const char *function, const char *name, radz_error *err) RZ_CHECK;
+
+struct radz_runtime {
+    rz_handle h;
+    rz_host host;   /* &runtime->host is the host of everything made with the runtime */
+    rz_device *dev; /* its pool: rz_device_pool */
+};
+struct radz_model {
+    rz_handle h;
+    radz_runtime *runtime; /* held */
+    rz_model *net;
+    char *dir, *name;
+};
+struct radz_session {
+    rz_handle h;
+    radz_model *model; /* held */
+    rz_net net;        /* model, stream and cancel hook, ready for lib/tasks */
+};
+struct radz_image {
+    rz_handle h;
+    radz_runtime *runtime; /* held, or NULL */
+    rz_film film;
+};
+struct radz_bank {
+    rz_handle h;
+    radz_runtime *runtime; /* held */
+    rz_bank *bank;
+};
+struct radz_result {
+    rz_handle h;
+    radz_runtime *runtime; /* held */
+    rz_result *result;
+};
+
+/* The host behind a runtime that may be NULL. */
+static inline const rz_host *rz_runtime_host(const radz_runtime *r)
+{
+    return r ? &r->host : NULL;
+}
+/* Adds a reference to `runtime`, or makes a private one with default options when it is NULL. */
+radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_error *err) RZ_CHECK;
+
+/* Lays the caller's options over `known`, which holds the defaults: a smaller struct_size is an older caller, a larger
+ * one a newer caller who may use only fields we know (the rest must be zero). Both structs start with struct_size. */
+radz_status rz_options_take(void *known, size_t known_size, const void *options, const char *function,
+                            radz_error *err) RZ_CHECK;
+
+/* For public functions, which all have `err` as a parameter. */
+#define RZ_NEED(p)                                                                                                     \
+    do {                                                                                                               \
+        if (!(p)) return rz_fail(err, RADZ_E_ARGUMENT, "%s: %s is NULL", __func__, #p);                                \
+    } while (0)
+#define RZ_LIVE(handle) RZ_TRY(rz_handle_check((handle) ? &(handle)->h : NULL, __func__, #handle, err))
+/* An optional handle: NULL is fine. */
+#define RZ_LIVE_OR_NULL(handle)                                                                                        \
+    do {                                                                                                               \
+        if (handle) RZ_LIVE(handle);                                                                                   \
+    } while (0)
+
+#endif

@@ -1,0 +1,55 @@
+/* bank.h - the anchor bank (DKAM, Eq. 10 and 11): one unit vector per disease, and its file.
+ *
+ * anchors.safetensors: tensor "anchors" F32 (N, K); metadata, all strings: schema "radz.bank/1"; labels and
+ * descriptions, JSON arrays; model, the hash of the model that made it; library, layer; sha256, of the whole
+ * file with these 64 digits written as zeros.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_BANK_H
+#define RZ_BANK_H
+
+#include "encode.h"
+
+#define RZ_BANK_FILE "anchors.safetensors"
+#define RZ_BANK_MAX_CLASSES 65536u
+
+typedef struct rz_bank {
+    const rz_host *host;
+    size_t n, dim;
+    char **labels, **descriptions;
+    float *anchors;   /* (n, dim), host memory */
+    size_t reference; /* the class that means "none of the others"; n: there is none */
+    int layer;
+    char model_hash[65]; /* rz_model.hash of the model that made it */
+    char hash[65];       /* sha256 of the file */
+} rz_bank;
+
+/* Entries from elsewhere, owned: the lines of a description file, or names given by the caller. */
+typedef struct rz_bank_list {
+    radz_bank_entry *entries;
+    size_t n;
+    char *text; /* what the entries point into */
+} rz_bank_list;
+/* "label: description" per line, '#' comments, blank lines. A label that comes twice, is empty or has no
+ * description is an error with its line number. */
+radz_status rz_bank_list_open(const rz_host *host, const char *path, rz_bank_list *out, radz_error *err) RZ_CHECK;
+radz_status rz_bank_list_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_bank_list *out,
+                               radz_error *err) RZ_CHECK;
+void rz_bank_list_free(const rz_host *host, rz_bank_list *list);
+
+/* Runs the descriptions (NULL: the label in the model's plain sentence) through the text path and gamma_dis. */
+radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank,
+                          radz_error *err) RZ_CHECK;
+/* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */
+radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err) RZ_CHECK;
+radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err) RZ_CHECK;
+void rz_bank_free(rz_bank *bank);
+
+/* After training: loads the model that was written to dir, builds the bank of `entries` with it and writes
+ * dir/anchors.safetensors. The hash in the bank is that of the files in dir, so they must be final. */
+radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
+                              size_t n, radz_error *err) RZ_CHECK;
+
+/* True for "No Finding", "Normal", any case. */
+bool rz_label_is_reference(const char *label);
+
+#endif

@@ -1,0 +1,33 @@
+/* embed.h - films and texts to unit vectors in host memory, any number of them, in bounded memory.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_EMBED_H
+#define RZ_EMBED_H
+
+#include "encode.h"
+
+/* A film as it came in. */
+typedef struct rz_film {
+    rz_pixels pixels;
+    char sha256[65]; /* of the file's bytes, or of the pixels given */
+    char *path;      /* NULL: from memory */
+} rz_film;
+
+#define RZ_FILM_MAX_BYTES ((size_t)512 << 20) /* largest file that is read */
+
+radz_status rz_film_open(const rz_host *host, const char *path, rz_film *out, radz_error *err) RZ_CHECK;
+radz_status rz_film_decode(const rz_host *host, const void *bytes, size_t n, const char *what, rz_film *out,
+                           radz_error *err) RZ_CHECK;
+/* Rows of `width * channels * bits / 8` bytes, stride apart, are copied. */
+radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pixel_format format, size_t width_px,
+                                size_t height_px, size_t stride_bytes, rz_film *out, radz_error *err) RZ_CHECK;
+void rz_film_free(const rz_host *host, rz_film *film);
+
+/* out (n, K), host memory; filled with NaN on failure. A vector is the same bits alone or in a batch, and every
+ * number in it is finite. net->keep is ignored. */
+radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, radz_feature feature, float *out,
+                           radz_error *err) RZ_CHECK;
+/* kind: RZ_ITEM_TEXT (gamma_txt) or RZ_ITEM_DISEASE (gamma_dis). */
+radz_status rz_embed_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
+                           radz_feature feature, float *out, radz_error *err) RZ_CHECK;
+
+#endif

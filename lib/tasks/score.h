@@ -1,0 +1,18 @@
+/* score.h - a film's vector against a bank. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_SCORE_H
+#define RZ_SCORE_H
+
+#include "bank.h"
+
+typedef struct rz_score {
+    size_t i;          /* class, in bank order */
+    double similarity; /* cosine */
+    double probability;
+} rz_score;
+
+/* out (bank->n), best probability first, ties in bank order. With a reference class r: sigmoid((cos_c - cos_r) / tau)
+ * for a finding and the softmax share for r; without: softmax over cos / tau. A number that is not finite is
+ * RADZ_E_INTERNAL, never a score. */
+radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err) RZ_CHECK;
+
+#endif
