@@ -61,12 +61,14 @@ bool rz_stream_failed(const rz_stream *s);
 /* Arena: device memory that lives until its mark is released; 64-byte aligned, not zeroed. Memory stays
  * with the stream for the next pass. NULL on failure (recorded: ops that follow do nothing). */
 typedef struct rz_mark {
-    size_t chunk, used;
+    size_t chunk, used;           /* device memory */
+    size_t host_chunk, host_used; /* host memory */
 } rz_mark;
 void *rz_arena_bytes(rz_stream *s, size_t n_bytes);
 float *rz_arena_f32(rz_stream *s, size_t rows, size_t cols); /* checked product */
 float *rz_arena_zeros(rz_stream *s, size_t rows, size_t cols);
 int32_t *rz_arena_i32(rz_stream *s, const int32_t *host, size_t n); /* uploads */
+void *rz_arena_host(rz_stream *s, size_t n, size_t item_size); /* zeroed HOST memory with the same lifetime */
 rz_mark rz_arena_mark(rz_stream *s);
 void rz_arena_release(rz_stream *s, rz_mark m);
 size_t rz_arena_peak(const rz_stream *s); /* bytes held */
