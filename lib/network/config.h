@@ -20,6 +20,7 @@ typedef struct rz_text_config {
     double rope_theta;
     rz_act_kind act;
     bool tied; /* lm_head is the embedding table */
+    bool attention_bias, mlp_bias;
 } rz_text_config;
 
 /* gamma of Eq. 4, 5 and 11 */

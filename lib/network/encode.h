@@ -7,7 +7,7 @@
 #ifndef RZ_ENCODE_H
 #define RZ_ENCODE_H
 
-#include "model.h"
+#include "layers.h"
 #include "prompt.h"
 
 typedef enum rz_item_kind { RZ_ITEM_IMAGE, RZ_ITEM_TEXT, RZ_ITEM_DISEASE } rz_item_kind; /* picks gamma */
@@ -17,15 +17,6 @@ typedef struct rz_item {
     const float *pixels; /* RZ_ITEM_IMAGE: (3, image_size, image_size), host; else NULL */
     const rz_prompt *prompt;
 } rz_item;
-
-/* One pass of the network. */
-typedef struct rz_net {
-    const rz_model *model;
-    rz_stream *s;
-    bool keep; /* keep activations for rz_encode_backward; they live in the stream's arena */
-    int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */
-    void *user;
-} rz_net;
 
 typedef struct rz_encoding rz_encoding; /* activations, in the arena */
 

@@ -1,0 +1,130 @@
+/* decoder.c - the LLaMA / Mistral decoder with grouped-query attention, forward and backward.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "decoder.h"
+
+typedef struct block_acts {
+    float *h, *n1, *stats1, *q, *k, *v, *att, *lse;      /* attention half; q and k after RoPE */
+    float *mid, *n2, *stats2, *gate, *up, *act;          /* MLP half */
+} block_acts;
+
+struct rz_decoder_acts {
+    size_t n_blocks;
+    rz_ragged seq;
+    int32_t *positions; /* of each row in its sequence */
+    block_acts *blocks;
+};
+
+static int32_t *row_positions(const rz_net *net, rz_ragged seq)
+{
+    size_t rows = (size_t)seq.start[seq.n];
+    int32_t *pos = rz_arena_host(net->s, rows, sizeof *pos);
+    if (!pos) return NULL;
+    for (size_t i = 0; i < seq.n; i++)
+        for (int32_t r = seq.start[i]; r < seq.start[i + 1]; r++) pos[r] = r - seq.start[i];
+    return rz_arena_i32(net->s, pos, rows);
+}
+
+static rz_attn decoder_attention(const rz_net *net, rz_ragged seq)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    return rz_self_attention(seq, t->heads, t->kv_heads, t->head_dim, true, t->window);
+}
+
+static void rope(const rz_net *net, const int32_t *positions, float *q, float *k, size_t rows, bool inverse)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    const float *freq = net->model->inv_freq;
+    rz_rope(net->s, q, t->heads * t->head_dim, positions, freq, 1.0f, rows, t->heads, t->head_dim, inverse);
+    rz_rope(net->s, k, t->kv_heads * t->head_dim, positions, freq, 1.0f, rows, t->kv_heads, t->head_dim, inverse);
+}
+
+static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const int32_t *positions,
+                            float *h, block_acts *a)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = t->hidden;
+    a->h = h;
+    a->n1 = rz_norm_forward(net, &b->in, t->eps, h, rows, &a->stats1);
+    a->q = rz_linear_forward(net, &b->q, a->n1, rows);
+    a->k = rz_linear_forward(net, &b->k, a->n1, rows);
+    a->v = rz_linear_forward(net, &b->v, a->n1, rows);
+    rope(net, positions, a->q, a->k, rows, false);
+    a->att = rz_arena_f32(net->s, rows, t->heads * t->head_dim);
+    a->lse = net->keep ? rz_arena_f32(net->s, rows, t->heads) : NULL;
+    rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
+    a->mid = rz_residual(net, h, rz_linear_forward(net, &b->o, a->att, rows), rows * c);
+    a->n2 = rz_norm_forward(net, &b->post, t->eps, a->mid, rows, &a->stats2);
+    a->gate = rz_linear_forward(net, &b->gate, a->n2, rows);
+    a->up = rz_linear_forward(net, &b->up, a->n2, rows);
+    a->act = rz_arena_f32(net->s, rows, t->intermediate);
+    rz_gated(net->s, t->act, a->act, a->gate, a->up, rows * t->intermediate);
+    return rz_residual(net, a->mid, rz_linear_forward(net, &b->down, a->act, rows), rows * c);
+}
+
+static void mlp_backward(const rz_net *net, const rz_decoder_block *b, size_t rows, float *dh, const block_acts *a)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    size_t wide = t->intermediate;
+    float *dact = rz_arena_f32(net->s, rows, wide), *dgate = rz_arena_f32(net->s, rows, wide);
+    float *dup = rz_arena_f32(net->s, rows, wide), *dn = rz_arena_f32(net->s, rows, t->hidden);
+    rz_linear_backward(net, &b->down, 0.0f, dact, dh, a->act, rows);
+    rz_gated_bwd(net->s, t->act, dgate, dup, dact, a->gate, a->up, rows * wide);
+    rz_linear_backward(net, &b->gate, 0.0f, dn, dgate, a->n2, rows);
+    rz_linear_backward(net, &b->up, 1.0f, dn, dup, a->n2, rows);
+    rz_norm_backward(net, &b->post, dh, dn, a->mid, a->stats2, rows);
+}
+
+static void attention_backward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at,
+                               const int32_t *positions, float *dh, const block_acts *a)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
+    float *datt = rz_arena_f32(net->s, rows, at->q_ld), *dq = rz_arena_zeros(net->s, rows, at->q_ld);
+    float *dk = rz_arena_zeros(net->s, rows, at->kv_ld), *dv = rz_arena_zeros(net->s, rows, at->kv_ld);
+    float *dn = rz_arena_f32(net->s, rows, t->hidden);
+    rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
+    rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
+    rope(net, positions, dq, dk, rows, true);
+    rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
+    rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
+    rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
+    rz_norm_backward(net, &b->in, dh, dn, a->h, a->stats1, rows);
+}
+
+float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts)
+{
+    rz_decoder_acts *a = rz_arena_host(net->s, 1, sizeof *a);
+    block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
+    if (!a || !blocks || rz_stream_failed(net->s)) return NULL;
+    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), blocks};
+    rz_attn at = decoder_attention(net, seq);
+    for (size_t i = 0; i < n_blocks; i++) {
+        rz_mark m = rz_arena_mark(net->s);
+        x = block_forward(net, &net->model->decoder[i], &at, a->positions, x, &blocks[i]);
+        if (!net->keep) rz_arena_release(net->s, m);
+        rz_net_poll(net);
+    }
+    if (acts) *acts = a;
+    return x;
+}
+
+void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
+{
+    if (rz_stream_failed(net->s)) return;
+    rz_attn at = decoder_attention(net, a->seq);
+    for (size_t i = a->n_blocks; i-- > 0;) {
+        rz_mark m = rz_arena_mark(net->s);
+        mlp_backward(net, &net->model->decoder[i], (size_t)a->seq.start[a->seq.n], dh, &a->blocks[i]);
+        attention_backward(net, &net->model->decoder[i], &at, a->positions, dh, &a->blocks[i]);
+        rz_arena_release(net->s, m);
+        rz_net_poll(net);
+    }
+}
+
+float *rz_decoder_logits(const rz_net *net, const float *h, size_t rows)
+{
+    const rz_model *m = net->model;
+    float *stats, *n = rz_norm_forward(net, &m->decoder_norm, m->cfg.text.eps, h, rows, &stats);
+    rz_linear head = {m->cfg.text.tied ? m->embed : m->lm_head, NULL};
+    return rz_linear_forward(net, &head, n, rows);
+}

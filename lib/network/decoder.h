@@ -1,0 +1,17 @@
+/* decoder.h - LLaMA / Mistral. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_DECODER_H
+#define RZ_DECODER_H
+
+#include "layers.h"
+
+typedef struct rz_decoder_acts rz_decoder_acts;
+
+/* x (rows, hidden): input embeddings of the sequences in seq, one after another, positions from 0 in each. Result:
+ * hidden_states[n_blocks] before the final norm. x may be overwritten. acts: set when net->keep, else may be NULL. */
+float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts);
+/* dh: in, the gradient of the result; out, of x. */
+void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *acts, float *dh);
+/* Logits (rows, vocab) of the output of all blocks: final norm, LM head. */
+float *rz_decoder_logits(const rz_net *net, const float *h, size_t rows);
+
+#endif

@@ -1,0 +1,77 @@
+/* layers.c - linear layers, norms and residuals on named parameters.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "layers.h"
+
+void rz_net_poll(const rz_net *net)
+{
+    if (net->cancel_fn && !rz_stream_failed(net->s) && net->cancel_fn(net->user))
+        rz_stream_fail(net->s, RADZ_E_CANCELLED, "cancelled by the caller");
+}
+
+float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, size_t rows)
+{
+    size_t out = l->w->dims[0], in = l->w->n / out;
+    float *y = rz_arena_f32(net->s, rows, out);
+    rz_gemm(net->s, false, true, rows, out, in, 1.0f, rz_mat_f32(x, in), l->w->w, 0.0f, y, out);
+    if (l->b) rz_add_bias(net->s, y, l->b->w.data, rows, out);
+    return y;
+}
+
+void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float *dx, const float *dy, const float *x,
+                        size_t rows)
+{
+    size_t out = l->w->dims[0], in = l->w->n / out;
+    if (dx) rz_gemm(net->s, false, false, rows, in, out, 1.0f, rz_mat_f32(dy, out), l->w->w, beta, dx, in);
+    if (l->w->grad)
+        rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad,
+                in);
+    if (l->b && l->b->grad) rz_add_bias_bwd(net->s, l->b->grad, dy, rows, out);
+}
+
+float *rz_norm_forward(const rz_net *net, const rz_norm *n, float eps, const float *x, size_t rows, float **stats)
+{
+    size_t cols = n->w->n;
+    float *y = rz_arena_f32(net->s, rows, cols);
+    *stats = rz_arena_f32(net->s, rows, n->b ? 2 : 1);
+    if (n->b)
+        rz_layernorm(net->s, y, *stats, x, n->w->w.data, n->b->w.data, eps, rows, cols);
+    else
+        rz_rmsnorm(net->s, y, *stats, x, n->w->w.data, eps, rows, cols);
+    return y;
+}
+
+void rz_norm_backward(const rz_net *net, const rz_norm *n, float *dx, const float *dy, const float *x,
+                      const float *stats, size_t rows)
+{
+    size_t cols = n->w->n;
+    if (n->b)
+        rz_layernorm_bwd(net->s, dx, n->w->grad, n->b->grad, dy, x, stats, n->w->w.data, rows, cols);
+    else
+        rz_rmsnorm_bwd(net->s, dx, n->w->grad, dy, x, stats, n->w->w.data, rows, cols);
+}
+
+float *rz_residual(const rz_net *net, float *h, const float *delta, size_t n)
+{
+    if (net->keep) {
+        float *sum = rz_arena_f32(net->s, 1, n);
+        rz_copy(net->s, sum, h, n * sizeof *h);
+        h = sum;
+    }
+    rz_add(net->s, h, delta, n);
+    return h;
+}
+
+rz_attn rz_self_attention(rz_ragged seq, size_t heads, size_t kv_heads, size_t head_dim, bool causal, size_t window)
+{
+    return (rz_attn){.q_seq = seq,
+                     .kv_seq = seq,
+                     .n_heads = heads,
+                     .n_kv_heads = kv_heads,
+                     .head_dim = head_dim,
+                     .q_ld = heads * head_dim,
+                     .kv_ld = kv_heads * head_dim,
+                     .out_ld = heads * head_dim,
+                     .scale = 1.0f / sqrtf((float)head_dim),
+                     .causal = causal,
+                     .window = window};
+}

@@ -1,0 +1,39 @@
+/* layers.h - one pass of the network, and the layers every stage is made of.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_LAYERS_H
+#define RZ_LAYERS_H
+
+#include "model.h"
+
+/* One pass of the network: whose weights, who computes, what is kept. */
+typedef struct rz_net {
+    const rz_model *model;
+    rz_stream *s;
+    bool keep;                    /* keep activations for the backward; they live in the stream's arena */
+    int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */
+    void *user;
+} rz_net;
+
+/* Records RADZ_E_CANCELLED when the caller asks to stop. */
+void rz_net_poll(const rz_net *net);
+
+/* y = x W^T + b: x (rows, in), result (rows, out) in the arena. */
+float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, size_t rows);
+/* dx = beta dx + dy W (dx NULL: not wanted); dW, db added where trained. */
+void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float *dx, const float *dy, const float *x,
+                        size_t rows);
+
+/* LayerNorm or, where the norm has no bias, RMSNorm. *stats is kept for the backward. */
+float *rz_norm_forward(const rz_net *net, const rz_norm *n, float eps, const float *x, size_t rows, float **stats);
+/* dx is added into. */
+void rz_norm_backward(const rz_net *net, const rz_norm *n, float *dx, const float *dy, const float *x,
+                      const float *stats, size_t rows);
+
+/* h + delta: in place, or into a new buffer where activations are kept. */
+float *rz_residual(const rz_net *net, float *h, const float *delta, size_t n);
+
+/* Vision and text blocks differ in norms, masks and MLPs; their attention is one thing. q, k, v are (rows, heads *
+ * head_dim) and (rows, kv_heads * head_dim), one after another. */
+rz_attn rz_self_attention(rz_ragged seq, size_t heads, size_t kv_heads, size_t head_dim, bool causal, size_t window);
+
+#endif

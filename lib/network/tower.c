@@ -1,0 +1,166 @@
+/* tower.c - CLIP's vision transformer, forward and backward.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tower.h"
+
+typedef struct block_acts {
+    float *h, *n1, *stats1, *q, *k, *v, *att, *lse; /* attention half */
+    float *mid, *n2, *stats2, *fc1, *act;           /* MLP half */
+} block_acts;
+
+struct rz_tower_acts {
+    size_t n, n_blocks;
+    float *patches;             /* (n * P, channels * patch^2) */
+    float *embedded, *stats;    /* (n * rows, hidden): before the first norm, and its stats */
+    int32_t *patch_rows;        /* which of the n * rows rows each patch becomes */
+    int32_t *class_rows, *zeros;
+    int32_t *positions;         /* row -> row of the position table */
+    rz_ragged seq;
+    block_acts *blocks;
+};
+
+size_t rz_tower_rows(const rz_config *cfg)
+{
+    size_t side = cfg->vision.image_size / cfg->vision.patch;
+    return side * side + 1;
+}
+
+static void make_indices(const rz_net *net, rz_tower_acts *a, size_t rows)
+{
+    size_t n = a->n, total = n * rows;
+    int32_t *patch_rows = rz_arena_host(net->s, total, sizeof(int32_t));
+    int32_t *positions = rz_arena_host(net->s, total, sizeof(int32_t));
+    int32_t *class_rows = rz_arena_host(net->s, n, sizeof(int32_t));
+    int32_t *zeros = rz_arena_host(net->s, n, sizeof(int32_t));
+    int32_t *start = rz_arena_host(net->s, n + 1, sizeof(int32_t));
+    if (rz_stream_failed(net->s)) return;
+    for (size_t i = 0, p = 0; i < n; i++) {
+        class_rows[i] = start[i] = (int32_t)(i * rows);
+        for (size_t r = 0; r < rows; r++) {
+            positions[i * rows + r] = (int32_t)r;
+            if (r > 0) patch_rows[p++] = (int32_t)(i * rows + r);
+        }
+    }
+    start[n] = (int32_t)total;
+    a->patch_rows = rz_arena_i32(net->s, patch_rows, n * (rows - 1));
+    a->class_rows = rz_arena_i32(net->s, class_rows, n);
+    a->zeros = rz_arena_i32(net->s, zeros, n);
+    a->positions = rz_arena_i32(net->s, positions, total);
+    a->seq = (rz_ragged){n, start, rz_arena_i32(net->s, start, n + 1)};
+}
+
+/* Patches through the convolution, class row in front, positions added, first norm: hidden_states[0]. */
+static float *embed(const rz_net *net, rz_tower_acts *a, const float *pixels)
+{
+    const rz_model *m = net->model;
+    const rz_vision_config *v = &m->cfg.vision;
+    size_t rows = rz_tower_rows(&m->cfg), n_patches = a->n * (rows - 1), c = v->hidden;
+    a->patches = rz_arena_f32(net->s, n_patches, v->channels * v->patch * v->patch);
+    rz_patchify(net->s, a->patches, pixels, a->n, v->channels, v->image_size, v->patch);
+    rz_linear conv = {m->patch, NULL};
+    float *patch_emb = rz_linear_forward(net, &conv, a->patches, n_patches);
+    float *x = a->embedded = rz_arena_f32(net->s, a->n * rows, c);
+    rz_copy_rows(net->s, x, c, NULL, m->positions->w.data, c, a->positions, a->n * rows, c);
+    rz_add_rows(net->s, x, c, a->patch_rows, patch_emb, c, NULL, n_patches, c);
+    rz_add_rows(net->s, x, c, a->class_rows, m->class_row->w.data, c, a->zeros, a->n, c);
+    return rz_norm_forward(net, &m->tower_pre, v->eps, x, a->n * rows, &a->stats);
+}
+
+static void embed_backward(const rz_net *net, const rz_tower_acts *a, const float *dh)
+{
+    const rz_model *m = net->model;
+    size_t rows = rz_tower_rows(&m->cfg), n_patches = a->n * (rows - 1), c = m->cfg.vision.hidden;
+    float *dx = rz_arena_zeros(net->s, a->n * rows, c);
+    rz_norm_backward(net, &m->tower_pre, dx, dh, a->embedded, a->stats, a->n * rows);
+    if (m->positions->grad)
+        rz_add_rows(net->s, m->positions->grad, c, a->positions, dx, c, NULL, a->n * rows, c);
+    if (m->class_row->grad)
+        rz_add_rows(net->s, m->class_row->grad, c, a->zeros, dx, c, a->class_rows, a->n, c);
+    float *dpatch = rz_arena_f32(net->s, n_patches, c);
+    rz_copy_rows(net->s, dpatch, c, NULL, dx, c, a->patch_rows, n_patches, c);
+    rz_linear conv = {m->patch, NULL};
+    rz_linear_backward(net, &conv, 0.0f, NULL, dpatch, a->patches, n_patches);
+}
+
+/* h + attention(norm(h)), then + MLP(norm(.)) */
+static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = v->hidden;
+    a->h = h;
+    a->n1 = rz_norm_forward(net, &b->ln1, v->eps, h, rows, &a->stats1);
+    a->q = rz_linear_forward(net, &b->q, a->n1, rows);
+    a->k = rz_linear_forward(net, &b->k, a->n1, rows);
+    a->v = rz_linear_forward(net, &b->v, a->n1, rows);
+    a->att = rz_arena_f32(net->s, rows, c);
+    a->lse = net->keep ? rz_arena_f32(net->s, rows, v->heads) : NULL;
+    rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
+    a->mid = rz_residual(net, h, rz_linear_forward(net, &b->o, a->att, rows), rows * c);
+    a->n2 = rz_norm_forward(net, &b->ln2, v->eps, a->mid, rows, &a->stats2);
+    a->fc1 = rz_linear_forward(net, &b->fc1, a->n2, rows);
+    a->act = rz_arena_f32(net->s, rows, v->intermediate);
+    rz_act(net->s, v->act, a->act, a->fc1, rows * v->intermediate);
+    return rz_residual(net, a->mid, rz_linear_forward(net, &b->fc2, a->act, rows), rows * c);
+}
+
+/* dh: in, the gradient of the block's result; out, of its input. */
+static void block_backward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *dh,
+                           const block_acts *a)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = v->hidden;
+    float *dact = rz_arena_f32(net->s, rows, v->intermediate), *dn = rz_arena_f32(net->s, rows, c);
+    rz_linear_backward(net, &b->fc2, 0.0f, dact, dh, a->act, rows);
+    rz_act_bwd(net->s, v->act, dact, dact, a->fc1, rows * v->intermediate);
+    rz_linear_backward(net, &b->fc1, 0.0f, dn, dact, a->n2, rows);
+    rz_norm_backward(net, &b->ln2, dh, dn, a->mid, a->stats2, rows);
+
+    float *datt = rz_arena_f32(net->s, rows, c), *dq = rz_arena_zeros(net->s, rows, c);
+    float *dk = rz_arena_zeros(net->s, rows, c), *dv = rz_arena_zeros(net->s, rows, c);
+    rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
+    rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
+    rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
+    rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
+    rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
+    rz_norm_backward(net, &b->ln1, dh, dn, a->h, a->stats1, rows);
+}
+
+static rz_attn tower_attention(const rz_net *net, const rz_tower_acts *a)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    return rz_self_attention(a->seq, v->heads, v->heads, v->hidden / v->heads, false, 0);
+}
+
+float *rz_tower_forward(const rz_net *net, const float *pixels, size_t n, size_t n_blocks, rz_tower_acts **acts)
+{
+    rz_tower_acts *a = rz_arena_host(net->s, 1, sizeof *a);
+    block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
+    if (!a || !blocks) return NULL;
+    a->n = n, a->n_blocks = n_blocks, a->blocks = blocks;
+    make_indices(net, a, rz_tower_rows(&net->model->cfg));
+    if (rz_stream_failed(net->s)) return NULL;
+    float *h = embed(net, a, pixels);
+    rz_attn at = tower_attention(net, a);
+    for (size_t i = 0; i < n_blocks; i++) {
+        rz_mark m = rz_arena_mark(net->s);
+        h = block_forward(net, &net->model->tower[i], &at, h, &blocks[i]);
+        if (!net->keep) rz_arena_release(net->s, m);
+        rz_net_poll(net);
+    }
+    if (acts) *acts = a;
+    return h;
+}
+
+void rz_tower_backward(const rz_net *net, const rz_tower_acts *a, float *dh)
+{
+    if (rz_stream_failed(net->s)) return;
+    rz_attn at = tower_attention(net, a);
+    for (size_t i = a->n_blocks; i-- > 0;) {
+        rz_mark m = rz_arena_mark(net->s);
+        block_backward(net, &net->model->tower[i], &at, dh, &a->blocks[i]);
+        rz_arena_release(net->s, m);
+        rz_net_poll(net);
+    }
+    rz_mark m = rz_arena_mark(net->s);
+    embed_backward(net, a, dh);
+    rz_arena_release(net->s, m);
+}
