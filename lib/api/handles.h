@@ -68,6 +68,13 @@ radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_err
 radz_status rz_options_take(void *known, size_t known_size, const void *options, const char *function,
                             radz_error *err) RZ_CHECK;
 
+/* The films behind images, each checked; *films is from rz_malloc(host), NULL on failure. */
+radz_status rz_images_films(const rz_host *host, const radz_image *const *images, size_t n, const char *function,
+                            const rz_film ***films, radz_error *err) RZ_CHECK;
+
+/* The bank that lies in the model's directory. */
+radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *err) RZ_CHECK;
+
 /* For public functions, which all have `err` as a parameter. */
 #define RZ_NEED(p)                                                                                                     \
     do {                                                                                                               \

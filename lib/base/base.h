@@ -111,6 +111,7 @@ void rz_writer_abort(rz_writer *w);                                   /* NULL is
 /* The three in one. */
 radz_status rz_write_file(const rz_host *host, const char *path, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
 double rz_seconds(void); /* monotonic clock */
+long rz_process_id(void);  /* changes in a forked child */
 
 /* ---- Hashes (hash.c) ---------------------------------------------------------------- */
 

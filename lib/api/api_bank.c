@@ -1,0 +1,112 @@
+/* Public: anchor banks.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "handles.h"
+
+static radz_status bank_new(radz_runtime *runtime, radz_bank **bank, radz_error *err)
+{
+    radz_bank *b = rz_calloc(&runtime->host, 1, sizeof *b);
+    if (!b) return RZ_NO_MEMORY(err, "anchor bank");
+    rz_handle_init(&b->h);
+    rz_handle_hold(&runtime->h);
+    b->runtime = runtime;
+    *bank = b;
+    return RADZ_OK;
+}
+
+static radz_status bank_done(radz_bank *b, radz_status status, radz_bank **bank)
+{
+    if (status == RADZ_OK)
+        *bank = b;
+    else
+        radz_bank_close(b);
+    return status;
+}
+
+radz_status radz_bank_build(radz_session *session, const radz_bank_entry *entries, size_t n, radz_bank **bank,
+                            radz_error *err)
+{
+    if (bank) *bank = NULL;
+    RZ_NEED(bank);
+    RZ_LIVE(session);
+    RZ_NEED(entries);
+    radz_bank *b;
+    RZ_TRY(bank_new(session->model->runtime, &b, err));
+    return bank_done(b, rz_bank_build(&session->net, entries, n, &b->bank, err), bank);
+}
+
+radz_status radz_bank_build_file(radz_session *session, const char *path, radz_bank **bank, radz_error *err)
+{
+    if (bank) *bank = NULL;
+    RZ_NEED(bank);
+    RZ_LIVE(session);
+    RZ_NEED(path);
+    const rz_host *host = &session->model->runtime->host;
+    rz_bank_list list;
+    RZ_TRY(rz_bank_list_open(host, path, &list, err));
+    radz_status status = radz_bank_build(session, list.entries, list.n, bank, err);
+    rz_bank_list_free(host, &list);
+    return status;
+}
+
+radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *err)
+{
+    *bank = NULL;
+    const rz_host *host = &model->runtime->host;
+    char *path = rz_path_join(host, model->dir, RZ_BANK_FILE);
+    if (!path) return RZ_NO_MEMORY(err, "path of the anchor bank");
+    radz_status status = rz_bank_open(model->net, path, bank, err);
+    rz_free(host, path);
+    return status;
+}
+
+radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank, radz_error *err)
+{
+    if (bank) *bank = NULL;
+    RZ_NEED(bank);
+    RZ_LIVE(model);
+    radz_bank *b;
+    RZ_TRY(bank_new(model->runtime, &b, err));
+    return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : rz_model_bank(model, &b->bank, err),
+                     bank);
+}
+
+radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *err)
+{
+    RZ_LIVE(bank);
+    RZ_NEED(path);
+    return rz_bank_save(bank->bank, path, err);
+}
+
+void radz_bank_close(radz_bank *bank)
+{
+    if (!bank || !rz_handle_drop(&bank->h)) return;
+    radz_runtime *rt = bank->runtime;
+    rz_bank_free(bank->bank);
+    rz_free(&rt->host, bank);
+    radz_runtime_close(rt);
+}
+
+size_t radz_bank_count(const radz_bank *bank)
+{
+    return bank ? bank->bank->n : 0;
+}
+
+const char *radz_bank_label(const radz_bank *bank, size_t i)
+{
+    return i < radz_bank_count(bank) ? bank->bank->labels[i] : NULL;
+}
+
+const char *radz_bank_description(const radz_bank *bank, size_t i)
+{
+    return i < radz_bank_count(bank) ? bank->bank->descriptions[i] : NULL;
+}
+
+const float *radz_bank_anchor(const radz_bank *bank, size_t i)
+{
+    return i < radz_bank_count(bank) ? bank->bank->anchors + i * bank->bank->dim : NULL;
+}
+
+const char *radz_bank_hash(const radz_bank *bank)
+{
+    return bank ? bank->bank->hash : NULL;
+}

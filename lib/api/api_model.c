@@ -1,0 +1,135 @@
+/* Public: model and session.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "handles.h"
+
+/* ---- Model ---- */
+
+void radz_model_options_init(radz_model_options *options)
+{
+    if (!options) return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    options->use_mmap = 1;
+}
+
+/* Last component of a path: "a/b/" -> "b". */
+static char *dir_name(const rz_host *host, const char *dir)
+{
+    size_t end = strlen(dir);
+    while (end > 1 && dir[end - 1] == '/') end--;
+    size_t start = end;
+    while (start > 0 && dir[start - 1] != '/') start--;
+    return rz_strndup(host, dir + start, end - start);
+}
+
+static void model_free(radz_model *m)
+{
+    radz_runtime *rt = m->runtime;
+    rz_model_unload(m->net);
+    rz_free(&rt->host, m->name);
+    rz_free(&rt->host, m->dir);
+    rz_free(&rt->host, m);
+    radz_runtime_close(rt);
+}
+
+static radz_status model_fill(radz_model *m, const char *dir, const radz_model_options *o, radz_error *err)
+{
+    const rz_host *host = &m->runtime->host;
+    m->dir = rz_strdup(host, dir);
+    m->name = dir_name(host, dir);
+    if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
+    return rz_model_load(host, m->runtime->dev, dir, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net, err);
+}
+
+radz_status radz_model_open(radz_runtime *runtime, const char *dir, const radz_model_options *options,
+                            radz_model **model, radz_error *err)
+{
+    if (model) *model = NULL;
+    RZ_NEED(model);
+    RZ_NEED(dir);
+    RZ_LIVE_OR_NULL(runtime);
+    radz_model_options o;
+    radz_model_options_init(&o);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    radz_runtime *rt;
+    RZ_TRY(rz_runtime_share(runtime, &rt, err));
+    radz_model *m = rz_calloc(&rt->host, 1, sizeof *m);
+    if (!m) {
+        radz_runtime_close(rt);
+        return RZ_NO_MEMORY(err, "model");
+    }
+    rz_handle_init(&m->h);
+    m->runtime = rt;
+    radz_status status = model_fill(m, dir, &o, err);
+    if (status != RADZ_OK) {
+        model_free(m);
+        return status;
+    }
+    *model = m;
+    return RADZ_OK;
+}
+
+void radz_model_close(radz_model *model)
+{
+    if (model && rz_handle_drop(&model->h)) model_free(model);
+}
+
+size_t radz_model_embedding_dim(const radz_model *model)
+{
+    return model ? model->net->cfg.radz.dim : 0;
+}
+const char *radz_model_hash(const radz_model *model)
+{
+    return model ? model->net->hash : NULL;
+}
+const char *radz_model_name(const radz_model *model)
+{
+    return model ? model->name : NULL;
+}
+const char *radz_model_device(const radz_model *model)
+{
+    return model ? radz_runtime_device(model->runtime) : NULL;
+}
+
+/* ---- Session ---- */
+
+void radz_session_options_init(radz_session_options *options)
+{
+    if (!options) return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+}
+
+radz_status radz_session_open(radz_model *model, const radz_session_options *options, radz_session **session,
+                              radz_error *err)
+{
+    if (session) *session = NULL;
+    RZ_NEED(session);
+    RZ_LIVE(model);
+    radz_session_options o;
+    radz_session_options_init(&o);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    const rz_host *host = &model->runtime->host;
+    radz_session *s = rz_calloc(host, 1, sizeof *s);
+    if (!s) return RZ_NO_MEMORY(err, "session");
+    rz_handle_init(&s->h);
+    s->net = (rz_net){.model = model->net, .cancel_fn = o.cancel_fn, .user = o.user};
+    radz_status status = rz_stream_open(model->runtime->dev, &s->net.s, err);
+    if (status != RADZ_OK) {
+        rz_free(host, s);
+        return status;
+    }
+    rz_handle_hold(&model->h);
+    s->model = model;
+    *session = s;
+    return RADZ_OK;
+}
+
+void radz_session_close(radz_session *session)
+{
+    if (!session || !rz_handle_drop(&session->h)) return;
+    radz_model *model = session->model;
+    rz_stream_close(session->net.s);
+    rz_free(&model->runtime->host, session);
+    radz_model_close(model);
+}

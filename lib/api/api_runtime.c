@@ -1,0 +1,82 @@
+/* Public: version, status names, runtime.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "handles.h"
+
+#define TEXT_OF_(x) #x
+#define TEXT_OF(x) TEXT_OF_(x)
+#define MAX_THREADS 1024
+
+const char *radz_version(void)
+{
+    return TEXT_OF(RADZ_VERSION_MAJOR) "." TEXT_OF(RADZ_VERSION_MINOR) "." TEXT_OF(RADZ_VERSION_PATCH);
+}
+
+const char *radz_disclaimer(void)
+{
+    return "Research use only. Not for diagnosis.";
+}
+
+const char *radz_status_name(radz_status status)
+{
+    static const char *const names[] = {"ok",    "argument", "memory", "io",        "format", "unsupported",
+                                        "limit", "mismatch", "device", "cancelled", "state",  "internal"};
+    return (unsigned)status < RZ_COUNT(names) ? names[status] : "unknown";
+}
+
+void radz_runtime_options_init(radz_runtime_options *options)
+{
+    if (!options) return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    options->device = options->kernels = options->gemm = "auto";
+}
+
+static radz_status check_options(const radz_runtime_options *o, radz_error *err)
+{
+    int n_hooks = !!o->malloc_fn + !!o->realloc_fn + !!o->free_fn;
+    if (n_hooks != 0 && n_hooks != 3)
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "radz_runtime_create: malloc_fn, realloc_fn and free_fn: expected all three or none, got %d",
+                       n_hooks);
+    if (o->n_threads < 0 || o->n_threads > MAX_THREADS)
+        return rz_fail(err, RADZ_E_ARGUMENT, "radz_runtime_create: n_threads: expected 0..%d, got %d", MAX_THREADS,
+                       o->n_threads);
+    return RADZ_OK;
+}
+
+radz_status radz_runtime_create(const radz_runtime_options *options, radz_runtime **runtime, radz_error *err)
+{
+    if (runtime) *runtime = NULL;
+    RZ_NEED(runtime);
+    radz_runtime_options o;
+    radz_runtime_options_init(&o);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    RZ_TRY(check_options(&o, err));
+    rz_host host = {o.malloc_fn, o.realloc_fn, o.free_fn, o.log_fn, o.user};
+    radz_runtime *r = rz_calloc(&host, 1, sizeof *r);
+    if (!r) return RZ_NO_MEMORY(err, "runtime");
+    rz_handle_init(&r->h);
+    r->host = host;
+    rz_device_options d = {o.device, o.kernels, o.gemm, o.n_threads};
+    radz_status status = rz_device_open(&r->host, &d, &r->dev, err);
+    if (status != RADZ_OK) {
+        rz_free(&host, r);
+        return status;
+    }
+    rz_log(&r->host, RADZ_LOG_INFO, "libradz %s on %s", radz_version(), rz_device_name(r->dev));
+    *runtime = r;
+    return RADZ_OK;
+}
+
+void radz_runtime_close(radz_runtime *runtime)
+{
+    if (!runtime || !rz_handle_drop(&runtime->h)) return;
+    rz_host host = runtime->host;
+    rz_device_close(runtime->dev);
+    rz_free(&host, runtime);
+}
+
+const char *radz_runtime_device(const radz_runtime *runtime)
+{
+    return runtime ? rz_device_name(runtime->dev) : NULL;
+}
