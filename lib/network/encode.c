@@ -1,0 +1,303 @@
+/* encode.c - the network in one call: films and texts in, unit vectors out, and back again.
+ *
+ * All prompts of a call lie one after another in one matrix of rows; each row is a token, a special token or a row of
+ * an image. Index lists say which is which, so that there is no padding and no mask.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "encode.h"
+
+#include "decoder.h"
+#include "heads.h"
+#include "projector.h"
+#include "tower.h"
+
+/* Rows of one origin: where they lie in the matrix, and what they are there (ids, or rows of a table). */
+typedef struct row_list {
+    size_t n;
+    int32_t *at, *what;         /* host */
+    int32_t *at_dev, *what_dev; /* device */
+} row_list;
+
+/* Vectors of one kind of item and one feature. */
+typedef struct vector_list {
+    size_t n;
+    int32_t *items, *items_dev; /* row of the result each belongs to */
+    rz_groups groups;
+    rz_head_acts head;
+} vector_list;
+
+enum { N_KINDS = 3, GLOBAL = 0, LOCAL = 1 };
+
+struct rz_encoding {
+    size_t n, n_images, n_rows;
+    rz_ragged seq;
+    row_list tokens, specials, image_rows;
+    int32_t *tower_rows; /* image rows kept of the tower's output; NULL: all */
+    rz_tower_acts *tower;
+    rz_projector_acts projector;
+    rz_decoder_acts *decoder;
+    vector_list vectors[N_KINDS][2];
+    bool wanted[2];
+};
+
+static const rz_head *head_of(const rz_model *m, int kind)
+{
+    return kind == RZ_ITEM_IMAGE ? &m->gamma_img : kind == RZ_ITEM_TEXT ? &m->gamma_txt : &m->gamma_dis;
+}
+
+/* ---- Laying out the rows --------------------------------------------------------- */
+
+static bool count_rows(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t vocab = cfg->text.vocab, n_ids = vocab + cfg->radz.n_image_tokens + cfg->radz.n_text_tokens;
+    for (size_t i = 0; i < n; i++) {
+        size_t n_image = 0;
+        for (size_t t = 0; t < items[i].prompt->n; t++) {
+            int32_t id = items[i].prompt->ids[t];
+            if (id == RZ_ID_IMAGE)
+                n_image++;
+            else if (id < 0 || (size_t)id >= n_ids) {
+                rz_stream_fail(net->s, RADZ_E_INTERNAL, "item %zu: token id %d is outside 0..%zu", i, (int)id,
+                               n_ids - 1);
+                return false;
+            } else
+                *((size_t)id < vocab ? &e->tokens.n : &e->specials.n) += 1;
+        }
+        if (n_image != (items[i].pixels ? cfg->image_rows : 0)) {
+            rz_stream_fail(net->s, RADZ_E_INTERNAL, "item %zu: %zu places for image rows, expected %zu", i, n_image,
+                           items[i].pixels ? cfg->image_rows : 0);
+            return false;
+        }
+        e->image_rows.n += n_image;
+        e->n_images += items[i].pixels != NULL;
+        e->n_rows += items[i].prompt->n;
+    }
+    if (e->n_rows > INT32_MAX) {
+        rz_stream_fail(net->s, RADZ_E_LIMIT, "one pass of %zu rows, at most %d fit", e->n_rows, (int)INT32_MAX);
+        return false;
+    }
+    return true;
+}
+
+static void list_alloc(const rz_net *net, row_list *l)
+{
+    l->at = rz_arena_host(net->s, l->n, sizeof *l->at);
+    l->what = rz_arena_host(net->s, l->n, sizeof *l->what);
+    l->n = 0;
+}
+
+static void list_put(row_list *l, size_t at, size_t what)
+{
+    l->at[l->n] = (int32_t)at;
+    l->what[l->n++] = (int32_t)what;
+}
+
+static void list_upload(const rz_net *net, row_list *l)
+{
+    l->at_dev = rz_arena_i32(net->s, l->at, l->n);
+    l->what_dev = rz_arena_i32(net->s, l->what, l->n);
+}
+
+static void lay_out(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
+{
+    size_t vocab = net->model->cfg.text.vocab, row = 0;
+    int32_t *start = rz_arena_host(net->s, n + 1, sizeof *start);
+    list_alloc(net, &e->tokens);
+    list_alloc(net, &e->specials);
+    list_alloc(net, &e->image_rows);
+    if (rz_stream_failed(net->s)) return;
+    for (size_t i = 0; i < n; i++) {
+        start[i] = (int32_t)row;
+        for (size_t t = 0; t < items[i].prompt->n; t++, row++) {
+            int32_t id = items[i].prompt->ids[t];
+            if (id == RZ_ID_IMAGE)
+                list_put(&e->image_rows, row, e->image_rows.n);
+            else if ((size_t)id < vocab)
+                list_put(&e->tokens, row, (size_t)id);
+            else
+                list_put(&e->specials, row, (size_t)id - vocab);
+        }
+    }
+    start[n] = (int32_t)row;
+    e->seq = (rz_ragged){n, start, rz_arena_i32(net->s, start, n + 1)};
+    list_upload(net, &e->tokens);
+    list_upload(net, &e->specials);
+    list_upload(net, &e->image_rows);
+}
+
+/* Groups of rows: per item of `kind`, its special rows (global) or all its other rows (local). */
+static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, int feature)
+{
+    vector_list *v = &e->vectors[kind][feature];
+    size_t vocab = net->model->cfg.text.vocab, n_rows = 0;
+    int32_t *rows = rz_arena_host(net->s, e->n_rows, sizeof *rows);
+    int32_t *start = rz_arena_host(net->s, e->n + 1, sizeof *start);
+    v->items = rz_arena_host(net->s, e->n, sizeof *v->items);
+    if (rz_stream_failed(net->s)) return;
+    for (size_t i = 0; i < e->n; i++) {
+        if ((int)items[i].kind != kind) continue;
+        for (size_t t = 0; t < items[i].prompt->n; t++) {
+            int32_t id = items[i].prompt->ids[t];
+            bool special = id >= 0 && (size_t)id >= vocab;
+            if (special == (feature == GLOBAL)) rows[n_rows++] = e->seq.start[i] + (int32_t)t;
+        }
+        v->items[v->n++] = (int32_t)i;
+        start[v->n] = (int32_t)n_rows;
+    }
+    if (!v->n) return;
+    v->groups = (rz_groups){v->n, n_rows, rz_arena_i32(net->s, rows, n_rows), rz_arena_i32(net->s, start, v->n + 1)};
+    v->items_dev = rz_arena_i32(net->s, v->items, v->n);
+}
+
+/* ---- Images ------------------------------------------------------------------------ */
+
+static float *upload_pixels(const rz_net *net, const rz_item *items, size_t n, size_t n_images)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    size_t each = v->channels * v->image_size * v->image_size;
+    float *pixels = rz_arena_f32(net->s, n_images, each);
+    for (size_t i = 0, k = 0; i < n && pixels; i++)
+        if (items[i].pixels) rz_upload(net->s, pixels + each * k++, items[i].pixels, each * sizeof(float));
+    return pixels;
+}
+
+/* Rows of the tower that reach the decoder: all but the class row, unless the config keeps it. */
+static void select_tower_rows(const rz_net *net, rz_encoding *e)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t all = rz_tower_rows(cfg), kept = cfg->image_rows;
+    if (kept == all) return;
+    int32_t *rows = rz_arena_host(net->s, e->n_images * kept, sizeof *rows);
+    if (!rows) return;
+    for (size_t i = 0, k = 0; i < e->n_images; i++)
+        for (size_t r = all - kept; r < all; r++) rows[k++] = (int32_t)(i * all + r);
+    e->tower_rows = rz_arena_i32(net->s, rows, e->n_images * kept);
+}
+
+static float *image_forward(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t n_rows = e->n_images * cfg->image_rows, c = cfg->vision.hidden;
+    float *pixels = upload_pixels(net, items, n, e->n_images);
+    float *h = rz_tower_forward(net, pixels, e->n_images, rz_config_tower_blocks(cfg), &e->tower);
+    select_tower_rows(net, e);
+    if (e->tower_rows) {
+        float *kept = rz_arena_f32(net->s, n_rows, c);
+        rz_copy_rows(net->s, kept, c, NULL, h, c, e->tower_rows, n_rows, c);
+        h = kept;
+    }
+    return rz_projector_forward(net, h, n_rows, &e->projector);
+}
+
+static void image_backward(const rz_net *net, const rz_encoding *e, const float *drows)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t n_rows = e->n_images * cfg->image_rows, c = cfg->vision.hidden;
+    float *dh = rz_projector_backward(net, &e->projector, drows);
+    if (e->tower_rows) {
+        float *all = rz_arena_zeros(net->s, e->n_images * rz_tower_rows(cfg), c);
+        rz_copy_rows(net->s, all, c, e->tower_rows, dh, c, NULL, n_rows, c);
+        dh = all;
+    }
+    rz_tower_backward(net, e->tower, dh);
+}
+
+/* ---- Input rows of the decoder ------------------------------------------------------- */
+
+static float *splice_forward(const rz_net *net, const rz_encoding *e, const float *image_rows)
+{
+    const rz_model *m = net->model;
+    size_t c = m->cfg.text.hidden;
+    float *x = rz_arena_f32(net->s, e->n_rows, c), *tokens = rz_arena_f32(net->s, e->tokens.n, c);
+    rz_gather(net->s, tokens, m->embed->w, e->tokens.what_dev, e->tokens.n, c);
+    rz_copy_rows(net->s, x, c, e->tokens.at_dev, tokens, c, NULL, e->tokens.n, c);
+    if (e->specials.n)
+        rz_copy_rows(net->s, x, c, e->specials.at_dev, m->special->w.data, c, e->specials.what_dev, e->specials.n, c);
+    if (image_rows) rz_copy_rows(net->s, x, c, e->image_rows.at_dev, image_rows, c, NULL, e->image_rows.n, c);
+    return x;
+}
+
+/* Returns the gradient of the image rows. */
+static float *splice_backward(const rz_net *net, const rz_encoding *e, const float *dx)
+{
+    const rz_model *m = net->model;
+    size_t c = m->cfg.text.hidden;
+    if (m->embed->grad) {
+        float *dtokens = rz_arena_f32(net->s, e->tokens.n, c);
+        rz_copy_rows(net->s, dtokens, c, NULL, dx, c, e->tokens.at_dev, e->tokens.n, c);
+        rz_gather_bwd(net->s, m->embed->grad, e->tokens.what_dev, dtokens, e->tokens.n, c);
+    }
+    if (e->specials.n && m->special->grad)
+        rz_add_rows(net->s, m->special->grad, c, e->specials.what_dev, dx, c, e->specials.at_dev, e->specials.n, c);
+    if (!e->n_images) return NULL;
+    float *dimage = rz_arena_f32(net->s, e->image_rows.n, c);
+    rz_copy_rows(net->s, dimage, c, NULL, dx, c, e->image_rows.at_dev, e->image_rows.n, c);
+    return dimage;
+}
+
+/* ---- Vectors ---------------------------------------------------------------------------- */
+
+static void vectors_forward(const rz_net *net, rz_encoding *e, const float *h, int feature, float *out)
+{
+    size_t dim = net->model->cfg.radz.dim;
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        vector_list *v = &e->vectors[kind][feature];
+        if (!v->n) continue;
+        float *unit = rz_head_forward(net, head_of(net->model, kind), h, v->groups, &v->head);
+        rz_copy_rows(net->s, out, dim, v->items_dev, unit, dim, NULL, v->n, dim);
+    }
+}
+
+static void vectors_backward(const rz_net *net, const rz_encoding *e, float *dh, int feature, const float *dout)
+{
+    size_t dim = net->model->cfg.radz.dim;
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        const vector_list *v = &e->vectors[kind][feature];
+        if (!v->n) continue;
+        float *dunit = rz_arena_f32(net->s, v->n, dim);
+        rz_copy_rows(net->s, dunit, dim, NULL, dout, dim, v->items_dev, v->n, dim);
+        rz_head_backward(net, &v->head, dh, dunit);
+    }
+}
+
+void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global, float **local, rz_encoding **acts)
+{
+    const rz_config *cfg = &net->model->cfg;
+    float **out[2] = {global, local};
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    if (acts) *acts = e;
+    for (int f = 0; f < 2; f++)
+        if (out[f]) *out[f] = rz_arena_f32(net->s, n, cfg->radz.dim);
+    if (rz_stream_failed(net->s) || !n) return;
+    rz_mark m = rz_arena_mark(net->s);
+    e->n = n;
+    if (!count_rows(net, items, n, e)) return;
+    lay_out(net, items, n, e);
+    for (int f = 0; f < 2; f++) {
+        e->wanted[f] = out[f] != NULL;
+        for (int kind = 0; kind < N_KINDS && out[f] && !rz_stream_failed(net->s); kind++)
+            group_rows(net, items, e, kind, f);
+    }
+    if (rz_stream_failed(net->s)) return;
+
+    float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
+    float *x = splice_forward(net, e, image_rows);
+    float *h = rz_decoder_forward(net, x, e->seq, rz_config_decoder_blocks(cfg), &e->decoder);
+    for (int f = 0; f < 2; f++)
+        if (out[f]) vectors_forward(net, e, h, f, *out[f]);
+    if (!net->keep) rz_arena_release(net->s, m);
+}
+
+void rz_encode_backward(const rz_net *net, rz_encoding *e, const float *dglobal, const float *dlocal)
+{
+    if (rz_stream_failed(net->s) || !e->n) return;
+    const float *dout[2] = {dglobal, dlocal};
+    rz_mark m = rz_arena_mark(net->s);
+    float *dh = rz_arena_zeros(net->s, e->n_rows, net->model->cfg.text.hidden);
+    for (int f = 0; f < 2; f++)
+        if (dout[f] && e->wanted[f]) vectors_backward(net, e, dh, f, dout[f]);
+    rz_decoder_backward(net, e->decoder, dh);
+    float *dimage = splice_backward(net, e, dh);
+    if (dimage) image_backward(net, e, dimage);
+    rz_arena_release(net->s, m);
+}
