@@ -154,8 +154,8 @@ def losses(xg, xl, yg, yl, d, targets, keep, keep_classes, tau, lam):
 
 
 def state_names(model):
-    """parameter of `model` -> its name in the file save_pretrained writes is not one to one with named_parameters
-    (the layout changed twice), so gradients are stored under the layout that libradz writes."""
+    """Gradients are stored under the names that libradz writes (Hugging Face <= 4.51), whatever the layout of the
+    transformers at hand."""
     names = {}
     for name, p in model.named_parameters():
         n = name
@@ -174,6 +174,10 @@ def state_names(model):
 
 def numbers(x):
     return x.detach().to(torch.float32).contiguous().clone()
+
+
+def text_bytes(text):
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def prompt_ids(sp, kind, text=None):
@@ -369,13 +373,15 @@ def main():
         stages(make(), items, pixels, expected)
         rounded(make, torch.bfloat16, items, pixels, expected, "bf16")
         rounded(make, torch.float16, items, pixels, expected, "f16")
-    save_file(expected, os.path.join(out_dir, "expected.safetensors"),
-              metadata={f"{n}.text": t for n, k, t, i, ids in items if t is not None})
+    expected.update({f"{n}.text": text_bytes(t) for n, k, t, i, ids in items if t is not None})
+    save_file(expected, os.path.join(out_dir, "expected.safetensors"))
     grads = training(make(), sp, gen)
     loss_cases(gen, grads)
-    save_file(grads, os.path.join(out_dir, "grads.safetensors"),
-              metadata={f"{p}{i}.text": t for p, group in (("txt", TEXTS), ("dis", DISEASES))
-                        for i, t in enumerate(group)})
+    for p, group in (("txt", TEXTS), ("dis", DISEASES)):
+        grads.update({f"{p}{i}.text": text_bytes(t) for i, t in enumerate(group)})
+    save_file(grads, os.path.join(out_dir, "grads.safetensors"))
+    for name in os.listdir(out_dir):
+        os.chmod(os.path.join(out_dir, name), 0o644)
     with open(os.path.join(here, "VERSIONS"), "w") as f:
         f.write(f"python {sys.version.split()[0]}\n")
         for m in (torch, transformers, safetensors, sentencepiece, numpy):
