@@ -1,0 +1,231 @@
+/* Films and texts to unit vectors in host memory, chunk by chunk.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "embed.h"
+#include "preprocess.h"
+
+/* One pass takes at most so many items and decoder rows, which bounds memory whatever n is. */
+#define MAX_ITEMS 16
+#define MAX_ROWS 4096
+
+/* ---- Films ---- */
+
+static void film_hash(rz_film *film, const void *bytes, size_t n)
+{
+    rz_sha256 s;
+    rz_sha256_init(&s);
+    rz_sha256_put(&s, bytes, n);
+    rz_sha256_hex(&s, film->sha256);
+}
+
+radz_status rz_film_decode(const rz_host *host, const void *bytes, size_t n, const char *what, rz_film *out,
+                           radz_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (n > RZ_FILM_MAX_BYTES)
+        return rz_fail(err, RADZ_E_LIMIT, "%s: %zu bytes: a film may have at most %zu", what, n, RZ_FILM_MAX_BYTES);
+    RZ_TRY(rz_pixels_decode(host, bytes, n, what, &out->pixels, err));
+    film_hash(out, bytes, n);
+    return RADZ_OK;
+}
+
+radz_status rz_film_open(const rz_host *host, const char *path, rz_film *out, radz_error *err)
+{
+    rz_file file;
+    memset(out, 0, sizeof *out);
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, RZ_FILM_MAX_BYTES, &file, err));
+    radz_status status = rz_film_decode(host, file.data, file.size, path, out, err);
+    rz_file_close(&file);
+    if (status != RADZ_OK) return status;
+    out->path = rz_strdup(host, path);
+    if (out->path) return RADZ_OK;
+    rz_film_free(host, out);
+    return RZ_NO_MEMORY(err, "path of a film");
+}
+
+static radz_status check_pixels(size_t width, size_t height, size_t row_bytes, size_t stride, radz_error *err)
+{
+    if (width < 1 || height < 1 || width > RZ_IMAGE_MAX_SIDE || height > RZ_IMAGE_MAX_SIDE)
+        return rz_fail(err, RADZ_E_ARGUMENT, "pixels: %zu x %zu: expected sides of 1..%u", width, height,
+                       RZ_IMAGE_MAX_SIDE);
+    if (width * height > RZ_IMAGE_MAX_PIXELS)
+        return rz_fail(err, RADZ_E_LIMIT, "pixels: %zu x %zu: more than %u pixels", width, height, RZ_IMAGE_MAX_PIXELS);
+    size_t span;
+    if (stride < row_bytes || !rz_size_mul(stride, height, &span))
+        return rz_fail(err, RADZ_E_ARGUMENT, "pixels: stride_bytes: a row has %zu bytes, got a stride of %zu",
+                       row_bytes, stride);
+    return RADZ_OK;
+}
+
+radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pixel_format format, size_t width_px,
+                                size_t height_px, size_t stride_bytes, rz_film *out, radz_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (format != RADZ_PIXELS_GRAY8 && format != RADZ_PIXELS_GRAY16 && format != RADZ_PIXELS_RGB8)
+        return rz_fail(err, RADZ_E_ARGUMENT, "pixels: format: expected GRAY8 (0), GRAY16 (1) or RGB8 (2), got %d",
+                       (int)format);
+    rz_pixels p = {width_px, height_px, format == RADZ_PIXELS_RGB8 ? 3 : 1, format == RADZ_PIXELS_GRAY16 ? 16 : 8,
+                   NULL,     "raw"};
+    size_t row_bytes = 0;
+    if (!rz_size_mul(width_px, (size_t)(p.channels * p.bits / 8), &row_bytes)) row_bytes = SIZE_MAX;
+    RZ_TRY(check_pixels(width_px, height_px, row_bytes, stride_bytes, err));
+    p.data = rz_malloc(host, row_bytes * height_px);
+    if (!p.data) return RZ_NO_MEMORY(err, "pixels");
+    for (size_t y = 0; y < height_px; y++)
+        memcpy((uint8_t *)p.data + y * row_bytes, (const uint8_t *)pixels + y * stride_bytes, row_bytes);
+    out->pixels = p;
+    film_hash(out, p.data, row_bytes * height_px);
+    return RADZ_OK;
+}
+
+void rz_film_free(const rz_host *host, rz_film *film)
+{
+    rz_pixels_free(host, &film->pixels);
+    rz_free(host, film->path);
+    memset(film, 0, sizeof *film);
+}
+
+/* ---- One pass ---- */
+
+/* The promise of radz.h: unit length, every number finite. Damaged weights must not become a score. */
+static radz_status check_vectors(const float *v, size_t n, size_t dim, radz_error *err)
+{
+    for (size_t i = 0; i < n; i++, v += dim) {
+        double sum = 0;
+        for (size_t j = 0; j < dim; j++) sum += (double)v[j] * v[j];
+        if (!(fabs(sum - 1) < 1e-3))
+            return rz_fail(err, RADZ_E_FORMAT,
+                           "the model gives a vector that is not a finite unit vector: its weights are damaged");
+    }
+    return RADZ_OK;
+}
+
+static radz_status encode(const rz_net *net, const rz_item *items, size_t n, radz_feature feature, float *out,
+                          radz_error *err)
+{
+    const size_t dim = net->model->cfg.radz.dim;
+    rz_net pass = *net;
+    pass.keep = false;
+    float *v = NULL;
+    rz_mark mark = rz_arena_mark(net->s);
+    rz_encode(&pass, items, n, feature == RADZ_FEATURE_GLOBAL ? &v : NULL, feature == RADZ_FEATURE_LOCAL ? &v : NULL,
+              NULL);
+    if (!rz_stream_failed(net->s)) rz_download(net->s, out, v, n * dim * sizeof *out);
+    rz_arena_release(net->s, mark);
+    RZ_TRY(rz_stream_sync(net->s, err));
+    return check_vectors(out, n, dim, err);
+}
+
+/* Nothing of a batch that failed is left to be read. */
+static radz_status or_nan(radz_status status, const rz_net *net, size_t n, float *out)
+{
+    const size_t n_floats = n * net->model->cfg.radz.dim;
+    if (status != RADZ_OK)
+        for (size_t i = 0; i < n_floats; i++) out[i] = NAN;
+    return status;
+}
+
+/* ---- Films to vectors ---- */
+
+typedef struct film_chunk {
+    const rz_net *net;
+    const rz_film *const *films;
+    float *pixels; /* (n, floats_each) */
+    size_t floats_each;
+    radz_status status[MAX_ITEMS];
+    radz_error err[MAX_ITEMS];
+} film_chunk;
+
+static void preprocess_one(void *arg, size_t i)
+{
+    film_chunk *c = arg;
+    const rz_config *cfg = &c->net->model->cfg;
+    c->status[i] = rz_preprocess(cfg->host, &cfg->preprocess, cfg->vision.image_size, &c->films[i]->pixels,
+                                 c->pixels + i * c->floats_each, &c->err[i]);
+}
+
+static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
+{
+    rz_pool_run(rz_device_pool(c->net->model->dev), n, preprocess_one, c);
+    for (size_t i = 0; i < n; i++) {
+        if (c->status[i] == RADZ_OK) continue;
+        const char *path = c->films[i]->path;
+        return rz_fail(err, c->status[i], "%s: %s", path ? path : "film", c->err[i].message);
+    }
+    return RADZ_OK;
+}
+
+static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, radz_feature feature, float *out,
+                               radz_error *err)
+{
+    rz_item items[MAX_ITEMS];
+    RZ_TRY(preprocess(c, n, err));
+    for (size_t i = 0; i < n; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, c->pixels + i * c->floats_each, prompt};
+    return encode(c->net, items, n, feature, out, err);
+}
+
+static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const rz_film *const *films, size_t n,
+                               radz_feature feature, float *out, radz_error *err)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t per_chunk = MAX_ROWS / (prompt->n ? prompt->n : 1);
+    per_chunk = per_chunk < 1 ? 1 : per_chunk > MAX_ITEMS ? MAX_ITEMS : per_chunk;
+    if (per_chunk > n) per_chunk = n;
+    film_chunk *c = rz_malloc(cfg->host, sizeof *c);
+    if (!c) return RZ_NO_MEMORY(err, "batch of films");
+    c->net = net;
+    c->floats_each = 3 * cfg->vision.image_size * cfg->vision.image_size;
+    c->pixels = rz_malloc(cfg->host, per_chunk * c->floats_each * sizeof *c->pixels);
+    radz_status status = c->pixels ? RADZ_OK : RZ_NO_MEMORY(err, "preprocessed films");
+    for (size_t i = 0; i < n && status == RADZ_OK; i += per_chunk) {
+        c->films = films + i;
+        status = embed_chunk(c, prompt, n - i < per_chunk ? n - i : per_chunk, feature, out + i * cfg->radz.dim, err);
+    }
+    rz_free(cfg->host, c->pixels);
+    rz_free(cfg->host, c);
+    return status;
+}
+
+radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, radz_feature feature, float *out,
+                           radz_error *err)
+{
+    RZ_TRY(rz_model_require_radz(net->model, err));
+    if (n == 0) return RADZ_OK;
+    rz_prompt prompt = {0};
+    radz_status status = rz_prompt_image(net->model->cfg.host, net->model, &prompt, err);
+    if (status == RADZ_OK) status = embed_films(net, &prompt, films, n, feature, out, err);
+    rz_prompt_free(net->model->cfg.host, &prompt);
+    return or_nan(status, net, n, out);
+}
+
+/* ---- Texts to vectors ---- */
+
+/* Takes texts until the chunk is full; *used of them went in. */
+static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
+                                    radz_feature feature, float *out, size_t *used, radz_error *err)
+{
+    const rz_host *host = net->model->cfg.host;
+    rz_prompt prompts[MAX_ITEMS] = {{0}};
+    rz_item items[MAX_ITEMS];
+    size_t k = 0, rows = 0;
+    radz_status status = RADZ_OK;
+    while (k < n && k < MAX_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
+        status = rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
+        items[k] = (rz_item){kind, NULL, &prompts[k]};
+        rows += prompts[k].n;
+        k++;
+    }
+    if (status == RADZ_OK) status = encode(net, items, k, feature, out, err);
+    for (size_t i = 0; i < k; i++) rz_prompt_free(host, &prompts[i]);
+    *used = k;
+    return status;
+}
+
+radz_status rz_embed_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
+                           radz_feature feature, float *out, radz_error *err)
+{
+    RZ_TRY(rz_model_require_radz(net->model, err));
+    radz_status status = RADZ_OK;
+    for (size_t i = 0, used = 0; i < n && status == RADZ_OK; i += used)
+        status = embed_some_texts(net, kind, texts + i, n - i, feature, out + i * net->model->cfg.radz.dim, &used, err);
+    return or_nan(status, net, n, out);
+}

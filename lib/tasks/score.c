@@ -1,0 +1,61 @@
+/* A film's vector against a bank: cosines, probabilities, order.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "score.h"
+
+/* Both vectors have unit length to float accuracy; dividing by the lengths makes cos(x, x) exactly <= 1. */
+static double cosine(const float *a, const float *b, size_t dim)
+{
+    double ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < dim; i++) {
+        ab += (double)a[i] * b[i];
+        aa += (double)a[i] * a[i];
+        bb += (double)b[i] * b[i];
+    }
+    double c = ab / sqrt(aa * bb);
+    return c > 1 ? 1 : c < -1 ? -1 : c;
+}
+
+static double sigmoid(double x)
+{
+    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+}
+
+/* Probabilities := softmax of similarity / tau. */
+static void softmax(rz_score *s, size_t n, double tau)
+{
+    double top = s[0].similarity, sum = 0;
+    for (size_t i = 1; i < n; i++)
+        if (s[i].similarity > top) top = s[i].similarity;
+    for (size_t i = 0; i < n; i++) {
+        s[i].probability = exp((s[i].similarity - top) / tau);
+        sum += s[i].probability;
+    }
+    for (size_t i = 0; i < n; i++) s[i].probability /= sum;
+}
+
+static int by_score(const void *pa, const void *pb)
+{
+    const rz_score *a = pa, *b = pb;
+    if (a->probability != b->probability) return a->probability > b->probability ? -1 : 1;
+    if (a->similarity != b->similarity) return a->similarity > b->similarity ? -1 : 1;
+    return a->i < b->i ? -1 : a->i > b->i;
+}
+
+radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err)
+{
+    if (!(tau > 0) || !isfinite(tau)) return rz_fail(err, RADZ_E_FORMAT, "tau: expected a positive number");
+    for (size_t i = 0; i < bank->n; i++)
+        out[i] = (rz_score){i, cosine(film, bank->anchors + i * bank->dim, bank->dim), 0};
+    softmax(out, bank->n, tau);
+    if (bank->reference < bank->n)
+        for (size_t i = 0; i < bank->n; i++)
+            if (i != bank->reference)
+                out[i].probability = sigmoid((out[i].similarity - out[bank->reference].similarity) / tau);
+    for (size_t i = 0; i < bank->n; i++)
+        if (!isfinite(out[i].similarity) || !isfinite(out[i].probability))
+            return rz_fail(err, RADZ_E_INTERNAL, "class '%s': the score is not a finite number", bank->labels[i]);
+    qsort(out, bank->n, sizeof *out, by_score);
+    return RADZ_OK;
+}
