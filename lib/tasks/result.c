@@ -1,0 +1,246 @@
+/* What is said about one film: scores, warnings, provenance, and the JSON line.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "result.h"
+
+#define SMALL_SIDE 64   /* pixels */
+#define LONG_ASPECT 3.0 /* a chest film is nearly square */
+#define COLOURED 0.04   /* mean spread of R, G and B, of full scale; JPEG noise on gray is below 0.01 */
+#define MAX_SAMPLES 262144
+
+/* ---- Warnings ---- */
+
+static radz_status warn(rz_result *r, const char *text, radz_error *err)
+{
+    char **list = rz_realloc(r->host, r->warnings, r->n_warnings + 1, sizeof *list);
+    if (list) r->warnings = list;
+    char *copy = list ? rz_strdup(r->host, text) : NULL;
+    if (!copy) return RZ_NO_MEMORY(err, "warning");
+    r->warnings[r->n_warnings++] = copy;
+    return RADZ_OK;
+}
+
+typedef struct film_look {
+    double spread;    /* mean of max(R,G,B) - min(R,G,B), 0..1 */
+    double low, high; /* darkest and brightest sample, 0..1 */
+} film_look;
+
+static double sample(const rz_pixels *p, size_t i)
+{
+    return p->bits == 16 ? ((const uint16_t *)p->data)[i] / 65535.0 : ((const uint8_t *)p->data)[i] / 255.0;
+}
+
+/* Looks at evenly spread pixels: a quarter million says as much as a hundred. */
+static film_look look_at(const rz_pixels *p)
+{
+    const size_t n = p->width_px * p->height_px, step = n / MAX_SAMPLES + 1;
+    film_look look = {0, 1, 0};
+    size_t seen = 0;
+    for (size_t i = 0; i < n; i += step, seen++) {
+        double low = 1, high = 0;
+        for (int c = 0; c < p->channels; c++) {
+            double v = sample(p, i * (size_t)p->channels + (size_t)c);
+            low = v < low ? v : low;
+            high = v > high ? v : high;
+        }
+        look.spread += high - low;
+        look.low = low < look.low ? low : look.low;
+        look.high = high > look.high ? high : look.high;
+    }
+    if (seen) look.spread /= (double)seen;
+    return look;
+}
+
+static radz_status warn_film(rz_result *r, const rz_pixels *p, radz_error *err)
+{
+    const double w = (double)p->width_px, h = (double)p->height_px;
+    const film_look look = look_at(p);
+    if (p->width_px < SMALL_SIDE || p->height_px < SMALL_SIDE)
+        RZ_TRY(warn(r, "film is very small: fewer than 64 pixels on a side", err));
+    if (w > LONG_ASPECT * h || h > LONG_ASPECT * w)
+        RZ_TRY(warn(r, "film is more than three times as long as wide: not a chest X-ray?", err));
+    if (look.spread > COLOURED) RZ_TRY(warn(r, "film is in colour: not a chest X-ray?", err));
+    if (look.high == look.low) RZ_TRY(warn(r, "film is blank: every pixel has the same value", err));
+    return RADZ_OK;
+}
+
+static radz_status warn_bank(rz_result *r, const rz_bank *bank, radz_error *err)
+{
+    RZ_TRY(warn(r, "probabilities are not calibrated", err));
+    if (bank->reference < bank->n && bank->n > 1) return RADZ_OK;
+    if (bank->n == 1) return warn(r, "only one class: its probability is 1 by definition, read the similarity", err);
+    return warn(r, "no reference class such as 'No Finding': probabilities are shares among the classes", err);
+}
+
+/* ---- Provenance ---- */
+
+static void put_text(rz_str *s, const char *before, const char *text)
+{
+    rz_str_puts(s, before);
+    if (text)
+        rz_str_put_json(s, text, strlen(text));
+    else
+        rz_str_puts(s, "null");
+}
+
+static void put_floats(rz_str *s, const char *before, const float *v, size_t n)
+{
+    rz_str_puts(s, before);
+    for (size_t i = 0; i < n; i++) {
+        rz_str_puts(s, i ? "," : "[");
+        rz_str_put_double(s, v[i]);
+    }
+    rz_str_puts(s, "]");
+}
+
+static void put_preprocess(rz_str *s, const rz_config *cfg)
+{
+    const rz_preprocess_config *p = &cfg->preprocess;
+    rz_str_printf(s, ",\"preprocess\":{\"image_size_px\":%zu,\"pad_to_square\":%s", cfg->vision.image_size,
+                  p->pad_to_square ? "true" : "false");
+    if (p->resize) rz_str_printf(s, ",\"shortest_edge_px\":%zu", p->shortest_edge);
+    if (p->crop) rz_str_printf(s, ",\"crop_px\":[%zu,%zu]", p->crop_width, p->crop_height);
+    put_floats(s, ",\"mean\":", p->mean, 3);
+    put_floats(s, ",\"std\":", p->std, 3);
+    rz_str_puts(s, "}");
+}
+
+static char *provenance(const rz_model *m, const char *model_name, const rz_bank *bank, radz_error *err)
+{
+    rz_str s = {.host = m->cfg.host};
+    put_text(&s, "{\"library\":\"libradz\",\"version\":", radz_version());
+    put_text(&s, ",\"device\":", rz_device_name(m->dev));
+    put_text(&s, ",\"model\":{\"name\":", model_name);
+    put_text(&s, ",\"hash\":", m->hash);
+    put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
+    put_text(&s, "},\"bank\":{\"hash\":", bank->hash);
+    rz_str_puts(&s, "},\"score\":\"img_anchor\",\"tau\":");
+    rz_str_put_double(&s, rz_model_tau(m));
+    put_text(&s, ",\"reference\":", bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
+    rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
+    put_preprocess(&s, &m->cfg);
+    put_text(&s, ",\"disclaimer\":", radz_disclaimer());
+    rz_str_puts(&s, "}");
+    if (!s.failed) return s.data;
+    rz_str_free(&s);
+    (void)RZ_NO_MEMORY(err, "provenance");
+    return NULL;
+}
+
+/* ---- Results ---- */
+
+void rz_result_free(rz_result *r)
+{
+    if (!r) return;
+    for (size_t i = 0; r->labels && i < r->n; i++) rz_free(r->host, r->labels[i]);
+    for (size_t i = 0; i < r->n_warnings; i++) rz_free(r->host, r->warnings[i]);
+    rz_free(r->host, r->labels);
+    rz_free(r->host, r->warnings);
+    rz_free(r->host, r->scores);
+    rz_free(r->host, r->path);
+    rz_free(r->host, r->provenance);
+    rz_free(r->host, r);
+}
+
+static radz_status fill_scores(rz_result *r, const rz_bank *bank, const float *vector, double tau, radz_error *err)
+{
+    r->scores = rz_calloc(r->host, bank->n, sizeof *r->scores);
+    r->labels = rz_calloc(r->host, bank->n, sizeof *r->labels);
+    if (!r->scores || !r->labels) return RZ_NO_MEMORY(err, "scores");
+    r->n = bank->n;
+    RZ_TRY(rz_score_film(bank, vector, tau, r->scores, err));
+    for (size_t i = 0; i < r->n; i++) {
+        r->labels[i] = rz_strdup(r->host, bank->labels[r->scores[i].i]);
+        if (!r->labels[i]) return RZ_NO_MEMORY(err, "labels of a result");
+    }
+    return RADZ_OK;
+}
+
+static radz_status fill_result(rz_result *r, const rz_net *net, const char *model_name, const rz_bank *bank,
+                               const rz_film *film, const float *vector, radz_error *err)
+{
+    RZ_TRY(fill_scores(r, bank, vector, rz_model_tau(net->model), err));
+    memcpy(r->sha256, film->sha256, sizeof r->sha256);
+    r->width_px = film->pixels.width_px;
+    r->height_px = film->pixels.height_px;
+    if (film->path && !(r->path = rz_strdup(r->host, film->path))) return RZ_NO_MEMORY(err, "path of a result");
+    r->provenance = provenance(net->model, model_name, bank, err);
+    if (!r->provenance) return RADZ_E_MEMORY;
+    RZ_TRY(warn_bank(r, bank, err));
+    return warn_film(r, &film->pixels, err);
+}
+
+static radz_status make_results(const rz_net *net, const char *model_name, const rz_bank *bank,
+                                const rz_film *const *films, size_t n, const float *vectors, rz_result **results,
+                                radz_error *err)
+{
+    const rz_host *host = net->model->cfg.host;
+    for (size_t i = 0; i < n; i++) {
+        results[i] = rz_calloc(host, 1, sizeof **results);
+        if (!results[i]) return RZ_NO_MEMORY(err, "result");
+        results[i]->host = host;
+        RZ_TRY(fill_result(results[i], net, model_name, bank, films[i], vectors + i * bank->dim, err));
+    }
+    return RADZ_OK;
+}
+
+radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank *bank, const rz_film *const *films,
+                        size_t n, rz_result **results, radz_error *err)
+{
+    const rz_model *m = net->model;
+    for (size_t i = 0; i < n; i++) results[i] = NULL;
+    if (strcmp(bank->model_hash, m->hash) != 0)
+        return rz_fail(err, RADZ_E_MISMATCH, "the bank was made by another model: hash %.12s, this model has %.12s",
+                       bank->model_hash, m->hash);
+    float *vectors = rz_calloc(m->cfg.host, n, bank->dim * sizeof *vectors);
+    if (!vectors) return RZ_NO_MEMORY(err, "vectors");
+    radz_status status = rz_embed_films(net, films, n, RADZ_FEATURE_GLOBAL, vectors, err);
+    if (status == RADZ_OK) status = make_results(net, model_name, bank, films, n, vectors, results, err);
+    rz_free(m->cfg.host, vectors);
+    if (status == RADZ_OK) return RADZ_OK;
+    for (size_t i = 0; i < n; i++) {
+        rz_result_free(results[i]);
+        results[i] = NULL;
+    }
+    return status;
+}
+
+/* ---- JSON ---- */
+
+static void put_input(rz_str *s, const char *path, const char *sha256, size_t width_px, size_t height_px)
+{
+    put_text(s, "{\"schema\":\"" RZ_RESULT_SCHEMA "\",\"input\":{\"path\":", path);
+    put_text(s, ",\"sha256\":", sha256);
+    if (sha256)
+        rz_str_printf(s, ",\"width_px\":%zu,\"height_px\":%zu}", width_px, height_px);
+    else
+        rz_str_puts(s, ",\"width_px\":null,\"height_px\":null}");
+}
+
+void rz_result_put_json(rz_str *s, const rz_result *r, const char *path)
+{
+    put_input(s, path ? path : r->path, r->sha256, r->width_px, r->height_px);
+    rz_str_puts(s, ",\"scores\":[");
+    for (size_t i = 0; i < r->n; i++) {
+        put_text(s, i ? ",{\"label\":" : "{\"label\":", r->labels[i]);
+        rz_str_puts(s, ",\"probability\":");
+        rz_str_put_double(s, r->scores[i].probability);
+        rz_str_puts(s, ",\"similarity\":");
+        rz_str_put_double(s, r->scores[i].similarity);
+        rz_str_puts(s, "}");
+    }
+    rz_str_puts(s, "],\"provenance\":");
+    rz_str_puts(s, r->provenance);
+    rz_str_puts(s, ",\"warnings\":[");
+    for (size_t i = 0; i < r->n_warnings; i++) put_text(s, i ? "," : "", r->warnings[i]);
+    rz_str_puts(s, "]}");
+}
+
+void rz_error_put_json(rz_str *s, const radz_error *error, const char *path)
+{
+    put_input(s, path, NULL, 0, 0);
+    put_text(s, ",\"error\":{\"code\":", radz_status_name(error->code));
+    put_text(s, ",\"message\":", error->message);
+    put_text(s, "},\"provenance\":{\"library\":\"libradz\",\"version\":", radz_version());
+    put_text(s, ",\"disclaimer\":", radz_disclaimer());
+    rz_str_puts(s, "},\"warnings\":[]}");
+}
