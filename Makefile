@@ -9,30 +9,50 @@ VERSION := $(shell awk '/define RADZ_VERSION_(MAJOR|MINOR|PATCH)/ {printf "%s%s"
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
 CC ?= cc
+CXX ?= c++
 AR ?= ar
 PKG_CONFIG ?= pkg-config
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
 BUILD ?= release
 O := build/$(BUILD)
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-8s %s\n' '$(1)' '$(2)')
 
+# All cores, unless the caller said -j or this is a make inside a make.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+SUBMAKE = $(MAKE) --no-print-directory
+
+# ---- Flags ----------------------------------------------------------------------------------------------
+
 CFLAGS_release := -O3 -g
 CFLAGS_debug := -O0 -g
 CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 CFLAGS_tsan := -O1 -g -fsanitize=thread
+ifeq ($(CFLAGS_$(BUILD)),)
+$(error BUILD=$(BUILD) is not one of release, debug, asan, ubsan, tsan)
+endif
 
 DEPS := libpng libjpeg zlib jansson
 DEP_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(DEPS) 2>/dev/null)
 DEP_LIBS := $(or $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null),-lpng -ljpeg -lz -ljansson)
+TEST_LIBS := $(or $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null),-lcmocka)
+TEST_CFLAGS := $(shell $(PKG_CONFIG) --cflags cmocka 2>/dev/null)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla $(if $(WERROR),-Werror)
 # -ffp-contract=off: the same bits from every compiler; kernels that want FMA say so themselves.
 CPPFLAGS_ALL := -D_GNU_SOURCE -Iinclude $(addprefix -Ilib/,base formats compute compute/cpu network tasks api) $(DEP_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL := -std=c11 $(WARN) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(CFLAGS_$(BUILD)) $(CFLAGS)
 LIBS := $(DEP_LIBS) -ldl -lm -pthread
+SHARED_FLAGS := -Wl,-soname,libradz.so.$(SOVERSION) -Wl,--version-script=lib/radz.map -Wl,--as-needed -Wl,-z,relro,-z,now \
+	$(if $(filter release debug,$(BUILD)),-Wl,-z,defs)
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
@@ -41,22 +61,82 @@ PROGRAMS := $(EXAMPLES:examples/%.c=$O/bin/%)
 TESTS := $(sort $(wildcard tests/test_*.c))
 TEST_BINS := $(TESTS:tests/%.c=$O/tests/%)
 TEST_HELPERS := $(sort $(filter-out $(TESTS),$(wildcard tests/*.c)))
+# What tsan is for: tests that start threads. The others only take long under it.
+TSAN_TESTS ?= $(shell grep -lE 'pthread_create|rz_pool|n_threads' $(TESTS) /dev/null)
 
 STATIC := $O/libradz.a
 SHARED := $O/libradz.so.$(VERSION)
+FLAGS := $O/flags
 
-.PHONY: all lib programs tests check clean help
-all: lib programs
+# ---- For people ---------------------------------------------------------------------------------------------
 
-lib: $(STATIC) $(SHARED)
-programs: $(PROGRAMS)
-tests: $(TEST_BINS)
+.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan \
+	clean help FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: lib programs ## build the library and its programs (the default)
+
+help: ## this list
+	@echo 'make TARGET [BUILD=release|debug|asan|ubsan|tsan] [CC=clang] [CFLAGS=...] [WERROR=1] [V=1] [-jN]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+lib: $(STATIC) $(SHARED) ## libradz.a and libradz.so, in build/$(BUILD)/
+programs: $(PROGRAMS) ## the programs of examples/, in build/$(BUILD)/bin/
+tests: $(TEST_BINS) ## the test programs, in build/$(BUILD)/tests/
+
+# Flags come from pkg-config when the Makefile is read: what deps has installed needs a fresh make to be seen.
+deps: ## install what the library needs (Debian, Ubuntu), or say what to install
+	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps build
+deps-test: ## the same, with cmocka for the tests
+	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps test
+
+DEMO_FILM = $(firstword $(sort $(wildcard examples/data/nih_*.png examples/data/nih_*.jpg)))
+demo: deps ## install what is missing, build, classify a real film
+	@$(SUBMAKE) all
+	@test -n '$(DEMO_FILM)' || { echo 'examples/data has no film whose name starts with nih_' >&2; exit 1; }
+	$O/bin/radz-classify $(DEMO_FILM)
+
+check: deps-test ## build and pass every test; T=test_base runs one
+	@$(SUBMAKE) check-built
+check-built: all tests
+	@tests/run-tests $(if $T,$O/tests/$T,$(TEST_BINS))
+
+# Leaks count as failures. halt_on_error: a race is a failed test, not a line in a log.
+export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
+export UBSAN_OPTIONS ?= print_stacktrace=1
+export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
+asan: deps-test ## every test under AddressSanitizer, leaks included
+	@$(SUBMAKE) BUILD=asan check-built
+ubsan: deps-test ## every test under UndefinedBehaviorSanitizer
+	@$(SUBMAKE) BUILD=ubsan check-built
+tsan: deps-test ## the tests that start threads, under ThreadSanitizer
+	@$(SUBMAKE) BUILD=tsan $(if $T,,TEST_BINS='$(TSAN_TESTS:tests/%.c=build/tsan/tests/%)') check-built
+
+lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
+	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
+
+clean: ## remove build/
+	rm -rf build
+
+# ---- Building ------------------------------------------------------------------------------------------------
+
+# Holds the compiler and its flags: whoever changes them on the command line gets everything rebuilt.
+define FLAG_TEXT
+$(shell $(CC) --version 2>/dev/null | head -n 1)
+$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS) $(LIBS)
+endef
+$(FLAGS): FORCE
+	@mkdir -p $(@D)
+	$(file >$@.new,$(FLAG_TEXT))
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Instruction sets by file name; everything else is portable.
 $O/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $O/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 
-$O/%.o: %.c Makefile
+$O/%.o: %.c Makefile $(FLAGS)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
@@ -67,26 +147,45 @@ $(STATIC): $(LIB_OBJ)
 
 $(SHARED): $(LIB_OBJ) lib/radz.map
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared -Wl,-soname,libradz.so.$(SOVERSION) -Wl,--version-script=lib/radz.map -Wl,--as-needed $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(LIB_OBJ) $(LIBS)
+	$(Q)$(CC) -shared $(SHARED_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(LIB_OBJ) $(LIBS)
 	$(Q)ln -sf libradz.so.$(VERSION) $O/libradz.so.$(SOVERSION) && ln -sf libradz.so.$(SOVERSION) $O/libradz.so
 
-# Programs see the public header only.
+# Programs see the public header only. They find the library beside them, built or installed.
 $O/examples/%.o: CPPFLAGS_ALL = -D_GNU_SOURCE -Iinclude $(CPPFLAGS)
 $O/bin/%: $O/examples/%.o $(SHARED)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< -L$O -lradz -Wl,-rpath,'$$ORIGIN/..' -lm
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -lm
 
+$O/tests/%.o: CPPFLAGS_ALL += $(TEST_CFLAGS)
 $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter-out $(STATIC),$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 
-# make check T=test_tokenizer runs one.
-check: all tests
-	@tests/run-tests $(if $T,$O/tests/$T,$(TEST_BINS))
+# ---- Installing -----------------------------------------------------------------------------------------------
 
-clean:
-	rm -rf build
+MODEL_FILES := $(wildcard models/radz-tiny/*)
+MAN_PAGES := $(wildcard docs/man/*.1)
+HERE_TO_PREFIX = $(shell realpath -m --relative-to='$(LIBDIR)/pkgconfig' '$(PREFIX)')
+INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
+	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
+	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES)))
 
--include $(shell find build -name '*.d' 2>/dev/null)
-.SECONDARY:
+install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
+	install -d $(addprefix '$(DESTDIR)',$(INCLUDEDIR) $(LIBDIR)/pkgconfig $(BINDIR) $(DATADIR)/radz/models/radz-tiny)
+	install -m 644 include/radz.h '$(DESTDIR)$(INCLUDEDIR)'
+	install -m 644 $(STATIC) '$(DESTDIR)$(LIBDIR)'
+	install -m 755 $(SHARED) '$(DESTDIR)$(LIBDIR)'
+	ln -sf libradz.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libradz.so.$(SOVERSION)'
+	ln -sf libradz.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libradz.so'
+	sed -e 's|@TO_PREFIX@|$(HERE_TO_PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@DEPS@|$(DEPS)|' \
+		pkgconfig/radz.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/radz.pc'
+	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) '$(DESTDIR)$(BINDIR)')
+	$(if $(MODEL_FILES),install -m 644 $(MODEL_FILES) '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny')
+	$(if $(MAN_PAGES),install -d '$(DESTDIR)$(DATADIR)/man/man1' && install -m 644 $(MAN_PAGES) '$(DESTDIR)$(DATADIR)/man/man1')
+
+uninstall: ## remove what install has put there
+	rm -f $(addprefix '$(DESTDIR)',$(INSTALLED))
+	-rmdir $(addprefix '$(DESTDIR)$(DATADIR)/radz',/models/radz-tiny /models '') 2>/dev/null || true
+
+-include $(shell find $O -name '*.d' 2>/dev/null)
