@@ -1,0 +1,518 @@
+/* model.c - the list of a model's parameters, and how they are loaded, made at random and saved.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "model.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "weights.h"
+
+/* ---- The list of parameters -------------------------------------------------------- */
+
+/* How a parameter starts when a model is made from nothing. */
+typedef enum init_kind { INIT_ZERO, INIT_ONE, INIT_ROWS, INIT_LINEAR, INIT_RESIDUAL } init_kind;
+
+typedef struct builder {
+    rz_model *m;
+    size_t cap;
+    init_kind *init;    /* per parameter */
+    bool *as_float;     /* read as float whatever the file holds */
+    bool *optional;
+    bool radz;          /* parameters that follow belong to radz.safetensors */
+    char prefix[128];
+    bool failed;
+} builder;
+
+static void set_prefix(builder *b, const char *fmt, ...) RZ_PRINTF(2, 3);
+static void set_prefix(builder *b, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(b->prefix, sizeof b->prefix, fmt, ap);
+    va_end(ap);
+}
+
+/* Appends a parameter of up to four dimensions (0 ends them). */
+static rz_param *add(builder *b, const char *name, const char *suffix, init_kind init, const size_t dims[4])
+{
+    rz_model *m = b->m;
+    char full[256];
+    int len = snprintf(full, sizeof full, "%s%s%s", b->prefix, name, suffix);
+    if (b->failed || m->n_params == b->cap || len < 0 || (size_t)len >= sizeof full) {
+        b->failed = true;
+        return NULL;
+    }
+    rz_param *p = &m->params[m->n_params];
+    p->name = rz_strdup(m->cfg.host, full);
+    p->radz = b->radz;
+    p->n = 1;
+    b->failed |= !p->name;
+    for (p->n_dims = 0; p->n_dims < 4 && dims[p->n_dims]; p->n_dims++) {
+        p->dims[p->n_dims] = dims[p->n_dims];
+        b->failed |= !rz_size_mul(p->n, dims[p->n_dims], &p->n);
+    }
+    p->w.ld = p->n / p->dims[0];
+    b->init[m->n_params] = init;
+    b->as_float[m->n_params] = p->n_dims < 2;
+    m->n_params++;
+    return p;
+}
+
+static rz_param *add_vector(builder *b, const char *name, const char *suffix, init_kind init, size_t n)
+{
+    return add(b, name, suffix, init, (size_t[4]){n});
+}
+
+static rz_param *add_rows(builder *b, const char *name, size_t rows, size_t cols)
+{
+    return add(b, name, "", INIT_ROWS, (size_t[4]){rows, cols});
+}
+
+static rz_linear add_linear(builder *b, const char *name, size_t out, size_t in, bool bias, init_kind init)
+{
+    rz_linear l = {add(b, name, ".weight", init, (size_t[4]){out, in}), NULL};
+    if (bias) l.b = add_vector(b, name, ".bias", INIT_ZERO, out);
+    return l;
+}
+
+static rz_norm add_norm(builder *b, const char *name, size_t n, bool bias)
+{
+    rz_norm norm = {add_vector(b, name, ".weight", INIT_ONE, n), NULL};
+    if (bias) norm.b = add_vector(b, name, ".bias", INIT_ZERO, n);
+    return norm;
+}
+
+/* Tables whose rows are added or copied as they are, not multiplied. */
+static void keep_float(builder *b)
+{
+    if (!b->failed) b->as_float[b->m->n_params - 1] = true;
+}
+
+static void list_tower(builder *b)
+{
+    rz_model *m = b->m;
+    const rz_vision_config *v = &m->cfg.vision;
+    size_t side = v->image_size / v->patch, c = v->hidden;
+    set_prefix(b, "vision_tower.vision_model.");
+    m->class_row = add_vector(b, "embeddings.class_embedding", "", INIT_ROWS, c);
+    m->patch = add(b, "embeddings.patch_embedding.weight", "", INIT_LINEAR,
+                   (size_t[4]){c, v->channels, v->patch, v->patch});
+    m->positions = add_rows(b, "embeddings.position_embedding.weight", side * side + 1, c);
+    keep_float(b);
+    m->tower_pre = add_norm(b, "pre_layrnorm", c, true);
+    for (size_t i = 0; i < v->layers; i++) {
+        rz_tower_block *t = &m->tower[i];
+        set_prefix(b, "vision_tower.vision_model.encoder.layers.%zu.", i);
+        t->ln1 = add_norm(b, "layer_norm1", c, true);
+        t->q = add_linear(b, "self_attn.q_proj", c, c, true, INIT_LINEAR);
+        t->k = add_linear(b, "self_attn.k_proj", c, c, true, INIT_LINEAR);
+        t->v = add_linear(b, "self_attn.v_proj", c, c, true, INIT_LINEAR);
+        t->o = add_linear(b, "self_attn.out_proj", c, c, true, INIT_RESIDUAL);
+        t->ln2 = add_norm(b, "layer_norm2", c, true);
+        t->fc1 = add_linear(b, "mlp.fc1", v->intermediate, c, true, INIT_LINEAR);
+        t->fc2 = add_linear(b, "mlp.fc2", c, v->intermediate, true, INIT_RESIDUAL);
+    }
+    set_prefix(b, "vision_tower.vision_model.");
+    m->tower_post = add_norm(b, "post_layernorm", c, true);
+    set_prefix(b, "multi_modal_projector.");
+    m->projector[0] = add_linear(b, "linear_1", m->cfg.text.hidden, c, m->cfg.projector_bias, INIT_LINEAR);
+    m->projector[1] = add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias,
+                                 INIT_LINEAR);
+}
+
+static void list_decoder(builder *b)
+{
+    rz_model *m = b->m;
+    const rz_text_config *t = &m->cfg.text;
+    size_t c = t->hidden, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
+    set_prefix(b, "language_model.model.");
+    m->embed = add_rows(b, "embed_tokens.weight", t->vocab, c);
+    for (size_t i = 0; i < t->layers; i++) {
+        rz_decoder_block *d = &m->decoder[i];
+        set_prefix(b, "language_model.model.layers.%zu.", i);
+        d->in = add_norm(b, "input_layernorm", c, false);
+        d->q = add_linear(b, "self_attn.q_proj", q, c, t->attention_bias, INIT_LINEAR);
+        d->k = add_linear(b, "self_attn.k_proj", kv, c, t->attention_bias, INIT_LINEAR);
+        d->v = add_linear(b, "self_attn.v_proj", kv, c, t->attention_bias, INIT_LINEAR);
+        d->o = add_linear(b, "self_attn.o_proj", c, q, t->attention_bias, INIT_RESIDUAL);
+        d->post = add_norm(b, "post_attention_layernorm", c, false);
+        d->gate = add_linear(b, "mlp.gate_proj", t->intermediate, c, t->mlp_bias, INIT_LINEAR);
+        d->up = add_linear(b, "mlp.up_proj", t->intermediate, c, t->mlp_bias, INIT_LINEAR);
+        d->down = add_linear(b, "mlp.down_proj", c, t->intermediate, t->mlp_bias, INIT_RESIDUAL);
+    }
+    set_prefix(b, "language_model.");
+    m->decoder_norm = add_norm(b, "model.norm", c, false);
+    if (!t->tied) m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
+}
+
+static rz_head list_head(builder *b, const char *name)
+{
+    const rz_radz_config *r = &b->m->cfg.radz;
+    size_t c = b->m->cfg.text.hidden;
+    rz_head h = {0};
+    if (r->gamma == RZ_GAMMA_IDENTITY) return h;
+    set_prefix(b, "%s.", name);
+    h.norm = add_norm(b, "norm", c, true);
+    h.l1 = add_linear(b, "linear_1", r->gamma_hidden, c, true, INIT_LINEAR);
+    h.l2 = add_linear(b, "linear_2", r->dim, r->gamma_hidden, true, INIT_LINEAR);
+    return h;
+}
+
+static void list_radz(builder *b)
+{
+    rz_model *m = b->m;
+    const rz_radz_config *r = &m->cfg.radz;
+    b->radz = true;
+    set_prefix(b, "%s", "");
+    m->special = add_rows(b, "special_tokens.weight", r->n_image_tokens + r->n_text_tokens, m->cfg.text.hidden);
+    keep_float(b);
+    m->gamma_img = list_head(b, "gamma_img");
+    m->gamma_txt = list_head(b, "gamma_txt");
+    m->gamma_dis = list_head(b, "gamma_dis");
+    set_prefix(b, "%s", "");
+    m->log_tau = add_vector(b, "log_tau", "", INIT_ZERO, 1);
+    if (!b->failed) b->optional[m->n_params - 1] = true;
+}
+
+static radz_status list_params(builder *b, radz_error *err)
+{
+    rz_model *m = b->m;
+    const rz_host *host = m->cfg.host;
+    b->cap = 64 + 16 * m->cfg.vision.layers + 16 * m->cfg.text.layers;
+    m->params = rz_calloc(host, b->cap, sizeof *m->params);
+    m->tower = rz_calloc(host, m->cfg.vision.layers + 1, sizeof *m->tower);
+    m->decoder = rz_calloc(host, m->cfg.text.layers + 1, sizeof *m->decoder);
+    b->init = rz_calloc(host, b->cap, sizeof *b->init);
+    b->as_float = rz_calloc(host, b->cap, sizeof *b->as_float);
+    b->optional = rz_calloc(host, b->cap, sizeof *b->optional);
+    if (!m->params || !m->tower || !m->decoder || !b->init || !b->as_float || !b->optional)
+        return RZ_NO_MEMORY(err, "list of parameters");
+    if (m->cfg.has_vision) list_tower(b);
+    list_decoder(b);
+    if (m->cfg.radz.n_image_tokens) list_radz(b);
+    return b->failed ? RZ_NO_MEMORY(err, "list of parameters") : RADZ_OK;
+}
+
+/* ---- Filling them ---------------------------------------------------------------------- */
+
+static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, size_t n_bytes, radz_error *err)
+{
+    void *dst = NULL;
+    RZ_TRY(rz_device_alloc(m->dev, n_bytes, &dst, err));
+    p->w.data = dst;
+    p->owned = true;
+    if (rz_device_is_host(m->dev)) {
+        memcpy(dst, host_data, n_bytes);
+        return RADZ_OK;
+    }
+    rz_stream *s = NULL;
+    RZ_TRY(rz_stream_open(m->dev, &s, err));
+    rz_upload(s, dst, host_data, n_bytes);
+    radz_status status = rz_stream_sync(s, err);
+    rz_stream_close(s);
+    return status;
+}
+
+static void shape_text(char *out, size_t size, size_t n, const uint64_t *dims64, const size_t *dims)
+{
+    size_t used = 0;
+    *out = 0;
+    for (size_t i = 0; i < n && used < size; i++) {
+        unsigned long long d = dims64 ? dims64[i] : dims[i];
+        int w = snprintf(out + used, size - used, "%s%llu", i ? "x" : "", d);
+        used += w > 0 ? (size_t)w : size;
+    }
+}
+
+static radz_status check_shape(const rz_param *p, const rz_st_tensor *t, radz_error *err)
+{
+    bool same = t->n_dims == p->n_dims;
+    for (size_t i = 0; same && i < p->n_dims; i++) same = t->dims[i] == p->dims[i];
+    if (same) return RADZ_OK;
+    char found[96], expected[96];
+    shape_text(found, sizeof found, t->n_dims, t->dims, NULL);
+    shape_text(expected, sizeof expected, p->n_dims, NULL, p->dims);
+    return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s': shape %s, expected %s from the configuration", t->name, found,
+                   expected);
+}
+
+static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
+{
+    float *f = rz_malloc(m->cfg.host, t->n_elements * sizeof *f);
+    if (!f) return RZ_NO_MEMORY(err, p->name);
+    radz_status status = rz_st_to_f32(t, f, err);
+    if (!status) status = to_device(m, p, f, t->n_elements * sizeof *f, err);
+    p->w.dtype = RZ_F32;
+    rz_free(m->cfg.host, f);
+    return status;
+}
+
+/* Mapped in place where the device can read it there. */
+static radz_status fill_as_stored(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
+{
+    static const char *const names[] = {[RZ_F32] = "F32", [RZ_F16] = "F16", [RZ_BF16] = "BF16"};
+    size_t dtype = 0;
+    while (dtype < RZ_COUNT(names) && strcmp(t->dtype, names[dtype])) dtype++;
+    if (dtype == RZ_COUNT(names))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported (F32, F16, BF16)", t->name,
+                       t->dtype);
+    p->w.dtype = (rz_dtype)dtype;
+    bool aligned = (uintptr_t)t->data % rz_dtype_size(p->w.dtype) == 0;
+    if (!rz_device_is_host(m->dev) || !aligned) return to_device(m, p, t->data, t->n_bytes, err);
+    p->w.data = t->data;
+    return RADZ_OK;
+}
+
+static radz_status load_param(rz_model *m, rz_param *p, bool as_float, bool optional, radz_error *err)
+{
+    const rz_st_tensor *t = rz_weights_find(m->files, p->name);
+    if (!t && p == m->lm_head) { /* some checkpoints tie the head without saying so */
+        t = rz_weights_find(m->files, m->embed->name);
+    }
+    if (!t && optional) {
+        float tau = (float)log(m->cfg.radz.tau);
+        p->w.dtype = RZ_F32;
+        return to_device(m, p, &tau, sizeof tau, err);
+    }
+    if (!t) return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s' is missing", p->name);
+    RZ_TRY(check_shape(p, t, err));
+    return as_float ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
+}
+
+static float init_std(const rz_model *m, const rz_param *p, init_kind kind)
+{
+    double fan_in = (double)(p->n / p->dims[0]), layers = (double)(m->cfg.text.layers + m->cfg.vision.layers);
+    if (kind == INIT_ROWS) return 0.1f;
+    double std = 0.6 / sqrt(fan_in);
+    return (float)(kind == INIT_RESIDUAL ? std / sqrt(layers) : std);
+}
+
+static radz_status init_param(rz_model *m, rz_param *p, init_kind kind, uint64_t seed, radz_error *err)
+{
+    float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
+    if (!f) return RZ_NO_MEMORY(err, p->name);
+    rz_rng r;
+    rz_rng_seed(&r, seed, (uint64_t)(p - m->params));
+    float std = init_std(m, p, kind), fixed = kind == INIT_ONE ? 1.0f : 0.0f;
+    if (p == m->log_tau) fixed = (float)log(m->cfg.radz.tau);
+    for (size_t i = 0; i < p->n; i++)
+        f[i] = kind == INIT_ZERO || kind == INIT_ONE ? fixed : std * (float)rz_rng_normal(&r);
+    p->w.dtype = RZ_F32;
+    radz_status status = to_device(m, p, f, p->n * sizeof *f, err);
+    rz_free(m->cfg.host, f);
+    return status;
+}
+
+static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t seed, radz_error *err)
+{
+    rz_model *m = b->m;
+    for (size_t i = 0; i < m->n_params; i++) {
+        rz_param *p = &m->params[i];
+        if (mode == RZ_MODEL_INIT)
+            RZ_TRY(init_param(m, p, b->init[i], seed, err));
+        else
+            RZ_TRY(load_param(m, p, b->as_float[i] || mode == RZ_MODEL_TRAIN, b->optional[i], err));
+    }
+    return RADZ_OK;
+}
+
+/* theta^(-2 i / head_dim), as transformers computes it. */
+static radz_status make_inv_freq(rz_model *m, radz_error *err)
+{
+    const rz_text_config *t = &m->cfg.text;
+    size_t n = t->head_dim / 2;
+    float freq[2048];
+    for (size_t i = 0; i < n; i++)
+        freq[i] = 1.0f / (float)pow(t->rope_theta, (double)((float)(2 * i) / (float)t->head_dim));
+    rz_param p = {.n = n};
+    radz_status status = to_device(m, &p, freq, n * sizeof *freq, err);
+    m->inv_freq = (float *)(uintptr_t)p.w.data;
+    return status;
+}
+
+/* ---- The directory -------------------------------------------------------------------------- */
+
+static radz_status hash_small_file(rz_model *m, const char *dir, const char *name, rz_sha256 *h, radz_error *err)
+{
+    char *path = rz_path_join(m->cfg.host, dir, name);
+    rz_file f = {0};
+    radz_status status = path ? RADZ_OK : RZ_NO_MEMORY(err, name);
+    if (!status && rz_path_exists(path)) status = rz_file_open(m->cfg.host, path, RZ_FILE_READ, 64u << 20, &f, err);
+    if (!status) {
+        uint64_t size = f.data ? f.size : UINT64_MAX; /* an absent file is not an empty one */
+        rz_sha256_put(h, &size, sizeof size);
+        if (f.data) rz_sha256_put(h, f.data, f.size);
+        rz_file_close(&f);
+    }
+    rz_free(m->cfg.host, path);
+    return status;
+}
+
+/* Everything that changes a vector. */
+static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
+{
+    static const char *const files[] = {"config.json", "preprocessor_config.json", "radz.json", "tokenizer.model"};
+    rz_sha256 h;
+    rz_sha256_init(&h);
+    for (size_t i = 0; i < RZ_COUNT(files); i++) RZ_TRY(hash_small_file(m, dir, files[i], &h, err));
+    rz_weights_hash(m->files, &h);
+    rz_sha256_hex(&h, m->hash);
+    return RADZ_OK;
+}
+
+static radz_status load_tokenizer(rz_model *m, const char *dir, radz_error *err)
+{
+    char *path = rz_path_join(m->cfg.host, dir, "tokenizer.model");
+    if (!path) return RZ_NO_MEMORY(err, "tokenizer");
+    radz_status status = RADZ_OK;
+    if (rz_path_exists(path)) status = rz_tokenizer_open(m->cfg.host, path, &m->tok, err);
+    if (!status && m->tok && rz_tokenizer_size(m->tok) > m->cfg.text.vocab)
+        status = rz_fail(err, RADZ_E_MISMATCH, "%s: %zu pieces, but config.json says vocab_size %zu", path,
+                         rz_tokenizer_size(m->tok), m->cfg.text.vocab);
+    rz_free(m->cfg.host, path);
+    return status;
+}
+
+static radz_status load_all(rz_model *m, const char *dir, rz_model_mode mode, uint64_t seed, radz_error *err)
+{
+    builder b = {.m = m};
+    radz_status status = list_params(&b, err);
+    if (!status) status = load_tokenizer(m, dir, err);
+    if (!status && mode != RZ_MODEL_INIT)
+        status = rz_weights_open(m->cfg.host, dir, mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ,
+                                 (rz_weights **)&m->files, err);
+    if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
+        rz_fail_prefix(err, status, "%s", dir);
+    if (!status) status = make_inv_freq(m, err);
+    if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, dir, err);
+    rz_free(m->cfg.host, b.init);
+    rz_free(m->cfg.host, b.as_float);
+    rz_free(m->cfg.host, b.optional);
+    return status;
+}
+
+static void report_unused(const rz_model *m, const char *dir)
+{
+    const char *example = NULL;
+    size_t n = m->files ? rz_weights_unused(m->files, &example) : 0;
+    if (n) rz_log(m->cfg.host, RADZ_LOG_WARNING, "%s: %zu tensors are not used, '%s' for one", dir, n, example);
+}
+
+radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
+                          rz_model **model, radz_error *err)
+{
+    *model = NULL;
+    rz_model *m = rz_calloc(host, 1, sizeof *m);
+    if (!m) return RZ_NO_MEMORY(err, "model");
+    m->dev = dev;
+    radz_status status = rz_config_load(host, dir, &m->cfg, err);
+    m->cfg.host = host;
+    if (!status) status = load_all(m, dir, mode, seed, err);
+    if (status) {
+        rz_model_unload(m);
+        return status;
+    }
+    report_unused(m, dir);
+    if (mode == RZ_MODEL_TRAIN) { /* every parameter has been copied */
+        rz_weights_close(m->files);
+        m->files = NULL;
+    }
+    *model = m;
+    return RADZ_OK;
+}
+
+void rz_model_unload(rz_model *m)
+{
+    if (!m) return;
+    const rz_host *host = m->cfg.host;
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (m->params[i].owned) rz_device_free(m->dev, (void *)(uintptr_t)m->params[i].w.data);
+        if (m->params[i].grad) rz_device_free(m->dev, m->params[i].grad);
+        rz_free(host, m->params[i].name);
+    }
+    if (m->inv_freq) rz_device_free(m->dev, m->inv_freq);
+    rz_weights_close(m->files);
+    rz_tokenizer_close(m->tok);
+    rz_free(host, m->params);
+    rz_free(host, m->tower);
+    rz_free(host, m->decoder);
+    rz_config_free(&m->cfg);
+    rz_free(host, m);
+}
+
+bool rz_model_has_weights(const char *dir) { return rz_weights_exist(NULL, dir); }
+
+double rz_model_tau(const rz_model *m)
+{
+    float log_tau = 0;
+    if (!m->log_tau || !rz_device_is_host(m->dev)) return m->cfg.radz.tau;
+    memcpy(&log_tau, m->log_tau->w.data, sizeof log_tau);
+    return exp((double)log_tau);
+}
+
+radz_status rz_model_require_radz(const rz_model *m, radz_error *err)
+{
+    const char *missing = !m->cfg.has_vision ? "a vision tower"
+                          : !m->special      ? "radz.json with its special tokens; train it with radz-train first"
+                          : !m->tok          ? "tokenizer.model"
+                                             : NULL;
+    return missing ? rz_fail(err, RADZ_E_MISMATCH, "the model cannot make vectors: it has no %s", missing) : RADZ_OK;
+}
+
+/* ---- Saving ------------------------------------------------------------------------------------ */
+
+/* A parameter's values in the dtype to write, host memory. */
+static void *export_param(const rz_model *m, const rz_param *p, bool bf16)
+{
+    size_t width = bf16 ? 2 : 4;
+    uint8_t *out = rz_malloc(m->cfg.host, p->n * width);
+    for (size_t i = 0; out && i < p->n; i++) {
+        float v;
+        uint16_t half;
+        if (p->w.dtype == RZ_F32)
+            memcpy(&v, (const uint8_t *)p->w.data + 4 * i, sizeof v);
+        else {
+            memcpy(&half, (const uint8_t *)p->w.data + 2 * i, sizeof half);
+            v = p->w.dtype == RZ_BF16 ? rz_bf16_to_f32(half) : rz_f16_to_f32(half);
+        }
+        half = rz_f32_to_bf16(v);
+        memcpy(out + width * i, bf16 ? (void *)&half : (void *)&v, width);
+    }
+    return out;
+}
+
+static radz_status save_file(const rz_model *m, const char *dir, const char *name, bool radz, const char *dtype,
+                             radz_error *err)
+{
+    const rz_host *host = m->cfg.host;
+    const char *const metadata[] = {"format", "pt", "writer", "libradz", NULL};
+    rz_st_out *out = rz_calloc(host, m->n_params, sizeof *out);
+    char *path = rz_path_join(host, dir, name);
+    radz_status status = out && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_params && !status; i++) {
+        const rz_param *p = &m->params[i];
+        if (p->radz != radz) continue;
+        bool bf16 = !strcmp(dtype, "BF16") && p != m->log_tau;
+        rz_st_out *o = &out[n];
+        *o = (rz_st_out){p->name, bf16 ? "BF16" : "F32", p->n_dims, {0}, export_param(m, p, bf16)};
+        for (size_t d = 0; d < p->n_dims; d++) o->dims[d] = p->dims[d];
+        if (o->data) n++;
+        else status = RZ_NO_MEMORY(err, p->name);
+    }
+    if (!status && n) status = rz_st_write(host, path, out, n, metadata, err);
+    for (size_t i = 0; i < n; i++) rz_free(host, (void *)(uintptr_t)out[i].data);
+    rz_free(host, out);
+    rz_free(host, path);
+    return status;
+}
+
+radz_status rz_model_save(const rz_model *m, const char *dir, const char *dtype, radz_error *err)
+{
+    if (strcmp(dtype, "F32") && strcmp(dtype, "BF16"))
+        return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", dtype);
+    if (!rz_device_is_host(m->dev))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "saving a model from this device is not implemented");
+    RZ_TRY(save_file(m, dir, "model.safetensors", false, dtype, err));
+    return save_file(m, dir, "radz.safetensors", true, dtype, err);
+}

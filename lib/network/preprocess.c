@@ -1,0 +1,430 @@
+/* preprocess.c - a decoded film to the tower's input: pad, bicubic resize, crop, rescale, normalise.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The resize is PIL's: antialiased bicubic, columns first, both passes rounded to the sample depth. Only what the crop
+ * keeps is computed. Padding is never stored: a pass runs over samples minus the padding colour, and the padding's own
+ * share of each sum is a constant known beforehand. So a film of 1 x 65500 pixels costs no more than its pixels. */
+#include "preprocess.h"
+
+#define PRECISION 22            /* fraction bits of an 8-bit filter weight */
+#define LOW 2048                /* a weight is high * LOW + low, so that both halves fit in 16 bits */
+#define LANES 8                 /* taps are filled up with zeros to a multiple of this */
+#define BLOCK_BYTES (32u << 20) /* most memory for the picture between the passes */
+
+/* ---- One axis --------------------------------------------------------------------------- */
+
+/* An axis of the resize: from n_padded samples (image samples [pad, pad + n_image), padding around them) to n_resized,
+ * of which outputs [first, first + n_out) are wanted. */
+typedef struct span {
+    size_t n_image, pad, n_padded, n_resized, first, n_out;
+} span;
+
+/* The filter of every wanted output: taps start[o] .. start[o] + n_taps over image samples, weights row by row. 8-bit
+ * films use high and low and total (the sum over padding too), 16-bit ones real. */
+typedef struct filter {
+    const rz_host *host;
+    size_t n_taps, line; /* line: samples a padded line buffer needs */
+    size_t *start;
+    int16_t *high, *low;
+    int32_t *total;
+    double *real;
+} filter;
+
+static void filter_free(filter *f)
+{
+    rz_free(f->host, f->start);
+    rz_free(f->host, f->high);
+    rz_free(f->host, f->low);
+    rz_free(f->host, f->total);
+    rz_free(f->host, f->real);
+}
+
+/* Keys' cubic with a = -1/2 */
+static double cubic(double x)
+{
+    if (x < 0) x = -x;
+    if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+    if (x < 2) return ((-.5 * x + 2.5) * x - 4) * x + 2;
+    return 0;
+}
+
+/* Samples [*from, *to) of the padded axis that output o (counted from the whole resized axis) is made of. */
+static double reach_of(const span *s, size_t o, size_t *from, size_t *to)
+{
+    const double scale = (double)s->n_padded / (double)s->n_resized;
+    const double reach = 2 * (scale < 1 ? 1 : scale), center = ((double)o + .5) * scale;
+    const double low = center - reach + .5, high = center + reach + .5;
+    *from = low < 0 ? 0 : (size_t)low;
+    *to = high > (double)s->n_padded ? s->n_padded : (size_t)high;
+    return center;
+}
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Weights of one output over its whole reach, summing to 1. */
+static void weigh(const span *s, double center, size_t from, size_t to, double *w)
+{
+    const double scale = (double)s->n_padded / (double)s->n_resized, shrink = 1 / (scale < 1 ? 1 : scale);
+    double sum = 0;
+    for (size_t i = from; i < to; i++) {
+        w[i - from] = cubic(((double)i - center + .5) * shrink);
+        sum += w[i - from];
+    }
+    if (sum != 0)
+        for (size_t i = 0; i < to - from; i++) w[i] /= sum;
+}
+
+/* Weights over image samples into row o of the filter. */
+static void store_weights(filter *f, const span *s, size_t o, size_t from, size_t to, const double *w)
+{
+    const size_t begin = s->pad, end = s->pad + s->n_image;
+    const size_t a = from < begin ? begin : from > end ? end : from, b = to > end ? end : to;
+    f->start[o] = a - begin;
+    if (f->real) {
+        for (size_t i = a; i < b; i++) f->real[o * f->n_taps + i - a] = w[i - from];
+        return;
+    }
+    for (size_t i = from; i < to; i++) {
+        const double fixed = w[i - from] * (1 << PRECISION);
+        const int32_t k = (int32_t)(fixed < 0 ? fixed - .5 : fixed + .5);
+        f->total[o] += k;
+        if (i < a || i >= b) continue;
+        /* low in [-LOW / 2, LOW / 2): never larger than k itself, so sums of it cannot overflow */
+        const int32_t high = (k + LOW / 2) >> 11;
+        f->high[o * f->n_taps + i - a] = (int16_t)high;
+        f->low[o * f->n_taps + i - a] = (int16_t)(k - high * LOW);
+    }
+}
+
+static radz_status filter_make(const rz_host *host, const span *s, int bits, filter *f, radz_error *err)
+{
+    size_t reach = 0, from, to;
+    for (size_t o = 0; o < s->n_out; o++) {
+        reach_of(s, s->first + o, &from, &to);
+        if (to - from > reach) reach = to - from;
+    }
+    *f = (filter){.host = host};
+    f->n_taps = round_up(reach < s->n_image ? reach : s->n_image, LANES);
+    f->line = s->n_image + f->n_taps;
+    double *w = rz_calloc(host, reach, sizeof *w);
+    f->start = rz_calloc(host, s->n_out, sizeof *f->start);
+    bool ok = w && f->start;
+    size_t n_weights;
+    if (!rz_size_mul(s->n_out, f->n_taps, &n_weights)) ok = false;
+    if (ok && bits == 16) ok = (f->real = rz_calloc(host, n_weights, sizeof *f->real)) != NULL;
+    if (ok && bits == 8) {
+        f->high = rz_calloc(host, n_weights, sizeof *f->high);
+        f->low = rz_calloc(host, n_weights, sizeof *f->low);
+        f->total = rz_calloc(host, s->n_out, sizeof *f->total);
+        ok = f->high && f->low && f->total;
+    }
+    for (size_t o = 0; ok && o < s->n_out; o++) {
+        const double center = reach_of(s, s->first + o, &from, &to);
+        weigh(s, center, from, to, w);
+        store_weights(f, s, o, from, to, w);
+    }
+    rz_free(host, w);
+    if (ok) return RADZ_OK;
+    filter_free(f);
+    return RZ_NO_MEMORY(err, "the weights of a resize");
+}
+
+/* ---- One line ------------------------------------------------------------------------------ */
+
+/* Exact: PIL sums value * weight in 32 bits, and so do the two halves together (unsigned: intermediate wrap is fine).
+ * The compiler turns this into pmaddwd, eight products an instruction on any x86-64. */
+static int32_t dot8(const int16_t *x, const int16_t *high, const int16_t *low, size_t n)
+{
+    int32_t h = 0, l = 0;
+    for (size_t i = 0; i < n; i++) h += x[i] * high[i];
+    for (size_t i = 0; i < n; i++) l += x[i] * low[i];
+    return (int32_t)((uint32_t)h * LOW + (uint32_t)l);
+}
+
+static double dot16(const double *x, const double *w, size_t n)
+{
+    double s[4] = {0};
+    for (size_t i = 0; i < n; i += 4)
+        for (size_t j = 0; j < 4; j++) s[j] += x[i + j] * w[i + j];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+/* A value of the line through outputs [o0, o1): line holds samples minus pad (int16_t or double by depth) with n_taps
+ * zeros behind; out[o * stride]. */
+static void filter_line(const filter *f, const void *line, int pad, size_t o0, size_t o1, uint16_t *out, size_t stride)
+{
+    for (size_t o = o0; o < o1; o++, out += stride) {
+        const size_t at = o * f->n_taps;
+        if (f->real) {
+            const double v = pad + .5 + dot16((const double *)line + f->start[o], f->real + at, f->n_taps);
+            *out = v < 0 ? 0 : v >= 65535 ? 65535 : (uint16_t)v;
+        } else {
+            const int32_t v = (dot8((const int16_t *)line + f->start[o], f->high + at, f->low + at, f->n_taps) +
+                               pad * f->total[o] + (1 << (PRECISION - 1))) >>
+                              PRECISION;
+            *out = (uint16_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+        }
+    }
+}
+
+/* Samples of row y, one channel, minus pad. */
+static void load_row(const rz_pixels *film, size_t y, size_t c, int pad, void *line)
+{
+    const size_t n = film->width_px, step = (size_t)film->channels, at = y * n * step + c;
+    if (film->bits == 8) {
+        const uint8_t *p = (const uint8_t *)film->data + at;
+        int16_t *to = line;
+        for (size_t i = 0; i < n; i++) to[i] = (int16_t)(p[i * step] - pad);
+    } else {
+        const uint16_t *p = (const uint16_t *)film->data + at;
+        double *to = line;
+        for (size_t i = 0; i < n; i++) to[i] = p[i * step] - pad;
+    }
+}
+
+static void load_column(const uint16_t *p, size_t n, int bits, int pad, void *line)
+{
+    if (bits == 8) {
+        int16_t *to = line;
+        for (size_t i = 0; i < n; i++) to[i] = (int16_t)(p[i] - pad);
+    } else {
+        double *to = line;
+        for (size_t i = 0; i < n; i++) to[i] = p[i] - pad;
+    }
+}
+
+/* ---- Both passes ------------------------------------------------------------------------------ */
+
+typedef struct resize {
+    const rz_pixels *film;
+    filter columns, rows;     /* over a row's samples; over a column's */
+    size_t n_columns, n_rows; /* wanted */
+    size_t top, n_kept;       /* image rows that the wanted rows are made of */
+    size_t block, stride;     /* columns between the passes at a time, samples from one to the next */
+    uint16_t *between;        /* (block, stride): transposed, so that the second pass reads along memory too */
+    void *line;
+} resize;
+
+static void resize_free(resize *r)
+{
+    const rz_host *host = r->columns.host;
+    filter_free(&r->columns);
+    filter_free(&r->rows);
+    rz_free(host, r->between);
+    rz_free(host, r->line);
+}
+
+static radz_status resize_make(const rz_host *host, const rz_pixels *film, const span *x, const span *y, resize *r,
+                               radz_error *err)
+{
+    *r = (resize){.film = film, .n_columns = x->n_out, .n_rows = y->n_out, .columns = {.host = host}};
+    RZ_TRY(filter_make(host, x, film->bits, &r->columns, err));
+    radz_status status = filter_make(host, y, film->bits, &r->rows, err);
+    if (status != RADZ_OK) {
+        filter_free(&r->columns);
+        return status;
+    }
+    r->top = r->rows.start[0];
+    const size_t end = r->rows.start[y->n_out - 1] + r->rows.n_taps;
+    r->n_kept = (end < y->n_image ? end : y->n_image) - r->top;
+    for (size_t o = 0; o < y->n_out; o++) r->rows.start[o] -= r->top;
+    /* An odd number of cache lines: columns then do not fall on each other in the cache. */
+    r->stride = (r->n_kept / 32 | 1) * 32 + 32 * 2;
+    const size_t fit = BLOCK_BYTES / (r->stride * sizeof *r->between);
+    r->block = fit < 1 ? 1 : fit < x->n_out ? fit : x->n_out;
+    const size_t n_line = (r->columns.line > r->rows.line ? r->columns.line : r->rows.line);
+    r->between = rz_malloc(host, r->block * r->stride * sizeof *r->between);
+    r->line = rz_calloc(host, n_line, film->bits == 8 ? sizeof(int16_t) : sizeof(double));
+    if (r->between && r->line) return RADZ_OK;
+    resize_free(r);
+    return RZ_NO_MEMORY(err, "the lines of a resize");
+}
+
+/* The columns [o0, o1) of the kept rows, one channel, into r->between. */
+static void filter_rows(resize *r, size_t c, int pad, size_t o0, size_t o1)
+{
+    for (size_t y = 0; y < r->n_kept; y++) {
+        load_row(r->film, r->top + y, c, pad, r->line);
+        filter_line(&r->columns, r->line, pad, o0, o1, r->between + y, r->stride);
+    }
+}
+
+/* What the first pass makes of a row of padding. */
+static int filter_padding(const filter *f, size_t o, int pad)
+{
+    if (f->real) return pad;
+    const int32_t v = (pad * f->total[o] + (1 << (PRECISION - 1))) >> PRECISION;
+    return v < 0 ? 0 : v > 255 ? 255 : v;
+}
+
+/* Where results go: a column of n values. */
+typedef void emit_fn(void *arg, size_t column, const uint16_t *values, size_t n);
+
+static radz_status resize_channel(resize *r, size_t c, int pad, emit_fn *emit, void *arg, radz_error *err)
+{
+    uint16_t *column = rz_malloc(r->columns.host, r->n_rows * sizeof *column);
+    if (!column) return RZ_NO_MEMORY(err, "a column of a resize");
+    for (size_t o0 = 0; o0 < r->n_columns; o0 += r->block) {
+        const size_t o1 = o0 + r->block < r->n_columns ? o0 + r->block : r->n_columns;
+        filter_rows(r, c, pad, o0, o1);
+        for (size_t o = o0; o < o1; o++) {
+            const int column_pad = filter_padding(&r->columns, o, pad);
+            load_column(r->between + (o - o0) * r->stride, r->n_kept, r->film->bits, column_pad, r->line);
+            filter_line(&r->rows, r->line, column_pad, 0, r->n_rows, column, 1);
+            emit(arg, o, column, r->n_rows);
+        }
+    }
+    rz_free(r->columns.host, column);
+    return RADZ_OK;
+}
+
+/* ---- rz_resize_bicubic --------------------------------------------------------------------------- */
+
+typedef struct picture_sink {
+    rz_pixels *to;
+    size_t channel;
+} picture_sink;
+
+static void emit_picture(void *arg, size_t column, const uint16_t *values, size_t n)
+{
+    const picture_sink *sink = arg;
+    const size_t step = (size_t)sink->to->channels;
+    for (size_t y = 0; y < n; y++) {
+        const size_t at = (y * sink->to->width_px + column) * step + sink->channel;
+        if (sink->to->bits == 8)
+            ((uint8_t *)sink->to->data)[at] = (uint8_t)values[y];
+        else
+            ((uint16_t *)sink->to->data)[at] = values[y];
+    }
+}
+
+radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t dst_w, size_t dst_h, rz_pixels *out,
+                              radz_error *err)
+{
+    const span x = {src->width_px, 0, src->width_px, dst_w, 0, dst_w};
+    const span y = {src->height_px, 0, src->height_px, dst_h, 0, dst_h};
+    RZ_TRY(rz_pixels_alloc(host, dst_w, dst_h, src->channels, src->bits, src->format, "resize", out, err));
+    resize r;
+    radz_status status = resize_make(host, src, &x, &y, &r, err);
+    if (status == RADZ_OK) {
+        for (size_t c = 0; c < (size_t)src->channels && status == RADZ_OK; c++)
+            status = resize_channel(&r, c, 0, emit_picture, &(picture_sink){out, c}, err);
+        resize_free(&r);
+    }
+    if (status != RADZ_OK) rz_pixels_free(host, out);
+    return status;
+}
+
+/* ---- rz_preprocess ---------------------------------------------------------------------------------- */
+
+typedef struct tower_sink {
+    const rz_preprocess_config *cfg;
+    float *out; /* (3, size, size) */
+    size_t size, left, top;
+    double rescale;
+    size_t c0, c1; /* channels that these values are for */
+} tower_sink;
+
+static float normalise(const tower_sink *sink, size_t c, unsigned value)
+{
+    return ((float)(value * sink->rescale) - sink->cfg->mean[c]) / sink->cfg->std[c];
+}
+
+static void emit_tower(void *arg, size_t column, const uint16_t *values, size_t n)
+{
+    const tower_sink *sink = arg;
+    for (size_t c = sink->c0; c < sink->c1; c++) {
+        float *to = sink->out + (c * sink->size + sink->top) * sink->size + sink->left + column;
+        for (size_t y = 0; y < n; y++) to[y * sink->size] = normalise(sink, c, values[y]);
+    }
+}
+
+/* Where a crop smaller or larger than the picture begins; *place: where the picture begins in the crop's result. */
+static void crop_axis(span *s, size_t crop, size_t *place)
+{
+    *place = 0;
+    s->first = 0;
+    s->n_out = s->n_resized;
+    if (crop <= s->n_resized) {
+        s->first = (s->n_resized - crop) / 2;
+        s->n_out = crop;
+    } else {
+        *place = (crop - s->n_resized + 1) / 2;
+    }
+}
+
+/* The plan of both axes: padding, resize, crop, as CLIPImageProcessor computes sizes. */
+static radz_status plan(const rz_preprocess_config *cfg, size_t size, const rz_pixels *film, span *x, span *y,
+                        size_t *left, size_t *top, radz_error *err)
+{
+    const size_t w = film->width_px, h = film->height_px, longest = w > h ? w : h;
+    const size_t edge = cfg->shortest_edge;
+    *x = (span){.n_image = w, .n_padded = w};
+    *y = (span){.n_image = h, .n_padded = h};
+    if (cfg->pad_to_square) {
+        *x = (span){w, (longest - w) / 2, longest, 0, 0, 0};
+        *y = (span){h, (longest - h) / 2, longest, 0, 0, 0};
+    }
+    x->n_resized = x->n_padded;
+    y->n_resized = y->n_padded;
+    if (cfg->resize) {
+        if (edge < 1 || edge > 65536)
+            return rz_fail(err, RADZ_E_LIMIT, "preprocessing: shortest edge %zu, expected 1..65536", edge);
+        const bool upright = x->n_padded <= y->n_padded;
+        x->n_resized = upright ? edge : edge * x->n_padded / y->n_padded;
+        y->n_resized = upright ? edge * y->n_padded / x->n_padded : edge;
+    }
+    const size_t want_w = cfg->crop ? cfg->crop_width : x->n_resized;
+    const size_t want_h = cfg->crop ? cfg->crop_height : y->n_resized;
+    if (want_w != size || want_h != size)
+        return rz_fail(err, RADZ_E_MISMATCH, "preprocessing gives %zu x %zu pixels, the vision tower takes %zu x %zu",
+                       want_w, want_h, size, size);
+    crop_axis(x, want_w, left);
+    crop_axis(y, want_h, top);
+    return RADZ_OK;
+}
+
+/* int(255 * mean) of the padding, in the film's depth. */
+static int pad_color(const rz_preprocess_config *cfg, const rz_pixels *film, size_t c)
+{
+    if (!cfg->pad_to_square || film->width_px == film->height_px) return 0;
+    const float v = 255 * cfg->mean[c];
+    const int level = !(v > 0) ? 0 : v > 255 ? 255 : (int)v;
+    return film->bits == 8 ? level : level * 257;
+}
+
+static radz_status run_channels(resize *r, tower_sink *sink, radz_error *err)
+{
+    const rz_pixels *film = r->film;
+    int pads[3];
+    for (size_t c = 0; c < 3; c++) pads[c] = pad_color(sink->cfg, film, c);
+    const bool once = film->channels == 1 && pads[0] == pads[1] && pads[1] == pads[2];
+    for (size_t c = 0; c < 3; c += sink->c1 - sink->c0) {
+        sink->c0 = c;
+        sink->c1 = once ? 3 : c + 1;
+        RZ_TRY(resize_channel(r, film->channels == 1 ? 0 : c, pads[c], emit_tower, sink, err));
+    }
+    return RADZ_OK;
+}
+
+radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
+                          const rz_pixels *film, float *out, radz_error *err)
+{
+    span x, y;
+    tower_sink sink = {.cfg = cfg, .out = out, .size = image_size};
+    /* A 16-bit film's white is 65535 = 255 * 257. */
+    sink.rescale = film->bits == 8 ? (double)cfg->rescale : (double)cfg->rescale / 257;
+    RZ_TRY(plan(cfg, image_size, film, &x, &y, &sink.left, &sink.top, err));
+    if (x.n_out < image_size || y.n_out < image_size)
+        for (size_t c = 0; c < 3; c++)
+            for (size_t i = 0; i < image_size * image_size; i++)
+                out[c * image_size * image_size + i] = normalise(&sink, c, 0);
+    resize r;
+    RZ_TRY(resize_make(host, film, &x, &y, &r, err));
+    const radz_status status = run_channels(&r, &sink, err);
+    resize_free(&r);
+    return status;
+}

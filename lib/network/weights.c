@@ -1,0 +1,197 @@
+/* weights.c - finding a tensor in the files of a model directory.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "weights.h"
+
+#include <stdio.h>
+
+#define MAX_SHARDS 1000
+#define HASH_WHOLE_BYTES ((size_t)256 << 20)
+#define INDEX_MAX_BYTES ((size_t)64 << 20)
+
+struct rz_weights {
+    const rz_host *host;
+    rz_st *files[MAX_SHARDS + 1];
+    size_t n_files;
+    bool *used[MAX_SHARDS + 1]; /* per tensor of each file */
+};
+
+/* Our prefix, and what the same part is called elsewhere. The first that fits is taken. */
+static const struct {
+    const char *ours, *theirs[4];
+} renamed[] = {
+    {"language_model.model.", {"model.language_model.", "model."}},
+    {"language_model.lm_head.", {"lm_head."}},
+    {"multi_modal_projector.linear_1.", {"model.multi_modal_projector.linear_1.", "model.mm_projector.0."}},
+    {"multi_modal_projector.linear_2.", {"model.multi_modal_projector.linear_2.", "model.mm_projector.2."}},
+    {"vision_tower.vision_model.",
+     {"model.vision_tower.vision_model.", "model.vision_tower.", "model.vision_tower.vision_tower.vision_model."}},
+};
+
+static const rz_st_tensor *find_exact(rz_weights *w, const char *name)
+{
+    for (size_t f = 0; f < w->n_files; f++) {
+        const rz_st_tensor *t = rz_st_find(w->files[f], name);
+        if (!t) continue;
+        w->used[f][t - rz_st_at(w->files[f], 0)] = true;
+        return t;
+    }
+    return NULL;
+}
+
+const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name)
+{
+    const rz_st_tensor *t = find_exact(w, name);
+    for (size_t i = 0; i < RZ_COUNT(renamed) && !t; i++) {
+        size_t n = strlen(renamed[i].ours);
+        if (strncmp(name, renamed[i].ours, n)) continue;
+        for (size_t k = 0; k < RZ_COUNT(renamed[i].theirs) && renamed[i].theirs[k] && !t; k++) {
+            char other[256];
+            int len = snprintf(other, sizeof other, "%s%s", renamed[i].theirs[k], name + n);
+            if (len > 0 && (size_t)len < sizeof other) t = find_exact(w, other);
+        }
+    }
+    return t;
+}
+
+static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz_file_mode mode, radz_error *err)
+{
+    char *path = rz_path_join(w->host, dir, name);
+    if (!path) return RZ_NO_MEMORY(err, "weights");
+    radz_status status = rz_st_open(w->host, path, mode, &w->files[w->n_files], err);
+    rz_free(w->host, path);
+    if (status) return status;
+    bool *used = rz_calloc(w->host, rz_st_count(w->files[w->n_files]) + 1, sizeof *used);
+    w->used[w->n_files++] = used;
+    return used ? RADZ_OK : RZ_NO_MEMORY(err, "weights");
+}
+
+/* A shard lies in the directory itself: anything else could read files it has no business with. */
+static radz_status check_shard_name(const char *index, const char *name, radz_error *err)
+{
+    if (!name || !*name || strchr(name, '/') || name[0] == '.')
+        return rz_fail(err, RADZ_E_FORMAT, "%s: weight_map: '%s' is no plain file name", index, name ? name : "");
+    return RADZ_OK;
+}
+
+/* Opens every file that the index names, once, in order of first mention. */
+static radz_status add_shards(rz_weights *w, const char *dir, const char *index, const json_t *root,
+                              rz_file_mode mode, radz_error *err)
+{
+    const json_t *map = json_object_get(root, "weight_map");
+    const char *seen[MAX_SHARDS], *tensor;
+    json_t *value;
+    size_t n = 0, last = 0;
+    if (!json_is_object(map)) return rz_fail(err, RADZ_E_FORMAT, "%s: weight_map: expected an object", index);
+    json_object_foreach((json_t *)map, tensor, value)
+    {
+        const char *name = json_string_value(value);
+        RZ_TRY(check_shard_name(index, name, err));
+        if (n && !strcmp(seen[last], name)) continue;
+        for (last = 0; last < n && strcmp(seen[last], name); last++) {}
+        if (last < n) continue;
+        if (n == MAX_SHARDS) return rz_fail(err, RADZ_E_LIMIT, "%s: more than %d shards", index, MAX_SHARDS);
+        seen[n++] = name;
+        RZ_TRY(add_file(w, dir, name, mode, err));
+    }
+    return RADZ_OK;
+}
+
+static radz_status add_index(rz_weights *w, const char *dir, const char *index, rz_file_mode mode, radz_error *err)
+{
+    json_t *root = NULL;
+    RZ_TRY(rz_json_load(w->host, index, INDEX_MAX_BYTES, &root, err));
+    radz_status status = add_shards(w, dir, index, root, mode, err);
+    json_decref(root);
+    return status;
+}
+
+static bool in_dir(const rz_host *host, const char *dir, const char *name)
+{
+    char *path = rz_path_join(host, dir, name);
+    bool there = path && rz_path_exists(path);
+    rz_free(host, path);
+    return there;
+}
+
+bool rz_weights_exist(const rz_host *host, const char *dir)
+{
+    return in_dir(host, dir, "model.safetensors") || in_dir(host, dir, "model.safetensors.index.json");
+}
+
+radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **out, radz_error *err)
+{
+    *out = NULL;
+    rz_weights *w = rz_calloc(host, 1, sizeof *w);
+    char *index = rz_path_join(host, dir, "model.safetensors.index.json");
+    radz_status status = w && index ? RADZ_OK : RZ_NO_MEMORY(err, "weights");
+    if (!status) {
+        w->host = host;
+        bool sharded = !in_dir(host, dir, "model.safetensors") && rz_path_exists(index);
+        status = sharded ? add_index(w, dir, index, mode, err) : add_file(w, dir, "model.safetensors", mode, err);
+    }
+    if (!status && in_dir(host, dir, "radz.safetensors")) status = add_file(w, dir, "radz.safetensors", mode, err);
+    rz_free(host, index);
+    if (status)
+        rz_weights_close(w);
+    else
+        *out = w;
+    return status;
+}
+
+void rz_weights_close(rz_weights *w)
+{
+    if (!w) return;
+    for (size_t f = 0; f < w->n_files; f++) {
+        rz_st_close(w->files[f]);
+        rz_free(w->host, w->used[f]);
+    }
+    rz_free(w->host, w);
+}
+
+/* Buffers and rows that transformers and LLaVA write and nobody needs. */
+static bool is_buffer(const char *name)
+{
+    static const char *const known[] = {"inv_freq", "position_ids", "image_newline"};
+    for (size_t i = 0; i < RZ_COUNT(known); i++)
+        if (strstr(name, known[i])) return true;
+    return false;
+}
+
+size_t rz_weights_unused(const rz_weights *w, const char **example)
+{
+    size_t n = 0;
+    *example = NULL;
+    for (size_t f = 0; f < w->n_files; f++)
+        for (size_t i = 0; i < rz_st_count(w->files[f]); i++) {
+            const char *name = rz_st_at(w->files[f], i)->name;
+            if (w->used[f][i] || is_buffer(name)) continue;
+            if (!n++) *example = name;
+        }
+    return n;
+}
+
+/* 64 blocks of 4 KiB, evenly spaced, first and last included. */
+static void hash_samples(const rz_st_tensor *t, rz_sha256 *hash)
+{
+    const size_t block = 4096, n = 64;
+    if (t->n_bytes <= n * block) {
+        rz_sha256_put(hash, t->data, t->n_bytes);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) rz_sha256_put(hash, t->data + (t->n_bytes - block) / (n - 1) * i, block);
+}
+
+void rz_weights_hash(const rz_weights *w, rz_sha256 *hash)
+{
+    for (size_t f = 0; f < w->n_files; f++) {
+        size_t size = 0;
+        const uint8_t *bytes = rz_st_bytes(w->files[f], &size);
+        const rz_st_tensor *first = rz_st_count(w->files[f]) ? rz_st_at(w->files[f], 0) : NULL;
+        if (size <= HASH_WHOLE_BYTES || !first) {
+            rz_sha256_put(hash, bytes, size);
+            continue;
+        }
+        rz_sha256_put(hash, bytes, (size_t)(first->data - bytes));
+        for (size_t i = 0; i < rz_st_count(w->files[f]); i++) hash_samples(rz_st_at(w->files[f], i), hash);
+    }
+}

@@ -1,0 +1,23 @@
+/* weights.h - the safetensors files of a model directory as one collection of tensors, whichever of the three layouts
+ * of a LLaVA checkpoint they are named in. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_WEIGHTS_H
+#define RZ_WEIGHTS_H
+
+#include "formats.h"
+
+typedef struct rz_weights rz_weights;
+
+/* model.safetensors, or the shards of model.safetensors.index.json, and radz.safetensors where it exists. */
+radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **w,
+                            radz_error *err) RZ_CHECK;
+void rz_weights_close(rz_weights *w);
+/* The tensor that our name (the layout of Hugging Face <= 4.51) has in these files; NULL: not there. */
+const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name);
+/* Tensors that nobody asked for, buffers such as inv_freq left out; *example is one of them. */
+size_t rz_weights_unused(const rz_weights *w, const char **example);
+/* Puts every file's fingerprint into the hash: all bytes of files up to 256 MiB; of larger ones the header and
+ * samples of every tensor, so that opening a 7B model does not read 14 GB. */
+void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);
+bool rz_weights_exist(const rz_host *host, const char *dir);
+
+#endif
