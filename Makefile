@@ -51,8 +51,10 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-
 CPPFLAGS_ALL := -D_GNU_SOURCE -Iinclude $(addprefix -Ilib/,base formats compute compute/cpu network tasks api) $(DEP_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL := -std=c11 $(WARN) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(CFLAGS_$(BUILD)) $(CFLAGS)
 LIBS := $(DEP_LIBS) -ldl -lm -pthread
-SHARED_FLAGS := -Wl,-soname,libradz.so.$(SOVERSION) -Wl,--version-script=lib/radz.map -Wl,--as-needed -Wl,-z,relro,-z,now \
-	$(if $(filter release debug,$(BUILD)),-Wl,-z,defs)
+SHARED_FLAGS := -Wl,-soname,libradz.so.$(SOVERSION) -Wl,--version-script=lib/radz.map -Wl,--as-needed -Wl,-z,relro,-z,now
+ifneq ($(filter release debug,$(BUILD)),)
+SHARED_FLAGS += -Wl,-z,defs
+endif
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
@@ -128,8 +130,7 @@ $(shell $(CC) --version 2>/dev/null | head -n 1)
 $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS) $(LIBS)
 endef
 $(FLAGS): FORCE
-	@mkdir -p $(@D)
-	$(file >$@.new,$(FLAG_TEXT))
+	@$(shell mkdir -p $(@D))$(file >$@.new,$(FLAG_TEXT)):
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Instruction sets by file name; everything else is portable.
