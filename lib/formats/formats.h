@@ -119,6 +119,9 @@ typedef struct rz_pixels {
  * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation of a JPEG is applied. */
 radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                              radz_error *err) RZ_CHECK;
+/* Room for a film of that shape, samples not set. The limits above are checked before memory is asked for. */
+radz_status rz_pixels_alloc(const rz_host *host, size_t width_px, size_t height_px, int channels, int bits,
+                            const char *format, const char *what, rz_pixels *out, radz_error *err) RZ_CHECK;
 void rz_pixels_free(const rz_host *host, rz_pixels *p);
 radz_status rz_png_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                           radz_error *err) RZ_CHECK;
