@@ -125,13 +125,16 @@ clean: ## remove build/
 # ---- Building ------------------------------------------------------------------------------------------------
 
 # Holds the compiler and its flags: whoever changes them on the command line gets everything rebuilt.
-define FLAG_TEXT
+define FLAG_TEXT :=
 $(shell $(CC) --version 2>/dev/null | head -n 1)
 $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS) $(LIBS)
 endef
+export FLAG_TEXT
+ifneq ($(strip $(file <$(FLAGS))),$(strip $(FLAG_TEXT)))
 $(FLAGS): FORCE
-	@$(shell mkdir -p $(@D))$(file >$@.new,$(FLAG_TEXT)):
-	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+endif
+$(FLAGS):
+	@mkdir -p $(@D) && printf '%s\n' "$$FLAG_TEXT" >$@
 
 # Instruction sets by file name; everything else is portable.
 $O/%_avx2.o: ISA := -mavx2 -mfma -mf16c
