@@ -688,8 +688,8 @@ static void put_piece(merge *m, uint32_t pos, uint32_t len, int32_t id)
     m->after_unk = unknown;
 }
 
-/* An unused piece goes back to the halves it was merged from, they likewise. The right halves that wait are disjoint
- * parts of one piece, so they fit the caller's stack of max_len + 1. */
+/* An unused piece goes back to the halves it was merged from, they likewise; a single character is unknown. The right
+ * halves that wait are disjoint parts of one piece, so they fit the caller's stack of max_len + 1. */
 static void put_symbol(merge *m, const symbol *s, symbol *stack)
 {
     size_t n = 0;
@@ -697,9 +697,10 @@ static void put_symbol(merge *m, const symbol *s, symbol *stack)
     while (n && !m->no_memory) {
         symbol w = stack[--n];
         int32_t id = find_piece(m->t, m->text + w.pos, w.len);
-        uint32_t left = id >= 0 && m->t->pieces[id].type == UNUSED ? m->split[id] : 0;
+        bool unused = id >= 0 && m->t->pieces[id].type == UNUSED;
+        uint32_t left = unused ? m->split[id] : 0;
         if (left == 0) {
-            put_piece(m, w.pos, w.len, id);
+            put_piece(m, w.pos, w.len, unused ? -1 : id);
             continue;
         }
         stack[n++] = (symbol){.pos = w.pos + left, .len = w.len - left};
