@@ -109,7 +109,7 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
     RZ_TRY(get_size(obj, where, "intermediate_size", 1, MAX_WIDTH, &t->intermediate, err));
     RZ_TRY(get_size(obj, where, "num_hidden_layers", 1, MAX_LAYERS, &t->layers, err));
     RZ_TRY(get_size(obj, where, "num_attention_heads", 1, MAX_WIDTH, &t->heads, err));
-    t->kv_heads = mistral ? 8 : t->heads;
+    t->kv_heads = mistral && !json_object_get(obj, "num_key_value_heads") ? 8 : t->heads; /* null: as many as heads */
     RZ_TRY(get_size(obj, where, "num_key_value_heads", 1, MAX_WIDTH, &t->kv_heads, err));
     t->head_dim = t->hidden / t->heads;
     RZ_TRY(get_size(obj, where, "head_dim", 1, 4096, &t->head_dim, err));
@@ -133,9 +133,13 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
 
 static radz_status read_vision(const json_t *obj, const char *where, rz_vision_config *v, radz_error *err)
 {
-    if (obj) /* a CLIPVisionConfig; else v holds LLaVA's own default, CLIP-L/14-336 */
-        *v = (rz_vision_config){.hidden = 768, .intermediate = 3072, .layers = 12, .heads = 12, .image_size = 224,
-                                .patch = 32, .channels = 3, .eps = 1e-5f, .act = RZ_ACT_QUICK_GELU};
+    const char *type = "clip_vision_model";
+    *v = (rz_vision_config){.hidden = 768, .intermediate = 3072, .layers = 12, .heads = 12, .image_size = 224,
+                            .patch = 32, .channels = 3, .eps = 1e-5f, .act = RZ_ACT_QUICK_GELU};
+    RZ_TRY(rz_json_string(obj, where, "model_type", &type, err));
+    if (strcmp(type, "clip_vision_model"))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: model_type '%s' is not supported, only 'clip_vision_model'", where,
+                       type);
     RZ_TRY(get_size(obj, where, "hidden_size", 1, MAX_WIDTH, &v->hidden, err));
     RZ_TRY(get_size(obj, where, "intermediate_size", 1, MAX_WIDTH, &v->intermediate, err));
     RZ_TRY(get_size(obj, where, "num_hidden_layers", 1, MAX_LAYERS, &v->layers, err));
@@ -189,7 +193,7 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     cfg->vision = (rz_vision_config){.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16,
                                      .image_size = 336, .patch = 14, .channels = 3, .eps = 1e-5f,
                                      .act = RZ_ACT_QUICK_GELU};
-    RZ_TRY(read_vision(vision, "config.json: vision_config", &cfg->vision, err));
+    if (vision) RZ_TRY(read_vision(vision, "config.json: vision_config", &cfg->vision, err));
     RZ_TRY(get_act(root, "config.json", "projector_hidden_act", &cfg->projector_act, err));
     RZ_TRY(rz_json_bool(root, "config.json", "multimodal_projector_bias", &cfg->projector_bias, err));
     RZ_TRY(read_layer(root, original ? "mm_vision_select_layer" : "vision_feature_layer", cfg, err));
@@ -233,7 +237,9 @@ static radz_status read_config(const json_t *root, rz_config *cfg, radz_error *e
         return rz_fail(err, RADZ_E_UNSUPPORTED,
                        "config.json: text_config: model_type '%s' is not supported (llama, mistral)", text_type);
     RZ_TRY(read_text(text, "config.json: text_config", text_type && !strcmp(text_type, "mistral"), &cfg->text, err));
-    RZ_TRY(rz_json_bool(root, "config.json", "tie_word_embeddings", &cfg->text.tied, err));
+    bool tied = false; /* either place ties */
+    RZ_TRY(rz_json_bool(root, "config.json", "tie_word_embeddings", &tied, err));
+    cfg->text.tied |= tied;
     return read_llava(root, false, cfg, err);
 }
 
@@ -282,6 +288,9 @@ static radz_status check_preprocess(const rz_config *cfg, size_t size_w, size_t 
     if (w != want || h != want)
         return rz_fail(err, RADZ_E_MISMATCH, "%s: films become %zu x %zu, the tower takes %zu x %zu", where, w, h,
                        want, want);
+    if (size_w < want)
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size: shortest_edge %zu is smaller than the tower's %zu", where,
+                       size_w, want);
     if (!p->resize || !(p->crop || p->pad_to_square))
         return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: expected do_resize, and do_center_crop or padding to a square",
                        where);
@@ -368,6 +377,7 @@ static radz_status read_prompts(const json_t *root, const rz_host *host, rz_radz
 {
     const json_t *p = json_object_get(root, "prompts");
     const char *where = "radz.json: prompts";
+    if (!p || json_is_null(p)) return RADZ_OK;
     RZ_TRY(get_copy(host, p, where, "image", &r->image_prompt, err));
     RZ_TRY(get_copy(host, p, where, "text", &r->text_prompt, err));
     RZ_TRY(get_copy(host, p, where, "labels", &r->label_text, err));
