@@ -5,13 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-const char *radz_status_name(radz_status status)
-{
-    static const char *const names[] = {"ok",    "argument", "memory", "io",        "format", "unsupported",
-                                        "limit", "mismatch", "device", "cancelled", "state",  "internal"};
-    return (unsigned)status < RZ_COUNT(names) ? names[status] : "unknown";
-}
-
 /* Ends text that was cut at `size` with "...", never in the middle of a UTF-8 sequence. */
 static void mark_cut(char *text, size_t size)
 {
