@@ -88,7 +88,8 @@ static const change refused[] = {
     {CONFIG, TEXT_HIDDEN, TEXT_HIDDEN_IS("NaN"), RADZ_E_FORMAT, "expected valid JSON"},
     {CONFIG, TEXT_HIDDEN, TEXT_HIDDEN_IS("24, \"hidden_size\": 24"), RADZ_E_FORMAT, "expected valid JSON"},
     {CONFIG, "\"head_dim\": 8,", "\"head_dim\": 0,", RADZ_E_FORMAT, "text_config.head_dim"},
-    {CONFIG, "\"head_dim\": 8,", "\"head_dim\": 7,", RADZ_E_FORMAT, "head_dim 7: expected an even number"},
+    {CONFIG, "\"head_dim\": 8,", "\"head_dim\": 7,", RADZ_E_FORMAT, "head_dim 7: expected an even number in 2..4096"},
+    {CONFIG, "\"head_dim\": 8,", "\"head_dim\": 8192,", RADZ_E_FORMAT, "head_dim: expected an integer in 1..4096"},
     {CONFIG, "\"num_attention_heads\": 6", "\"num_attention_heads\": 0", RADZ_E_FORMAT, "num_attention_heads"},
     {CONFIG, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", RADZ_E_FORMAT,
      "num_attention_heads 6 is no multiple of num_key_value_heads 4"},
@@ -258,6 +259,9 @@ static void test_text_only(void **state)
     put(CONFIG, "{\"model_type\": \"llama\", \"hidden_size\": 64, \"num_attention_heads\": 6}");
     assert_int_equal(load(&cfg), RADZ_E_FORMAT);
     assert_non_null(strstr(err.message, "hidden_size 64 is no multiple of num_attention_heads 6"));
+    put(CONFIG, "{\"model_type\": \"llama\", \"hidden_size\": 1048576, \"num_attention_heads\": 1}");
+    assert_int_equal(load(&cfg), RADZ_E_FORMAT);
+    assert_non_null(strstr(err.message, "head_dim 1048576: expected an even number in 2..4096"));
     /* A window, Mistral's None for kv heads, old and new places of rope_theta */
     put(CONFIG, "{\"model_type\": \"mistral\", \"num_key_value_heads\": null, \"sliding_window\": 128,"
                 "\"rope_theta\": 500000}");

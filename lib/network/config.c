@@ -95,8 +95,9 @@ static radz_status check_text(const rz_text_config *t, const char *where, radz_e
     if (t->heads % t->kv_heads)
         return rz_fail(err, RADZ_E_FORMAT, "%s: num_attention_heads %zu is no multiple of num_key_value_heads %zu",
                        where, t->heads, t->kv_heads);
-    if (t->head_dim % 2)
-        return rz_fail(err, RADZ_E_FORMAT, "%s: head_dim %zu: expected an even number", where, t->head_dim);
+    if (t->head_dim % 2 || t->head_dim > RZ_MAX_HEAD_DIM)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: head_dim %zu: expected an even number in 2..%d", where, t->head_dim,
+                       RZ_MAX_HEAD_DIM);
     return RADZ_OK;
 }
 
@@ -112,7 +113,7 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
     t->kv_heads = mistral && !json_object_get(obj, "num_key_value_heads") ? 8 : t->heads; /* null: as many as heads */
     RZ_TRY(get_size(obj, where, "num_key_value_heads", 1, MAX_WIDTH, &t->kv_heads, err));
     t->head_dim = t->hidden / t->heads;
-    RZ_TRY(get_size(obj, where, "head_dim", 1, 4096, &t->head_dim, err));
+    RZ_TRY(get_size(obj, where, "head_dim", 1, RZ_MAX_HEAD_DIM, &t->head_dim, err));
     const json_t *explicit_dim = json_object_get(obj, "head_dim");
     if ((!explicit_dim || json_is_null(explicit_dim)) && t->hidden % t->heads)
         return rz_fail(err, RADZ_E_FORMAT, "%s: hidden_size %zu is no multiple of num_attention_heads %zu", where,

@@ -6,6 +6,8 @@
 #include "device.h"
 #include "formats.h"
 
+#define RZ_MAX_HEAD_DIM 4096
+
 typedef struct rz_vision_config {
     size_t hidden, intermediate, layers, heads, image_size, patch, channels;
     float eps;

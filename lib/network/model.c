@@ -316,12 +316,20 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
     return RADZ_OK;
 }
 
+/* A damaged log_tau would turn every probability into NaN. */
+static radz_status check_tau(const rz_model *m, const char *dir, radz_error *err)
+{
+    double tau = rz_model_tau(m);
+    if (tau >= 1e-4 && tau <= 100.0) return RADZ_OK;
+    return rz_fail(err, RADZ_E_FORMAT, "%s: tensor 'log_tau': expected the logarithm of a number in 1/10000..100", dir);
+}
+
 /* theta^(-2 i / head_dim), as transformers computes it. */
 static radz_status make_inv_freq(rz_model *m, radz_error *err)
 {
     const rz_text_config *t = &m->cfg.text;
     size_t n = t->head_dim / 2;
-    float freq[2048];
+    float freq[RZ_MAX_HEAD_DIM / 2];
     for (size_t i = 0; i < n; i++)
         freq[i] = 1.0f / (float)pow(t->rope_theta, (double)((float)(2 * i) / (float)t->head_dim));
     rz_param p = {.n = n};
@@ -384,6 +392,7 @@ static radz_status load_all(rz_model *m, const char *dir, rz_model_mode mode, ui
     if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
         rz_fail_prefix(err, status, "%s", dir);
     if (!status) status = make_inv_freq(m, err);
+    if (!status) status = check_tau(m, dir, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, dir, err);
     rz_free(m->cfg.host, b.init);
     rz_free(m->cfg.host, b.as_float);

@@ -17,14 +17,15 @@ struct rz_weights {
 
 /* Our prefix, and what the same part is called elsewhere. The first that fits is taken. */
 static const struct {
-    const char *ours, *theirs[4];
+    const char *ours, *theirs[5];
 } renamed[] = {
     {"language_model.model.", {"model.language_model.", "model."}},
     {"language_model.lm_head.", {"lm_head."}},
     {"multi_modal_projector.linear_1.", {"model.multi_modal_projector.linear_1.", "model.mm_projector.0."}},
     {"multi_modal_projector.linear_2.", {"model.multi_modal_projector.linear_2.", "model.mm_projector.2."}},
     {"vision_tower.vision_model.",
-     {"model.vision_tower.vision_model.", "model.vision_tower.", "model.vision_tower.vision_tower.vision_model."}},
+     {"model.vision_tower.vision_model.", "model.vision_tower.", "model.vision_tower.vision_tower.vision_model.",
+      "vision_tower."}}, /* the last: transformers 5 */
 };
 
 static const rz_st_tensor *find_exact(rz_weights *w, const char *name)
@@ -53,16 +54,30 @@ const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name)
     return t;
 }
 
+/* Two tensors of one name would leave it to chance which one is meant. */
+static radz_status check_twice(const rz_weights *w, const char *path, radz_error *err)
+{
+    const rz_st *last = w->files[w->n_files];
+    for (size_t i = 0; i < rz_st_count(last); i++)
+        for (size_t f = 0; f < w->n_files; f++)
+            if (rz_st_find(w->files[f], rz_st_at(last, i)->name))
+                return rz_fail(err, RADZ_E_FORMAT, "%s: tensor '%s' is in another file of the model too", path,
+                               rz_st_at(last, i)->name);
+    return RADZ_OK;
+}
+
 static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz_file_mode mode, radz_error *err)
 {
     char *path = rz_path_join(w->host, dir, name);
     if (!path) return RZ_NO_MEMORY(err, "weights");
     radz_status status = rz_st_open(w->host, path, mode, &w->files[w->n_files], err);
+    bool *used = NULL;
+    if (!status) status = check_twice(w, path, err);
+    if (!status && !(used = rz_calloc(w->host, rz_st_count(w->files[w->n_files]) + 1, sizeof *used)))
+        status = RZ_NO_MEMORY(err, "weights");
+    w->used[w->n_files++] = used; /* closed with the others, also after a failure */
     rz_free(w->host, path);
-    if (status) return status;
-    bool *used = rz_calloc(w->host, rz_st_count(w->files[w->n_files]) + 1, sizeof *used);
-    w->used[w->n_files++] = used;
-    return used ? RADZ_OK : RZ_NO_MEMORY(err, "weights");
+    return status;
 }
 
 /* A shard lies in the directory itself: anything else could read files it has no business with. */
