@@ -1,7 +1,7 @@
 /* preprocess.c - a decoded film to the tower's input: pad, bicubic resize, crop, rescale, normalise.
  * SPDX-License-Identifier: Apache-2.0
  *
- * The resize is PIL's: antialiased bicubic, columns first, both passes rounded to the sample depth. Only what the crop
+ * The resize is PIL's: antialiased bicubic in two passes, both rounded to the sample depth. Only what the crop
  * keeps is computed. Padding is never stored: a pass runs over samples minus the padding colour, and the padding's own
  * share of each sum is a constant known beforehand. So a film of 1 x 65500 pixels costs no more than its pixels. */
 #include "preprocess.h"
@@ -99,14 +99,15 @@ static void store_weights(filter *f, const span *s, size_t o, size_t from, size_
     }
 }
 
-static radz_status filter_make(const rz_host *host, const span *s, int bits, filter *f, radz_error *err)
+/* f->host is set. On failure the caller frees f. */
+static radz_status filter_make(const span *s, int bits, filter *f, radz_error *err)
 {
+    const rz_host *host = f->host;
     size_t reach = 0, from, to;
     for (size_t o = 0; o < s->n_out; o++) {
         reach_of(s, s->first + o, &from, &to);
         if (to - from > reach) reach = to - from;
     }
-    *f = (filter){.host = host};
     f->n_taps = round_up(reach < s->n_image ? reach : s->n_image, LANES);
     f->line = s->n_image + f->n_taps;
     double *w = rz_calloc(host, reach, sizeof *w);
@@ -127,9 +128,7 @@ static radz_status filter_make(const rz_host *host, const span *s, int bits, fil
         store_weights(f, s, o, from, to, w);
     }
     rz_free(host, w);
-    if (ok) return RADZ_OK;
-    filter_free(f);
-    return RZ_NO_MEMORY(err, "the weights of a resize");
+    return ok ? RADZ_OK : RZ_NO_MEMORY(err, "the weights of a resize");
 }
 
 /* ---- One line ------------------------------------------------------------------------------ */
@@ -139,8 +138,10 @@ static radz_status filter_make(const rz_host *host, const span *s, int bits, fil
 static int32_t dot8(const int16_t *x, const int16_t *high, const int16_t *low, size_t n)
 {
     int32_t h = 0, l = 0;
-    for (size_t i = 0; i < n; i++) h += x[i] * high[i];
-    for (size_t i = 0; i < n; i++) l += x[i] * low[i];
+    for (size_t i = 0; i < n; i++) {
+        h += x[i] * high[i];
+        l += x[i] * low[i];
+    }
     return (int32_t)((uint32_t)h * LOW + (uint32_t)l);
 }
 
@@ -170,10 +171,12 @@ static void filter_line(const filter *f, const void *line, int pad, size_t o0, s
     }
 }
 
-/* Samples of row y, one channel, minus pad. */
-static void load_row(const rz_pixels *film, size_t y, size_t c, int pad, void *line)
+/* One channel of row `index`, or of column `index` when upright is set, minus pad. */
+static void load_film(const rz_pixels *film, bool upright, size_t index, size_t c, int pad, void *line)
 {
-    const size_t n = film->width_px, step = (size_t)film->channels, at = y * n * step + c;
+    const size_t row = film->width_px * (size_t)film->channels, pixel = (size_t)film->channels;
+    const size_t n = upright ? film->height_px : film->width_px, step = upright ? row : pixel;
+    const size_t at = index * (upright ? pixel : row) + c;
     if (film->bits == 8) {
         const uint8_t *p = (const uint8_t *)film->data + at;
         int16_t *to = line;
@@ -185,7 +188,7 @@ static void load_row(const rz_pixels *film, size_t y, size_t c, int pad, void *l
     }
 }
 
-static void load_column(const uint16_t *p, size_t n, int bits, int pad, void *line)
+static void load_between(const uint16_t *p, size_t n, int bits, int pad, void *line)
 {
     if (bits == 8) {
         int16_t *to = line;
@@ -200,59 +203,77 @@ static void load_column(const uint16_t *p, size_t n, int bits, int pad, void *li
 
 typedef struct resize {
     const rz_pixels *film;
-    filter columns, rows;     /* over a row's samples; over a column's */
-    size_t n_columns, n_rows; /* wanted */
-    size_t top, n_kept;       /* image rows that the wanted rows are made of */
-    size_t block, stride;     /* columns between the passes at a time, samples from one to the next */
+    bool upright;             /* the first pass runs along columns, the second along rows; else the other way round */
+    filter first, second;     /* of the two passes */
+    size_t n_first, n_second; /* outputs of either */
+    size_t skip, n_lines;     /* lines of the film that the wanted outputs are made of */
+    size_t block, stride;     /* outputs of the first pass at a time, samples from one to the next */
     uint16_t *between;        /* (block, stride): transposed, so that the second pass reads along memory too */
     void *line;
+    uint16_t *result; /* of one line of the second pass */
 } resize;
 
 static void resize_free(resize *r)
 {
-    const rz_host *host = r->columns.host;
-    filter_free(&r->columns);
-    filter_free(&r->rows);
+    const rz_host *host = r->first.host;
+    filter_free(&r->first);
+    filter_free(&r->second);
     rz_free(host, r->between);
     rz_free(host, r->line);
+    rz_free(host, r->result);
+}
+
+/* Which axis goes first shows where a sharp edge overshoots and is clamped. PIL 13 takes the height first when that
+ * shrinks by more than twice what the width does (older ones never); a chest film is not that tall. */
+static bool height_first(const span *x, const span *y)
+{
+    return y->n_padded > y->n_resized &&
+           (double)y->n_padded - (double)y->n_resized > 2 * ((double)x->n_padded - (double)x->n_resized);
+}
+
+/* The lines between the passes: how many, how far apart, in blocks of what size. */
+static radz_status make_lines(resize *r, size_t n_image, radz_error *err)
+{
+    const rz_host *host = r->first.host;
+    const size_t end = r->second.start[r->n_second - 1] + r->second.n_taps;
+    r->skip = r->second.start[0];
+    r->n_lines = (end < n_image ? end : n_image) - r->skip;
+    for (size_t o = 0; o < r->n_second; o++) r->second.start[o] -= r->skip;
+    /* An odd number of cache lines: neighbours then do not fall on each other in the cache. */
+    r->stride = (r->n_lines / 32 | 1) * 32 + 32 * 2;
+    const size_t fit = BLOCK_BYTES / (r->stride * sizeof *r->between);
+    r->block = fit < 1 ? 1 : fit < r->n_first ? fit : r->n_first;
+    const size_t n_line = r->first.line > r->second.line ? r->first.line : r->second.line;
+    r->between = rz_malloc(host, r->block * r->stride * sizeof *r->between);
+    r->line = rz_calloc(host, n_line, r->film->bits == 8 ? sizeof(int16_t) : sizeof(double));
+    r->result = rz_calloc(host, r->n_second, sizeof *r->result);
+    return r->between && r->line && r->result ? RADZ_OK : RZ_NO_MEMORY(err, "the lines of a resize");
 }
 
 static radz_status resize_make(const rz_host *host, const rz_pixels *film, const span *x, const span *y, resize *r,
                                radz_error *err)
 {
-    *r = (resize){.film = film, .n_columns = x->n_out, .n_rows = y->n_out, .columns = {.host = host}};
-    RZ_TRY(filter_make(host, x, film->bits, &r->columns, err));
-    radz_status status = filter_make(host, y, film->bits, &r->rows, err);
-    if (status != RADZ_OK) {
-        filter_free(&r->columns);
-        return status;
-    }
-    r->top = r->rows.start[0];
-    const size_t end = r->rows.start[y->n_out - 1] + r->rows.n_taps;
-    r->n_kept = (end < y->n_image ? end : y->n_image) - r->top;
-    for (size_t o = 0; o < y->n_out; o++) r->rows.start[o] -= r->top;
-    /* An odd number of cache lines: columns then do not fall on each other in the cache. */
-    r->stride = (r->n_kept / 32 | 1) * 32 + 32 * 2;
-    const size_t fit = BLOCK_BYTES / (r->stride * sizeof *r->between);
-    r->block = fit < 1 ? 1 : fit < x->n_out ? fit : x->n_out;
-    const size_t n_line = (r->columns.line > r->rows.line ? r->columns.line : r->rows.line);
-    r->between = rz_malloc(host, r->block * r->stride * sizeof *r->between);
-    r->line = rz_calloc(host, n_line, film->bits == 8 ? sizeof(int16_t) : sizeof(double));
-    if (r->between && r->line) return RADZ_OK;
-    resize_free(r);
-    return RZ_NO_MEMORY(err, "the lines of a resize");
+    const bool upright = height_first(x, y);
+    const span *first = upright ? y : x, *second = upright ? x : y;
+    *r = (resize){.film = film, .upright = upright, .n_first = first->n_out, .n_second = second->n_out};
+    r->first.host = r->second.host = host;
+    radz_status status = filter_make(first, film->bits, &r->first, err);
+    if (status == RADZ_OK) status = filter_make(second, film->bits, &r->second, err);
+    if (status == RADZ_OK) status = make_lines(r, second->n_image, err);
+    if (status != RADZ_OK) resize_free(r);
+    return status;
 }
 
-/* The columns [o0, o1) of the kept rows, one channel, into r->between. */
-static void filter_rows(resize *r, size_t c, int pad, size_t o0, size_t o1)
+/* Outputs [o0, o1) of the first pass, one channel, into r->between. */
+static void first_pass(resize *r, size_t c, int pad, size_t o0, size_t o1)
 {
-    for (size_t y = 0; y < r->n_kept; y++) {
-        load_row(r->film, r->top + y, c, pad, r->line);
-        filter_line(&r->columns, r->line, pad, o0, o1, r->between + y, r->stride);
+    for (size_t i = 0; i < r->n_lines; i++) {
+        load_film(r->film, r->upright, r->skip + i, c, pad, r->line);
+        filter_line(&r->first, r->line, pad, o0, o1, r->between + i, r->stride);
     }
 }
 
-/* What the first pass makes of a row of padding. */
+/* What the first pass makes of a line of padding. */
 static int filter_padding(const filter *f, size_t o, int pad)
 {
     if (f->real) return pad;
@@ -260,44 +281,43 @@ static int filter_padding(const filter *f, size_t o, int pad)
     return v < 0 ? 0 : v > 255 ? 255 : v;
 }
 
-/* Where results go: a column of n values. */
-typedef void emit_fn(void *arg, size_t column, const uint16_t *values, size_t n);
+/* Where results go: value (x, y) is handed over in lines, number `index` along x or, if upright, along y. */
+typedef struct sink sink;
+struct sink {
+    void (*put)(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n);
+    const rz_preprocess_config *cfg;
+    size_t size, left, top, c0, c1; /* tower: where the picture begins, channels that these values are for */
+    double rescale;
+    float *out;
+    const rz_pixels *picture; /* rz_resize_bicubic */
+};
 
-static radz_status resize_channel(resize *r, size_t c, int pad, emit_fn *emit, void *arg, radz_error *err)
+static void resize_channel(resize *r, size_t c, int pad, const sink *to)
 {
-    uint16_t *column = rz_malloc(r->columns.host, r->n_rows * sizeof *column);
-    if (!column) return RZ_NO_MEMORY(err, "a column of a resize");
-    for (size_t o0 = 0; o0 < r->n_columns; o0 += r->block) {
-        const size_t o1 = o0 + r->block < r->n_columns ? o0 + r->block : r->n_columns;
-        filter_rows(r, c, pad, o0, o1);
+    for (size_t o0 = 0; o0 < r->n_first; o0 += r->block) {
+        const size_t o1 = o0 + r->block < r->n_first ? o0 + r->block : r->n_first;
+        first_pass(r, c, pad, o0, o1);
         for (size_t o = o0; o < o1; o++) {
-            const int column_pad = filter_padding(&r->columns, o, pad);
-            load_column(r->between + (o - o0) * r->stride, r->n_kept, r->film->bits, column_pad, r->line);
-            filter_line(&r->rows, r->line, column_pad, 0, r->n_rows, column, 1);
-            emit(arg, o, column, r->n_rows);
+            const int between_pad = filter_padding(&r->first, o, pad);
+            load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, r->line);
+            filter_line(&r->second, r->line, between_pad, 0, r->n_second, r->result, 1);
+            to->put(to, o, r->upright, r->result, r->n_second);
         }
     }
-    rz_free(r->columns.host, column);
-    return RADZ_OK;
 }
 
 /* ---- rz_resize_bicubic --------------------------------------------------------------------------- */
 
-typedef struct picture_sink {
-    rz_pixels *to;
-    size_t channel;
-} picture_sink;
-
-static void emit_picture(void *arg, size_t column, const uint16_t *values, size_t n)
+static void put_picture(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n)
 {
-    const picture_sink *sink = arg;
-    const size_t step = (size_t)sink->to->channels;
-    for (size_t y = 0; y < n; y++) {
-        const size_t at = (y * sink->to->width_px + column) * step + sink->channel;
-        if (sink->to->bits == 8)
-            ((uint8_t *)sink->to->data)[at] = (uint8_t)values[y];
-        else
-            ((uint16_t *)sink->to->data)[at] = values[y];
+    const size_t pixel = (size_t)to->picture->channels, row = to->picture->width_px * pixel;
+    const size_t step = upright ? pixel : row, at = index * (upright ? row : pixel) + to->c0;
+    if (to->picture->bits == 8) {
+        uint8_t *p = (uint8_t *)to->picture->data + at;
+        for (size_t i = 0; i < n; i++) p[i * step] = (uint8_t)values[i];
+    } else {
+        uint16_t *p = (uint16_t *)to->picture->data + at;
+        for (size_t i = 0; i < n; i++) p[i * step] = values[i];
     }
 }
 
@@ -308,37 +328,31 @@ radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t 
     const span y = {src->height_px, 0, src->height_px, dst_h, 0, dst_h};
     RZ_TRY(rz_pixels_alloc(host, dst_w, dst_h, src->channels, src->bits, src->format, "resize", out, err));
     resize r;
-    radz_status status = resize_make(host, src, &x, &y, &r, err);
-    if (status == RADZ_OK) {
-        for (size_t c = 0; c < (size_t)src->channels && status == RADZ_OK; c++)
-            status = resize_channel(&r, c, 0, emit_picture, &(picture_sink){out, c}, err);
-        resize_free(&r);
+    const radz_status status = resize_make(host, src, &x, &y, &r, err);
+    if (status != RADZ_OK) {
+        rz_pixels_free(host, out);
+        return status;
     }
-    if (status != RADZ_OK) rz_pixels_free(host, out);
-    return status;
+    for (size_t c = 0; c < (size_t)src->channels; c++)
+        resize_channel(&r, c, 0, &(sink){.put = put_picture, .picture = out, .c0 = c});
+    resize_free(&r);
+    return RADZ_OK;
 }
 
 /* ---- rz_preprocess ---------------------------------------------------------------------------------- */
 
-typedef struct tower_sink {
-    const rz_preprocess_config *cfg;
-    float *out; /* (3, size, size) */
-    size_t size, left, top;
-    double rescale;
-    size_t c0, c1; /* channels that these values are for */
-} tower_sink;
-
-static float normalise(const tower_sink *sink, size_t c, unsigned value)
+static float normalise(const sink *to, size_t c, unsigned value)
 {
-    return ((float)(value * sink->rescale) - sink->cfg->mean[c]) / sink->cfg->std[c];
+    return ((float)(value * to->rescale) - to->cfg->mean[c]) / to->cfg->std[c];
 }
 
-static void emit_tower(void *arg, size_t column, const uint16_t *values, size_t n)
+static void put_tower(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n)
 {
-    const tower_sink *sink = arg;
-    for (size_t c = sink->c0; c < sink->c1; c++) {
-        float *to = sink->out + (c * sink->size + sink->top) * sink->size + sink->left + column;
-        for (size_t y = 0; y < n; y++) to[y * sink->size] = normalise(sink, c, values[y]);
+    const size_t x = to->left + (upright ? 0 : index), y = to->top + (upright ? index : 0);
+    const size_t step = upright ? 1 : to->size;
+    for (size_t c = to->c0; c < to->c1; c++) {
+        float *out = to->out + (c * to->size + y) * to->size + x;
+        for (size_t i = 0; i < n; i++) out[i * step] = normalise(to, c, values[i]);
     }
 }
 
@@ -396,35 +410,36 @@ static int pad_color(const rz_preprocess_config *cfg, const rz_pixels *film, siz
     return film->bits == 8 ? level : level * 257;
 }
 
-static radz_status run_channels(resize *r, tower_sink *sink, radz_error *err)
+/* A gray film is resized once where one padding color does for all channels. */
+static void run_channels(resize *r, sink *to)
 {
     const rz_pixels *film = r->film;
     int pads[3];
-    for (size_t c = 0; c < 3; c++) pads[c] = pad_color(sink->cfg, film, c);
+    for (size_t c = 0; c < 3; c++) pads[c] = pad_color(to->cfg, film, c);
     const bool once = film->channels == 1 && pads[0] == pads[1] && pads[1] == pads[2];
-    for (size_t c = 0; c < 3; c += sink->c1 - sink->c0) {
-        sink->c0 = c;
-        sink->c1 = once ? 3 : c + 1;
-        RZ_TRY(resize_channel(r, film->channels == 1 ? 0 : c, pads[c], emit_tower, sink, err));
+    const size_t n = once ? 3 : 1;
+    for (size_t c = 0; c < 3; c += n) {
+        to->c0 = c;
+        to->c1 = c + n;
+        resize_channel(r, film->channels == 1 ? 0 : c, pads[c], to);
     }
-    return RADZ_OK;
 }
 
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err)
 {
     span x, y;
-    tower_sink sink = {.cfg = cfg, .out = out, .size = image_size};
+    resize r;
+    sink to = {.put = put_tower, .cfg = cfg, .out = out, .size = image_size};
     /* A 16-bit film's white is 65535 = 255 * 257. */
-    sink.rescale = film->bits == 8 ? (double)cfg->rescale : (double)cfg->rescale / 257;
-    RZ_TRY(plan(cfg, image_size, film, &x, &y, &sink.left, &sink.top, err));
+    to.rescale = film->bits == 8 ? (double)cfg->rescale : (double)cfg->rescale / 257;
+    RZ_TRY(plan(cfg, image_size, film, &x, &y, &to.left, &to.top, err));
+    RZ_TRY(resize_make(host, film, &x, &y, &r, err));
     if (x.n_out < image_size || y.n_out < image_size)
         for (size_t c = 0; c < 3; c++)
             for (size_t i = 0; i < image_size * image_size; i++)
-                out[c * image_size * image_size + i] = normalise(&sink, c, 0);
-    resize r;
-    RZ_TRY(resize_make(host, film, &x, &y, &r, err));
-    const radz_status status = run_channels(&r, &sink, err);
+                out[c * image_size * image_size + i] = normalise(&to, c, 0);
+    run_channels(&r, &to);
     resize_free(&r);
-    return status;
+    return RADZ_OK;
 }
