@@ -67,8 +67,9 @@ static radz_status warn_bank(rz_result *r, const rz_bank *bank, radz_error *err)
 {
     RZ_TRY(warn(r, "probabilities are not calibrated", err));
     if (bank->reference < bank->n && bank->n > 1) return RADZ_OK;
-    if (bank->n == 1) return warn(r, "only one class: its probability is 1 by definition, read the similarity", err);
-    return warn(r, "no reference class such as 'No Finding': probabilities are shares among the classes", err);
+    if (bank->n == 1)
+        return warn(r, "probabilities say nothing with a single class: it always gets 1, read the similarity", err);
+    return warn(r, "probabilities are shares among the classes: there is no reference class such as 'No Finding'", err);
 }
 
 /* ---- Provenance ---- */
