@@ -345,6 +345,7 @@ typedef struct radz_train_options {
     /* Called after every step; non-zero saves a checkpoint and returns RADZ_E_CANCELLED. */
     int (*progress_fn)(const radz_train_progress *progress, void *user);
     void *user;
+    const char *dtype; /* of the weights written: "f32" (default) or "bf16" */
 } radz_train_options;
 
 RADZ_API void radz_train_options_init(radz_train_options *options);

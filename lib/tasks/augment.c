@@ -1,0 +1,144 @@
+/* augment.c - training films: kept small in memory, varied anew at every draw. SPDX-License-Identifier: Apache-2.0 */
+#include "augment.h"
+
+#define FILM_MAX_BYTES ((size_t)512 << 20)
+
+/* ---- Small films ------------------------------------------------------------------------ */
+
+/* The level a normalised value came from. */
+static uint8_t level_of(const rz_preprocess_config *cfg, size_t plane, float v)
+{
+    float level = (v * cfg->std[plane] + cfg->mean[plane]) / cfg->rescale;
+    return level <= 0 ? 0 : level >= 255 ? 255 : (uint8_t)(level + 0.5f);
+}
+
+static radz_status thumb_fill(const rz_host *host, const rz_preprocess_config *cfg, const float *pixels, rz_thumb *out,
+                              radz_error *err)
+{
+    size_t n = out->size * out->size;
+    uint8_t *levels = rz_malloc(host, 3 * n);
+    if (!levels) return RZ_NO_MEMORY(err, "film");
+    for (size_t i = 0; i < 3 * n; i++) levels[i] = level_of(cfg, i / n, pixels[i]);
+    bool gray = memcmp(levels, levels + n, n) == 0 && memcmp(levels, levels + 2 * n, n) == 0;
+    out->planes = gray ? 1 : 3;
+    uint8_t *fit = gray ? rz_realloc(host, levels, n, 1) : NULL;
+    out->data = fit ? fit : levels;
+    return RADZ_OK;
+}
+
+static radz_status thumb_decode(const rz_host *host, const rz_preprocess_config *cfg, const rz_file *f,
+                                const char *path, rz_thumb *out, radz_error *err)
+{
+    rz_pixels film;
+    RZ_TRY(rz_pixels_decode(host, f->data, f->size, path, &film, err));
+    float *pixels = rz_calloc(host, 3 * out->size * out->size, sizeof *pixels);
+    radz_status st = pixels ? rz_preprocess(host, cfg, out->size, &film, pixels, err) : RZ_NO_MEMORY(err, "film");
+    rz_pixels_free(host, &film);
+    if (!st) st = thumb_fill(host, cfg, pixels, out, err);
+    rz_free(host, pixels);
+    return st;
+}
+
+radz_status rz_thumb_open(const rz_host *host, const rz_preprocess_config *cfg, size_t size, const char *path,
+                          rz_thumb *out, radz_error *err)
+{
+    *out = (rz_thumb){.size = size};
+    rz_file f = {0};
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, FILM_MAX_BYTES, &f, err));
+    radz_status st = thumb_decode(host, cfg, &f, path, out, err);
+    rz_file_close(&f);
+    return st;
+}
+
+void rz_thumb_free(const rz_host *host, rz_thumb *thumb)
+{
+    rz_free(host, thumb->data);
+    thumb->data = NULL;
+}
+
+/* ---- To the tower's input ------------------------------------------------------------------ */
+
+/* Same arithmetic as rz_preprocess. */
+static float normalised(const rz_preprocess_config *cfg, size_t plane, float level)
+{
+    return ((float)(level * (double)cfg->rescale) - cfg->mean[plane]) / cfg->std[plane];
+}
+
+void rz_thumb_pixels(const rz_preprocess_config *cfg, const rz_thumb *thumb, float *out)
+{
+    size_t n = thumb->size * thumb->size;
+    for (size_t c = 0; c < 3; c++) {
+        float table[256];
+        for (int v = 0; v < 256; v++) table[v] = normalised(cfg, c, (float)v);
+        const uint8_t *plane = thumb->data + (thumb->planes == 3 ? c * n : 0);
+        for (size_t i = 0; i < n; i++) out[c * n + i] = table[plane[i]];
+    }
+}
+
+/* ---- Augmentation ---------------------------------------------------------------------------- */
+
+typedef struct warp {
+    float ax, ay, bx, by, x0, y0; /* source x = x0 + ax * x + ay * y, likewise y */
+    float tone[256];              /* level -> level */
+} warp;
+
+static float between(rz_rng *rng, double low, double high)
+{
+    return (float)(low + (high - low) * rz_rng_uniform(rng));
+}
+
+static void draw_warp(rz_rng *rng, size_t size, warp *w)
+{
+    float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.85, 1.1);
+    float shift_x = between(rng, -0.06, 0.06), shift_y = between(rng, -0.06, 0.06);
+    float contrast = between(rng, 0.8, 1.2), brightness = between(rng, -25, 25), gamma = between(rng, -0.3, 0.3);
+    float cosine = cosf(angle) / scale, sine = sinf(angle) / scale, centre = ((float)size - 1) / 2;
+    *w = (warp){.ax = cosine, .ay = -sine, .bx = sine, .by = cosine};
+    w->x0 = centre * (1 - cosine + sine) - shift_x * (float)size;
+    w->y0 = centre * (1 - cosine - sine) - shift_y * (float)size;
+    for (int v = 0; v < 256; v++) {
+        float level = 255 * powf((float)v / 255, expf(gamma));
+        level = (level - 128) * contrast + 128 + brightness;
+        w->tone[v] = level < 0 ? 0 : level > 255 ? 255 : level;
+    }
+}
+
+/* Bilinear, black outside. */
+static float sample(const uint8_t *plane, ptrdiff_t size, const float tone[256], float x, float y)
+{
+    if (x <= -1 || y <= -1 || x >= (float)size || y >= (float)size) return 0;
+    ptrdiff_t xi = (ptrdiff_t)(x + 1) - 1, yi = (ptrdiff_t)(y + 1) - 1;
+    float fx = x - (float)xi, fy = y - (float)yi, v[2][2];
+    for (int j = 0; j < 2; j++)
+        for (int i = 0; i < 2; i++) {
+            bool inside = xi + i >= 0 && xi + i < size && yi + j >= 0 && yi + j < size;
+            v[j][i] = inside ? tone[plane[(yi + j) * size + xi + i]] : 0;
+        }
+    float top = v[0][0] + fx * (v[0][1] - v[0][0]), bottom = v[1][0] + fx * (v[1][1] - v[1][0]);
+    return top + fy * (bottom - top);
+}
+
+static void warp_plane(const warp *w, const uint8_t *plane, size_t size, float *out)
+{
+    for (size_t y = 0; y < size; y++)
+        for (size_t x = 0; x < size; x++) {
+            float sx = w->x0 + w->ax * (float)x + w->ay * (float)y, sy = w->y0 + w->bx * (float)x + w->by * (float)y;
+            out[y * size + x] = sample(plane, (ptrdiff_t)size, w->tone, sx, sy);
+        }
+}
+
+void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, rz_rng *rng, float *out)
+{
+    warp w;
+    draw_warp(rng, thumb->size, &w);
+    size_t n = thumb->size * thumb->size;
+    for (size_t c = 0; c < 3; c++) {
+        float *plane = out + c * n;
+        if (c < thumb->planes)
+            warp_plane(&w, thumb->data + c * n, thumb->size, plane);
+        else
+            memcpy(plane, out, n * sizeof *plane);
+    }
+    for (size_t c = 0; c < 3; c++)
+        for (size_t i = 0; i < n; i++) out[c * n + i] = normalised(cfg, c, out[c * n + i]);
+}

@@ -1,0 +1,82 @@
+/* modeldir.c - the files of a model directory beside its weights. SPDX-License-Identifier: Apache-2.0 */
+#include "modeldir.h"
+
+#define SETTINGS_MAX_BYTES ((size_t)64 << 20)
+
+static const char *const settings[] = {"config.json", "preprocessor_config.json", "tokenizer.model", "radz.json"};
+static const char *const weights[] = {"model.safetensors", "model.safetensors.index.json", "radz.safetensors"};
+
+static radz_status hash_put(const rz_host *host, const char *path, rz_sha256 *h, radz_error *err)
+{
+    rz_file f = {0};
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_MAP, SIZE_MAX, &f, err));
+    rz_sha256_put(h, f.data, f.size);
+    rz_file_close(&f);
+    return RADZ_OK;
+}
+
+radz_status rz_file_hash(const rz_host *host, const char *path, char hex[65], radz_error *err)
+{
+    rz_sha256 h;
+    rz_sha256_init(&h);
+    RZ_TRY(hash_put(host, path, &h, err));
+    rz_sha256_hex(&h, hex);
+    return RADZ_OK;
+}
+
+static radz_status hash_member(const rz_host *host, const char *dir, const char *name, rz_sha256 *h, radz_error *err)
+{
+    char *path = rz_path_join(host, dir, name);
+    if (!path) return RZ_NO_MEMORY(err, "path");
+    rz_sha256_put(h, name, strlen(name) + 1);
+    radz_status st = rz_path_exists(path) ? hash_put(host, path, h, err) : RADZ_OK;
+    rz_free(host, path);
+    return st;
+}
+
+radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65], radz_error *err)
+{
+    rz_sha256 h;
+    rz_sha256_init(&h);
+    for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(hash_member(host, dir, settings[i], &h, err));
+    for (size_t i = 0; i < RZ_COUNT(weights); i++) RZ_TRY(hash_member(host, dir, weights[i], &h, err));
+    rz_sha256_hex(&h, hex);
+    return RADZ_OK;
+}
+
+radz_status rz_modeldir_put(const rz_host *host, const char *dir, const char *name, const char *text, size_t n,
+                            radz_error *err)
+{
+    char *path = rz_path_join(host, dir, name);
+    if (!path) return RZ_NO_MEMORY(err, "path");
+    radz_status st = rz_write_file(host, path, text, n, err);
+    rz_free(host, path);
+    return st;
+}
+
+bool rz_modeldir_has(const rz_host *host, const char *dir, const char *name)
+{
+    char *path = rz_path_join(host, dir, name);
+    bool has = path && rz_path_exists(path);
+    rz_free(host, path);
+    return has;
+}
+
+static radz_status copy_file(const rz_host *host, const char *from, const char *to, const char *name, radz_error *err)
+{
+    if (!rz_modeldir_has(host, from, name)) return RADZ_OK;
+    char *path = rz_path_join(host, from, name);
+    if (!path) return RZ_NO_MEMORY(err, "path");
+    rz_file f = {0};
+    radz_status st = rz_file_open(host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err);
+    if (!st) st = rz_modeldir_put(host, to, name, (const char *)f.data, f.size, err);
+    rz_file_close(&f);
+    rz_free(host, path);
+    return st;
+}
+
+radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err)
+{
+    for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(copy_file(host, from, to, settings[i], err));
+    return RADZ_OK;
+}

@@ -1,0 +1,137 @@
+/* optimizer.c - AdamW over the parameters that the vectors depend on. SPDX-License-Identifier: Apache-2.0 */
+#include "optimizer.h"
+
+#define SLOT_ALIGN ((size_t)16) /* floats: 64 bytes */
+
+static bool owns_norm(const rz_norm *n, const rz_param *p)
+{
+    return p == n->w || p == n->b;
+}
+static bool owns_linear(const rz_linear *l, const rz_param *p)
+{
+    return p == l->w || p == l->b;
+}
+
+static bool in_decoder_block(const rz_decoder_block *b, const rz_param *p)
+{
+    return owns_norm(&b->in, p) || owns_norm(&b->post, p) || owns_linear(&b->q, p) || owns_linear(&b->k, p) ||
+           owns_linear(&b->v, p) || owns_linear(&b->o, p) || owns_linear(&b->gate, p) || owns_linear(&b->up, p) ||
+           owns_linear(&b->down, p);
+}
+
+static bool in_tower_block(const rz_tower_block *b, const rz_param *p)
+{
+    return owns_norm(&b->ln1, p) || owns_norm(&b->ln2, p) || owns_linear(&b->q, p) || owns_linear(&b->k, p) ||
+           owns_linear(&b->v, p) || owns_linear(&b->o, p) || owns_linear(&b->fc1, p) || owns_linear(&b->fc2, p);
+}
+
+/* True for what lies behind the layers that the vectors are read from. */
+static bool unused(const rz_model *m, const rz_param *p)
+{
+    if ((p == m->lm_head && p != m->embed) || owns_norm(&m->decoder_norm, p) || owns_norm(&m->tower_post, p))
+        return true;
+    for (size_t i = rz_config_decoder_blocks(&m->cfg); i < m->cfg.text.layers; i++)
+        if (in_decoder_block(&m->decoder[i], p)) return true;
+    for (size_t i = rz_config_tower_blocks(&m->cfg); m->cfg.has_vision && i < m->cfg.vision.layers; i++)
+        if (in_tower_block(&m->tower[i], p)) return true;
+    return false;
+}
+
+static bool decays(const rz_model *m, const rz_param *p)
+{
+    return p->n_dims >= 2 && p != m->special && p != m->positions && p != m->class_row && p != m->log_tau;
+}
+
+static radz_status choose_slots(rz_model *model, bool learn_tau, rz_optimizer *o, radz_error *err)
+{
+    o->slots = rz_calloc(o->host, model->n_params ? model->n_params : 1, sizeof *o->slots);
+    if (!o->slots) return RZ_NO_MEMORY(err, "optimiser");
+    for (size_t i = 0; i < model->n_params; i++) {
+        rz_param *p = &model->params[i];
+        if (!p->w.data || unused(model, p) || (p == model->log_tau && !learn_tau)) continue;
+        if (p->w.dtype != RZ_F32)
+            return rz_fail(err, RADZ_E_INTERNAL, "parameter '%s' was not loaded for training", p->name);
+        o->slots[o->n_slots++] = (rz_slot){p, p->grad, o->n_floats, decays(model, p)};
+        size_t n = (p->n + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+        if (!rz_size_add(o->n_floats, n, &o->n_floats)) return RZ_NO_MEMORY(err, "optimiser");
+    }
+    o->log_tau = learn_tau ? model->log_tau : NULL;
+    return RADZ_OK;
+}
+
+static radz_status allocate(rz_optimizer *o, rz_stream *s, radz_error *err)
+{
+    size_t n_bytes;
+    void *p;
+    if (!rz_size_mul(o->n_floats, 3 * sizeof(float), &n_bytes)) return RZ_NO_MEMORY(err, "optimiser");
+    RZ_TRY(rz_device_alloc(o->dev, n_bytes, &p, err));
+    o->grad = p, o->m = o->grad + o->n_floats, o->v = o->m + o->n_floats;
+    rz_fill(s, o->grad, 0, 3 * o->n_floats);
+    for (size_t i = 0; i < o->n_slots; i++) o->slots[i].p->grad = o->grad + o->slots[i].offset;
+    return rz_stream_sync(s, err);
+}
+
+radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, rz_optimizer *out,
+                              radz_error *err)
+{
+    *out = (rz_optimizer){.host = host, .dev = model->dev};
+    radz_status st = choose_slots(model, learn_tau, out, err);
+    if (!st) st = allocate(out, s, err);
+    if (st) rz_optimizer_close(out);
+    return st;
+}
+
+void rz_optimizer_close(rz_optimizer *o)
+{
+    for (size_t i = 0; o->grad && i < o->n_slots; i++) o->slots[i].p->grad = o->slots[i].old_grad;
+    if (o->grad) rz_device_free(o->dev, o->grad);
+    rz_free(o->host, o->slots);
+    memset(o, 0, sizeof *o);
+}
+
+void rz_optimizer_zero(rz_optimizer *o, rz_stream *s)
+{
+    rz_fill(s, o->grad, 0, o->n_floats);
+}
+
+void rz_set_tau(rz_param *log_tau, rz_stream *s, double tau)
+{
+    float value = (float)log(tau);
+    rz_upload(s, (void *)log_tau->w.data, &value, sizeof value);
+}
+
+static void clamp_tau(const rz_optimizer *o, rz_stream *s)
+{
+    float value = 0;
+    rz_download(s, &value, o->log_tau->w.data, sizeof value);
+    if (value < logf((float)RZ_TAU_MIN)) rz_set_tau(o->log_tau, s, RZ_TAU_MIN);
+    if (value > logf((float)RZ_TAU_MAX)) rz_set_tau(o->log_tau, s, RZ_TAU_MAX);
+}
+
+radz_status rz_optimizer_step(rz_optimizer *o, rz_stream *s, rz_adamw adam, double clip_norm, double *norm,
+                              radz_error *err)
+{
+    *norm = sqrt(rz_sumsq(s, o->grad, o->n_floats));
+    RZ_TRY(rz_stream_sync(s, err));
+    if (!isfinite(*norm))
+        return rz_fail(err, RADZ_E_STATE, "step %lld: the gradient is not finite: the training diverged",
+                       (long long)adam.step);
+    adam.grad_scale = clip_norm > 0 && *norm > clip_norm ? (float)(clip_norm / *norm) : 1.0f;
+    float decay = adam.weight_decay;
+    for (size_t i = 0; i < o->n_slots; i++) {
+        const rz_slot *slot = &o->slots[i];
+        adam.weight_decay = slot->decay ? decay : 0;
+        rz_adamw_step(s, &adam, (float *)slot->p->w.data, o->m + slot->offset, o->v + slot->offset, slot->p->grad,
+                      slot->p->n);
+    }
+    if (o->log_tau) clamp_tau(o, s);
+    return rz_stream_sync(s, err);
+}
+
+double rz_learning_rate(double lr, double warmup_fraction, int64_t step, int64_t n_steps)
+{
+    double warmup = ceil(warmup_fraction * (double)n_steps), done = (double)(step - 1);
+    if (done < warmup) return lr * (done + 1) / warmup;
+    double rest = (double)n_steps - warmup;
+    return 0.5 * lr * (1 + cos(3.14159265358979323846 * (done - warmup) / (rest > 0 ? rest : 1)));
+}

@@ -1,0 +1,407 @@
+/* train.c - training a LLaVA-RadZ: L = lambda L_CA + (1 - lambda) L_CG over batches of films and texts.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "trainer.h"
+
+#include "modeldir.h"
+
+#define SAMPLER_SEED UINT64_C(0x73616d706c657221)
+#define VALIDATION_BATCH 16
+
+/* ---- Options --------------------------------------------------------------------------------- */
+
+static radz_status check_range(const char *name, double value, double low, double high, radz_error *err)
+{
+    if (value >= low && value <= high) return RADZ_OK; /* false for NaN */
+    rz_str s = {0};
+    rz_str_put_double(&s, low);
+    rz_str_puts(&s, "..");
+    rz_str_put_double(&s, high);
+    radz_status st = rz_fail(err, RADZ_E_ARGUMENT, "training options: %s: expected %s", name, s.data ? s.data : "less");
+    rz_str_free(&s);
+    return st;
+}
+
+static radz_status check_options(const radz_train_options *o, radz_error *err)
+{
+    if (!o->model_dir || !o->manifest || !o->out_dir || !o->diseases)
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "training options: model_dir, manifest, out_dir and diseases are required");
+    if (o->dtype && strcmp(o->dtype, "f32") != 0 && strcmp(o->dtype, "bf16") != 0)
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: dtype '%s': expected f32 or bf16", o->dtype);
+    if (o->monitor_set && !o->monitor)
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: monitor_set needs monitor");
+    RZ_TRY(check_range("epochs", o->epochs, 1e-6, 1e6, err));
+    RZ_TRY(check_range("batch_size", o->batch_size, 1, 65536, err));
+    RZ_TRY(check_range("lr", o->lr, 0, 10, err));
+    RZ_TRY(check_range("weight_decay", o->weight_decay, 0, 10, err));
+    RZ_TRY(check_range("beta1", o->beta1, 0, 0.999999, err));
+    RZ_TRY(check_range("beta2", o->beta2, 0, 0.999999, err));
+    RZ_TRY(check_range("eps", o->eps, 1e-30, 1, err));
+    RZ_TRY(check_range("warmup_fraction", o->warmup_fraction, 0, 1, err));
+    RZ_TRY(check_range("clip_norm", o->clip_norm, 0, 1e9, err));
+    RZ_TRY(check_range("lambda", o->lambda, 0, 1, err));
+    RZ_TRY(check_range("stop_after_steps", (double)o->stop_after_steps, 0, 1e15, err));
+    RZ_TRY(check_range("checkpoint_every", (double)o->checkpoint_every, 0, 1e15, err));
+    RZ_TRY(check_range("validate_every", (double)o->validate_every, 0, 1e15, err));
+    return o->tau > 0 ? check_range("tau", o->tau, RZ_TAU_MIN, RZ_TAU_MAX, err) : RADZ_OK;
+}
+
+/* The strings of the options, as a list. */
+#define N_STRINGS 9
+static void option_strings(radz_train_options *o, const char **out[N_STRINGS])
+{
+    const char **all[N_STRINGS] = {&o->model_dir, &o->manifest, &o->image_root,  &o->out_dir, &o->diseases,
+                                   &o->label_map, &o->monitor,  &o->monitor_set, &o->dtype};
+    memcpy(out, all, sizeof all);
+}
+
+static radz_status take_options(rz_trainer *t, const radz_train_options *o, radz_error *err)
+{
+    const char **strings[N_STRINGS];
+    bool ok = true;
+    t->o = *o;
+    if (!t->o.dtype) t->o.dtype = "f32";
+    if (!(t->o.tau > 0)) t->o.tau = 0;
+    option_strings(&t->o, strings);
+    for (size_t i = 0; i < N_STRINGS; i++) {
+        if (!*strings[i]) continue;
+        *strings[i] = rz_strdup(t->host, *strings[i]);
+        ok = ok && *strings[i];
+    }
+    return ok ? RADZ_OK : RZ_NO_MEMORY(err, "training options");
+}
+
+static void free_options(rz_trainer *t)
+{
+    const char **strings[N_STRINGS];
+    option_strings(&t->o, strings);
+    for (size_t i = 0; i < N_STRINGS; i++) rz_free(t->host, (void *)(uintptr_t)*strings[i]);
+}
+
+/* ---- Opening ------------------------------------------------------------------------------------ */
+
+static radz_status open_model(rz_trainer *t, radz_error *err)
+{
+    rz_model_mode mode = rz_model_has_weights(t->o.model_dir) ? RZ_MODEL_TRAIN : RZ_MODEL_INIT;
+    RZ_TRY(rz_stream_open(t->dev, &t->s, err));
+    RZ_TRY(rz_model_load(t->host, t->dev, t->o.model_dir, mode, t->o.seed, &t->model, err));
+    RZ_TRY(rz_model_require_radz(t->model, err));
+    if (t->o.tau > 0) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
+    RZ_TRY(rz_stream_sync(t->s, err));
+    return rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, &t->optimizer, err);
+}
+
+static radz_status open_dataset(rz_trainer *t, radz_error *err)
+{
+    RZ_TRY(rz_bank_list_open(t->host, t->o.diseases, &t->diseases, err));
+    t->n_classes = t->diseases.n;
+    t->reference = -1;
+    const char **labels = rz_calloc(t->host, t->n_classes, sizeof *labels);
+    if (!labels) return RZ_NO_MEMORY(err, "diseases");
+    for (size_t c = 0; c < t->n_classes; c++) {
+        labels[c] = t->diseases.entries[c].label;
+        if (t->reference < 0 && rz_label_is_reference(labels[c])) t->reference = (int)c;
+    }
+    rz_dataset_options o = {t->o.manifest, t->o.image_root, t->o.label_map, labels, t->n_classes, t->model};
+    radz_status st = rz_dataset_open(t->host, &o, &t->ds, err);
+    rz_free(t->host, labels);
+    RZ_TRY(st);
+    rz_log(t->host, RADZ_LOG_INFO, "manifest: %zu rows to train on, %zu to validate on, %zu without a known label",
+           t->ds.n_train, t->ds.n_val, t->ds.n_left_out);
+    RZ_TRY(rz_films_open(t->host, &t->ds, t->model, &t->films, err));
+    return rz_sampler_init(t->host, &t->ds, t->o.balance_sets != 0, t->o.seed ^ SAMPLER_SEED, &t->sampler, err);
+}
+
+/* A text that is too long for the model costs its rows, nothing else. */
+static radz_status open_text(rz_trainer *t, size_t text, radz_error *err)
+{
+    radz_error why;
+    radz_status st = rz_prompt_text(t->host, t->model, t->ds.texts.items[text], &t->text_prompts[text], &why);
+    if (!st) return RADZ_OK;
+    if (st != RADZ_E_LIMIT) return rz_fail(err, st, "%s", why.message);
+    for (size_t r = 0; r < t->ds.n_train; r++)
+        if (t->ds.rows[r].text == text) rz_films_mark_bad(&t->films, r, why.message);
+    return RADZ_OK;
+}
+
+static radz_status open_prompts(rz_trainer *t, radz_error *err)
+{
+    t->text_prompts = rz_calloc(t->host, t->ds.texts.n, sizeof *t->text_prompts);
+    t->disease_prompts = rz_calloc(t->host, t->n_classes, sizeof *t->disease_prompts);
+    if (!t->text_prompts || !t->disease_prompts) return RZ_NO_MEMORY(err, "prompts");
+    RZ_TRY(rz_prompt_image(t->host, t->model, &t->image_prompt, err));
+    for (size_t i = 0; i < t->ds.texts.n; i++) RZ_TRY(open_text(t, i, err));
+    for (size_t c = 0; c < t->n_classes; c++)
+        RZ_TRY(rz_prompt_text(t->host, t->model, t->diseases.entries[c].description, &t->disease_prompts[c], err));
+    return RADZ_OK;
+}
+
+static radz_status find_monitor(rz_trainer *t, radz_error *err)
+{
+    rz_validator *v = &t->validator;
+    *v = (rz_validator){.host = t->host,
+                        .films = &t->films,
+                        .image_prompt = &t->image_prompt,
+                        .disease_prompts = t->disease_prompts,
+                        .reference = t->reference,
+                        .monitor = -1,
+                        .monitor_set = RZ_NO_SET,
+                        .batch = VALIDATION_BATCH};
+    for (size_t c = 0; t->o.monitor && c < t->n_classes; c++)
+        if (strcmp(t->diseases.entries[c].label, t->o.monitor) == 0) v->monitor = (int)c;
+    if (t->o.monitor && v->monitor < 0)
+        return rz_fail(err, RADZ_E_ARGUMENT, "monitor '%s': no such label in %s", t->o.monitor, t->o.diseases);
+    for (size_t s = 0; t->o.monitor_set && s < t->ds.sets.n; s++)
+        if (strcmp(t->ds.sets.items[s], t->o.monitor_set) == 0) v->monitor_set = s;
+    if (t->o.monitor_set && v->monitor_set == RZ_NO_SET)
+        return rz_fail(err, RADZ_E_ARGUMENT, "monitor_set '%s': no such set in %s", t->o.monitor_set, t->o.manifest);
+    t->validation.labels = rz_calloc(t->host, t->n_classes, sizeof *t->validation.labels);
+    return t->validation.labels ? RADZ_OK : RZ_NO_MEMORY(err, "validation");
+}
+
+static radz_status open_checkpoint(rz_trainer *t, radz_error *err)
+{
+    t->checkpoint_dir = rz_path_join(t->host, t->o.out_dir, "checkpoint");
+    if (!t->checkpoint_dir) return RZ_NO_MEMORY(err, "path");
+    t->checkpoint_path = rz_path_join(t->host, t->checkpoint_dir, "state.safetensors");
+    if (!t->checkpoint_path) return RZ_NO_MEMORY(err, "path");
+    t->state = (rz_run_state){.best_value = NAN, .bad = t->films.bad, .n_rows = t->films.n};
+    bool there = rz_path_exists(t->checkpoint_path);
+    if (!t->o.resume && (there || rz_model_has_weights(t->o.out_dir)))
+        return rz_fail(err, RADZ_E_STATE, "%s: holds a %s already: resume it, or choose another directory",
+                       t->o.out_dir, there ? "training run" : "model");
+    if (t->o.resume && there) {
+        RZ_TRY(rz_checkpoint_load(t->checkpoint_path, &t->optimizer, t->s, &t->state, t->options_json, err));
+        t->films.n_bad = 0;
+        for (size_t i = 0; i < t->films.n; i++) t->films.n_bad += t->films.bad[i];
+    }
+    RZ_TRY(rz_mkdir_p(t->checkpoint_dir, err));
+    return rz_modeldir_copy(t->host, t->o.model_dir, t->o.out_dir, err);
+}
+
+static radz_status open_all(rz_trainer *t, const radz_train_options *o, radz_error *err)
+{
+    RZ_TRY(take_options(t, o, err));
+    RZ_TRY(open_model(t, err));
+    RZ_TRY(open_dataset(t, err));
+    RZ_TRY(open_prompts(t, err));
+    RZ_TRY(find_monitor(t, err));
+    t->b = (size_t)t->o.batch_size;
+    t->n_steps = (int64_t)ceil(t->o.epochs * (double)t->ds.n_train / (double)t->b);
+    if (t->n_steps < 1) t->n_steps = 1;
+    RZ_TRY(rz_batch_open(t, err));
+    RZ_TRY(rz_train_identity(t, err));
+    return open_checkpoint(t, err);
+}
+
+radz_status rz_trainer_open(const rz_host *host, rz_device *dev, const radz_train_options *options, rz_trainer **out,
+                            radz_error *err)
+{
+    *out = NULL;
+    RZ_TRY(check_options(options, err));
+    rz_trainer *t = rz_calloc(host, 1, sizeof *t);
+    if (!t) return RZ_NO_MEMORY(err, "trainer");
+    t->host = host, t->dev = dev;
+    radz_status st = open_all(t, options, err);
+    if (st) {
+        rz_trainer_close(t);
+        return st;
+    }
+    *out = t;
+    return RADZ_OK;
+}
+
+void rz_trainer_close(rz_trainer *t)
+{
+    if (!t) return;
+    rz_batch_close(t);
+    for (size_t i = 0; t->text_prompts && i < t->ds.texts.n; i++) rz_prompt_free(t->host, &t->text_prompts[i]);
+    for (size_t c = 0; t->disease_prompts && c < t->n_classes; c++) rz_prompt_free(t->host, &t->disease_prompts[c]);
+    rz_prompt_free(t->host, &t->image_prompt);
+    void *const parts[] = {t->text_prompts, t->disease_prompts, t->validation.labels,
+                           t->options_json, t->checkpoint_dir,  t->checkpoint_path};
+    for (size_t i = 0; i < RZ_COUNT(parts); i++) rz_free(t->host, parts[i]);
+    rz_sampler_free(&t->sampler);
+    rz_films_close(&t->films);
+    rz_dataset_close(&t->ds);
+    rz_bank_list_free(t->host, &t->diseases);
+    rz_optimizer_close(&t->optimizer);
+    rz_model_unload(t->model);
+    if (t->s) rz_stream_close(t->s);
+    free_options(t);
+    rz_free(t->host, t);
+}
+
+/* ---- One step ---------------------------------------------------------------------------------------- */
+
+static float *uploaded(rz_stream *s, const float *host, size_t rows, size_t cols)
+{
+    float *p = rz_arena_f32(s, rows, cols);
+    if (p) rz_upload(s, p, host, rows * cols * sizeof *p);
+    return p;
+}
+
+/* Vectors of a batch and, once the losses are known, their gradients. Items are films, texts, diseases. */
+typedef struct pass {
+    rz_net net;
+    rz_encoding *acts;
+    size_t n, k;           /* items, numbers of a vector */
+    int32_t *text_rows;    /* device */
+    float *global, *local; /* (n, k) */
+    float *yg, *yl;        /* (B, k): the rows' texts */
+    float *dglobal, *dlocal, *dyg, *dyl;
+} pass;
+
+static radz_status forward(rz_trainer *t, pass *p, radz_error *err)
+{
+    rz_stream *s = t->s;
+    p->net = (rz_net){.model = t->model, .s = s, .keep = true};
+    p->n = t->b + t->batch.n_texts + t->n_classes, p->k = t->model->cfg.radz.dim;
+    rz_encode(&p->net, t->batch.items, p->n, &p->global, &p->local, &p->acts);
+    p->text_rows = rz_arena_i32(s, t->batch.text_rows, t->b);
+    p->yg = rz_arena_f32(s, t->b, p->k), p->yl = rz_arena_f32(s, t->b, p->k);
+    p->dglobal = rz_arena_zeros(s, p->n, p->k), p->dlocal = rz_arena_zeros(s, p->n, p->k);
+    p->dyg = rz_arena_zeros(s, t->b, p->k), p->dyl = rz_arena_zeros(s, t->b, p->k);
+    if (rz_stream_failed(s)) return rz_stream_sync(s, err);
+    rz_copy_rows(s, p->yg, p->k, NULL, p->global, p->k, p->text_rows, t->b, p->k);
+    rz_copy_rows(s, p->yl, p->k, NULL, p->local, p->k, p->text_rows, t->b, p->k);
+    return RADZ_OK;
+}
+
+static radz_status losses(rz_trainer *t, pass *p, rz_loss_output *out, double *dlog_tau, radz_error *err)
+{
+    size_t diseases = (t->b + t->batch.n_texts) * p->k;
+    rz_loss_input in = {.b = t->b,
+                        .n_classes = t->n_classes,
+                        .dim = p->k,
+                        .xg = p->global,
+                        .xl = p->local,
+                        .yg = p->yg,
+                        .yl = p->yl,
+                        .d = p->global + diseases,
+                        .tau = rz_model_tau(t->model),
+                        .lambda = t->o.lambda};
+    in.targets = uploaded(t->s, t->batch.targets, t->b, t->n_classes);
+    in.keep_classes = uploaded(t->s, t->batch.keep_classes, t->b, t->n_classes);
+    in.keep = t->o.mask_false_negatives ? uploaded(t->s, t->batch.keep, t->b, t->b) : NULL;
+    if (rz_stream_failed(t->s)) return rz_stream_sync(t->s, err);
+    rz_loss_grads g = {.dxg = p->dglobal, .dxl = p->dlocal, .dyg = p->dyg, .dyl = p->dyl, .dd = p->dglobal + diseases};
+    RZ_TRY(rz_losses(t->s, &in, &g, out, err));
+    *dlog_tau = g.dlog_tau;
+    return RADZ_OK;
+}
+
+static void backward(rz_trainer *t, pass *p, double dlog_tau)
+{
+    rz_add_rows(t->s, p->dglobal, p->k, p->text_rows, p->dyg, p->k, NULL, t->b, p->k);
+    rz_add_rows(t->s, p->dlocal, p->k, p->text_rows, p->dyl, p->k, NULL, t->b, p->k);
+    rz_encode_backward(&p->net, p->acts, p->dglobal, p->dlocal);
+    float g = (float)dlog_tau;
+    if (t->optimizer.log_tau) rz_upload(t->s, t->optimizer.log_tau->grad, &g, sizeof g);
+}
+
+static radz_status pass_and_update(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    pass p = {0};
+    rz_loss_output out;
+    double dlog_tau = 0;
+    rz_optimizer_zero(&t->optimizer, t->s);
+    RZ_TRY(forward(t, &p, err));
+    RZ_TRY(losses(t, &p, &out, &dlog_tau, err));
+    if (!isfinite(out.loss))
+        return rz_fail(err, RADZ_E_STATE, "step %lld: the loss is not finite: the training diverged",
+                       (long long)t->state.step + 1);
+    backward(t, &p, dlog_tau);
+    progress->loss = out.loss, progress->loss_ca = out.ca, progress->loss_cg = out.cg;
+    progress->lr = rz_learning_rate(t->o.lr, t->o.warmup_fraction, t->state.step + 1, t->n_steps);
+    rz_adamw adam = {.lr = (float)progress->lr,
+                     .beta1 = (float)t->o.beta1,
+                     .beta2 = (float)t->o.beta2,
+                     .eps = (float)t->o.eps,
+                     .weight_decay = (float)t->o.weight_decay,
+                     .step = t->state.step + 1};
+    return rz_optimizer_step(&t->optimizer, t->s, adam, t->o.clip_norm, &progress->grad_norm, err);
+}
+
+static radz_status train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    double start = rz_seconds();
+    RZ_TRY(rz_batch_next(t, err));
+    rz_mark mark = rz_arena_mark(t->s);
+    radz_status st = pass_and_update(t, progress, err);
+    radz_status left = rz_stream_sync(t->s, st ? NULL : err); /* the stream's error must not outlive the step */
+    rz_arena_release(t->s, mark);
+    RZ_TRY(st);
+    RZ_TRY(left);
+    t->state.step++;
+    double seconds = rz_seconds() - start;
+    t->state.seconds += seconds;
+    t->seconds_per_step = t->seconds_per_step > 0 ? 0.9 * t->seconds_per_step + 0.1 * seconds : seconds;
+    return RADZ_OK;
+}
+
+/* ---- The run -------------------------------------------------------------------------------------------- */
+
+static bool due(int64_t every, int64_t step)
+{
+    return every > 0 && step % every == 0;
+}
+
+/* Validates and, where the model is the best so far, writes it out. */
+static radz_status validate(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    double start = rz_seconds();
+    rz_net net = {.model = t->model, .s = t->s};
+    RZ_TRY(rz_validate(&net, &t->validator, &t->validation, err));
+    double value = t->validation.monitored;
+    progress->has_validation = 1, progress->val_auc = value, progress->val_macro_auc = t->validation.macro;
+    if (!t->state.best_step || isnan(t->state.best_value) || value > t->state.best_value) {
+        t->state.best_step = t->state.step, t->state.best_value = value;
+        RZ_TRY(rz_train_export(t, err));
+    }
+    t->state.seconds += rz_seconds() - start;
+    return RADZ_OK;
+}
+
+static radz_status save_checkpoint(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    RZ_TRY(rz_checkpoint_save(t->checkpoint_path, &t->optimizer, t->s, &t->state, t->options_json, err));
+    progress->checkpoint = t->checkpoint_dir;
+    return RADZ_OK;
+}
+
+static void fill_progress(const rz_trainer *t, radz_train_progress *p)
+{
+    p->struct_size = sizeof *p;
+    p->step = t->state.step, p->n_steps = t->n_steps;
+    p->epoch = (double)t->state.draw / (double)t->ds.n_train;
+    p->tau = rz_model_tau(t->model);
+    p->items_per_second = t->seconds_per_step > 0 ? (double)t->b / t->seconds_per_step : 0;
+    p->seconds_left = (double)(t->n_steps - t->state.step) * t->seconds_per_step;
+    p->n_bad_rows = (int64_t)t->films.n_bad;
+}
+
+static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
+{
+    radz_train_progress progress = {.val_auc = NAN, .val_macro_auc = NAN};
+    RZ_TRY(train_step(t, &progress, err));
+    int64_t step = t->state.step;
+    bool last = step == t->n_steps;
+    *stop = last || (t->o.stop_after_steps && step >= t->o.stop_after_steps);
+    if (t->ds.n_val && (last || due(t->o.validate_every, step))) RZ_TRY(validate(t, &progress, err));
+    if (*stop || due(t->o.checkpoint_every, step)) RZ_TRY(save_checkpoint(t, &progress, err));
+    fill_progress(t, &progress);
+    if (!t->o.progress_fn || !t->o.progress_fn(&progress, t->o.user) || *stop) return RADZ_OK;
+    if (!progress.checkpoint) RZ_TRY(save_checkpoint(t, &progress, err));
+    return rz_fail(err, RADZ_E_CANCELLED, "stopped after step %lld of %lld; checkpoint in %s", (long long)step,
+                   (long long)t->n_steps, t->checkpoint_dir);
+}
+
+radz_status rz_trainer_run(rz_trainer *t, radz_error *err)
+{
+    bool stop = t->state.step >= t->n_steps || (t->o.stop_after_steps && t->state.step >= t->o.stop_after_steps);
+    while (!stop) RZ_TRY(run_step(t, &stop, err));
+    if (t->state.step < t->n_steps) return RADZ_OK; /* stop_after_steps */
+    if (!t->ds.n_val) RZ_TRY(rz_train_export(t, err));
+    return rz_train_report(t, err);
+}
