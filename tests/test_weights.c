@@ -1,0 +1,281 @@
+/* test_weights.c - weight files that do not fit the configuration or each other.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "model.h"
+#include "scratch.h"
+
+#define DIR_TINY "tests/parity/llava_tiny"
+
+static radz_error err;
+static rz_device *dev;
+
+static int open_device(void **state)
+{
+    (void)state;
+    rz_device_options o = {"cpu", "auto", "own", 1};
+    return rz_device_open(NULL, &o, &dev, &err) != RADZ_OK;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    rz_device_close(dev);
+    return 0;
+}
+
+static void copy_all(const char *but)
+{
+    static const char *const files[] = {"config.json",      "preprocessor_config.json", "radz.json",
+                                        "radz.safetensors", "tokenizer.model",          "model.safetensors"};
+    scratch_make();
+    for (size_t i = 0; i < RZ_COUNT(files); i++)
+        if (strcmp(files[i], but)) scratch_copy(DIR_TINY, files[i], NULL, NULL);
+}
+
+/* Loading must fail so, in every mode that reads weights. */
+static void refused(radz_status status, const char *says)
+{
+    for (int mode = RZ_MODEL_INFER; mode <= RZ_MODEL_TRAIN; mode++) {
+        rz_model *m = (rz_model *)&err;
+        radz_status got = rz_model_load(NULL, dev, scratch_dir(), (rz_model_mode)mode, 0, &m, &err);
+        assert_null(m);
+        if (got != status || !strstr(err.message, says))
+            fail_msg("status %d '%s', expected %d '%s'", (int)got, err.message, (int)status, says);
+    }
+}
+
+static char *load_hash(void)
+{
+    rz_model *m;
+    if (rz_model_load(NULL, dev, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
+    char *hash = rz_strdup(NULL, m->hash);
+    assert_int_equal(strlen(hash), 64);
+    rz_model_unload(m);
+    return hash;
+}
+
+/* ---- Configuration and weights disagree: the tensor is named --------------------------------------- */
+
+static void test_disagree(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *from, *to, *says;
+    } cases[] = {
+        {"config.json", "\"intermediate_size\": 40", "\"intermediate_size\": 44",
+         "language_model.model.layers.0.mlp.gate_proj.weight': shape 40x24, expected 44x24"},
+        {"config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5",
+         "'language_model.model.layers.4.input_layernorm.weight' is missing"},
+        {"config.json", "\"vocab_size\": 352", "\"vocab_size\": 353", "embed_tokens.weight': shape 352x24"},
+        {"config.json", "\"patch_size\": 8", "\"patch_size\": 16",
+         "patch_embedding.weight': shape 24x3x8x8, expected 24x3x16x16"},
+        {"config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "k_proj.weight': shape 16x24"},
+        {"config.json", "\"multimodal_projector_bias\": true,",
+         "\"multimodal_projector_bias\": true, \"mlp_bias\": true,", NULL},
+        {"config.json", "\"head_dim\": 8,", "\"head_dim\": 8, \"mlp_bias\": true,",
+         "'language_model.model.layers.0.mlp.gate_proj.bias' is missing"},
+        {"radz.json", "\"<TxtCls7>\"", "\"<TxtCls7>\", \"<TxtCls8>\"",
+         "special_tokens.weight': shape 12x24, expected 13x24"},
+        {"radz.json", "\"dim\": 16", "\"dim\": 8", "gamma_img.linear_2.weight': shape 16x20, expected 8x20"},
+    };
+    for (size_t i = 0; i < RZ_COUNT(cases); i++) {
+        copy_all(cases[i].file);
+        scratch_copy(DIR_TINY, cases[i].file, cases[i].from, cases[i].to);
+        if (cases[i].says)
+            refused(RADZ_E_MISMATCH, cases[i].says);
+        else
+            rz_free(NULL, load_hash()); /* a key of another object changes nothing */
+        scratch_remove();
+    }
+}
+
+static void test_missing_files(void **state)
+{
+    (void)state;
+    copy_all("model.safetensors");
+    refused(RADZ_E_IO, "model.safetensors");
+    assert_false(rz_model_has_weights(scratch_dir()));
+    scratch_remove();
+    copy_all("radz.safetensors");
+    refused(RADZ_E_MISMATCH, "'special_tokens.weight' is missing");
+    assert_true(rz_model_has_weights(scratch_dir()));
+    scratch_remove();
+}
+
+/* A tokenizer with more pieces than the table has rows */
+static void test_tokenizer_too_large(void **state)
+{
+    (void)state;
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", "\"vocab_size\": 352", "\"vocab_size\": 339");
+    refused(RADZ_E_MISMATCH, "340 pieces");
+    scratch_remove();
+}
+
+/* ---- Single tensors ----------------------------------------------------------------------------------- */
+
+/* Writes the tiny model's file `name`, one tensor changed: other data and dtype, or left out where dtype is NULL. */
+static void write_changed(const char *name, const char *tensor, const char *dtype, const void *data)
+{
+    rz_st *st;
+    rz_str path = {0};
+    rz_str_printf(&path, "%s/%s", DIR_TINY, name);
+    if (rz_st_open(NULL, path.data, RZ_FILE_READ, &st, &err)) fail_msg("%s", err.message);
+    rz_st_out *out = calloc(rz_st_count(st), sizeof *out);
+    size_t n = 0;
+    for (size_t i = 0; i < rz_st_count(st); i++) {
+        const rz_st_tensor *t = rz_st_at(st, i);
+        bool changed = !strcmp(t->name, tensor);
+        if (changed && !dtype) continue;
+        out[n] = (rz_st_out){t->name, changed ? dtype : t->dtype, t->n_dims, {0}, changed ? data : t->data};
+        memcpy(out[n++].dims, t->dims, sizeof t->dims);
+    }
+    char *to = rz_path_join(NULL, scratch_dir(), name);
+    if (rz_st_write(NULL, to, out, n, NULL, &err)) fail_msg("%s", err.message);
+    rz_free(NULL, to);
+    free(out);
+    rz_st_close(st);
+    rz_str_free(&path);
+}
+
+static void test_tensors(void **state)
+{
+    (void)state;
+    static const float taus[] = {NAN, INFINITY, 90.0f, -90.0f};
+    static const int64_t integers[24];
+    for (size_t i = 0; i < RZ_COUNT(taus); i++) {
+        copy_all("radz.safetensors");
+        write_changed("radz.safetensors", "log_tau", "F32", &taus[i]);
+        refused(RADZ_E_FORMAT, "'log_tau'");
+        scratch_remove();
+    }
+    copy_all("radz.safetensors"); /* no log_tau: radz.json's tau */
+    write_changed("radz.safetensors", "log_tau", NULL, NULL);
+    rz_model *m;
+    if (rz_model_load(NULL, dev, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
+    assert_true(fabs(rz_model_tau(m) - 0.05) < 1e-7);
+    rz_model_unload(m);
+    scratch_remove();
+    copy_all("model.safetensors");
+    write_changed("model.safetensors", "language_model.model.norm.weight", "I64", integers);
+    refused(RADZ_E_UNSUPPORTED, "language_model.model.norm.weight");
+    scratch_remove();
+}
+
+/* ---- Shards ---------------------------------------------------------------------------------------------- */
+
+/* The tiny model's tensors from `first` on up to `end` as a file. */
+static void write_shard(const char *name, size_t first, size_t end)
+{
+    rz_st *st;
+    if (rz_st_open(NULL, DIR_TINY "/model.safetensors", RZ_FILE_READ, &st, &err)) fail_msg("%s", err.message);
+    rz_st_out *out = calloc(rz_st_count(st), sizeof *out);
+    size_t n = 0;
+    for (size_t i = first; i < end && i < rz_st_count(st); i++) {
+        const rz_st_tensor *t = rz_st_at(st, i);
+        out[n] = (rz_st_out){t->name, t->dtype, t->n_dims, {0}, t->data};
+        memcpy(out[n++].dims, t->dims, sizeof t->dims);
+    }
+    char *to = rz_path_join(NULL, scratch_dir(), name);
+    if (rz_st_write(NULL, to, out, n, NULL, &err)) fail_msg("%s", err.message);
+    rz_free(NULL, to);
+    free(out);
+    rz_st_close(st);
+}
+
+static void write_index(const char *first, const char *second)
+{
+    rz_str s = {0};
+    rz_str_printf(&s, "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {\"a\": %s, \"b\": %s}}", first, second);
+    scratch_write("model.safetensors.index.json", s.data, s.len);
+    rz_str_free(&s);
+}
+
+static void test_shards(void **state)
+{
+    (void)state;
+    copy_all("model.safetensors");
+    write_shard("model-00001-of-00002.safetensors", 0, 40);
+    write_shard("model-00002-of-00002.safetensors", 40, SIZE_MAX);
+    write_index("\"model-00001-of-00002.safetensors\"", "\"model-00002-of-00002.safetensors\"");
+    assert_true(rz_model_has_weights(scratch_dir()));
+    char *whole = load_hash();
+    rz_free(NULL, whole);
+
+    write_shard("model-00002-of-00002.safetensors", 41, SIZE_MAX); /* one tensor lost */
+    refused(RADZ_E_MISMATCH, "is missing");
+    write_shard("model-00002-of-00002.safetensors", 39, SIZE_MAX); /* one twice */
+    refused(RADZ_E_FORMAT, "is in another file");
+    write_index("\"model-00001-of-00002.safetensors\"", "\"model-00003-of-00002.safetensors\"");
+    refused(RADZ_E_IO, "model-00003-of-00002.safetensors");
+    scratch_remove();
+}
+
+static void test_shard_names(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"\"../model.safetensors\"",
+                                        "\"/etc/passwd\"",
+                                        "\"a/b.safetensors\"",
+                                        "\"\"",
+                                        "\".\"",
+                                        "\"..\"",
+                                        "3",
+                                        "null",
+                                        "{}"};
+    for (size_t i = 0; i < RZ_COUNT(names); i++) {
+        copy_all("model.safetensors");
+        write_index(names[i], names[i]);
+        refused(RADZ_E_FORMAT, "weight_map");
+        scratch_remove();
+    }
+    copy_all("model.safetensors");
+    scratch_write("model.safetensors.index.json", "{}", 2);
+    refused(RADZ_E_FORMAT, "weight_map: expected an object");
+    scratch_remove();
+}
+
+/* The hash stands for everything that changes a vector, and for nothing else. */
+static void test_hash(void **state)
+{
+    (void)state;
+    copy_all("");
+    char *base = load_hash(), *again = load_hash();
+    assert_string_equal(base, again);
+    rz_free(NULL, again);
+    scratch_write("README.md", "x", 1);
+    again = load_hash();
+    assert_string_equal(base, again);
+    rz_free(NULL, again);
+    scratch_copy(DIR_TINY, "radz.json", "This is", "Here is");
+    again = load_hash();
+    assert_string_not_equal(base, again);
+    rz_free(NULL, again);
+    scratch_copy(DIR_TINY, "radz.json", NULL, NULL);
+    static const float log_tau = -3;
+    write_changed("radz.safetensors", "log_tau", "F32", &log_tau);
+    again = load_hash();
+    assert_string_not_equal(base, again);
+    rz_free(NULL, again);
+    rz_free(NULL, base);
+    scratch_remove();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_disagree),
+        cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_tokenizer_too_large),
+        cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_shard_names),
+        cmocka_unit_test(test_hash),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
