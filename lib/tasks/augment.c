@@ -80,6 +80,7 @@ void rz_thumb_pixels(const rz_preprocess_config *cfg, const rz_thumb *thumb, flo
 typedef struct warp {
     float ax, ay, bx, by, x0, y0; /* source x = x0 + ax * x + ay * y, likewise y */
     float tone[256];              /* level -> level */
+    float outside;                /* level beyond the film's edge */
 } warp;
 
 static float between(rz_rng *rng, double low, double high)
@@ -87,15 +88,20 @@ static float between(rz_rng *rng, double low, double high)
     return (float)(low + (high - low) * rz_rng_uniform(rng));
 }
 
-static void draw_warp(rz_rng *rng, size_t size, warp *w)
+/* Half of the films are squeezed in one direction as well: some sets were stretched to squares, and at inference a film
+ * that is not square is padded, not stretched. */
+static void draw_warp(const rz_preprocess_config *cfg, rz_rng *rng, size_t size, warp *w)
 {
     float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.85, 1.1);
+    float squeeze = between(rng, 0.65, 1), which = between(rng, 0, 4);
+    float scale_x = which < 0.5f ? scale * squeeze : scale, scale_y = which > 2.5f ? scale * squeeze : scale;
     float shift_x = between(rng, -0.06, 0.06), shift_y = between(rng, -0.06, 0.06);
     float contrast = between(rng, 0.8, 1.2), brightness = between(rng, -25, 25), gamma = between(rng, -0.3, 0.3);
-    float cosine = cosf(angle) / scale, sine = sinf(angle) / scale, centre = ((float)size - 1) / 2;
-    *w = (warp){.ax = cosine, .ay = -sine, .bx = sine, .by = cosine};
-    w->x0 = centre * (1 - cosine + sine) - shift_x * (float)size;
-    w->y0 = centre * (1 - cosine - sine) - shift_y * (float)size;
+    float cosine = cosf(angle), sine = sinf(angle), centre = ((float)size - 1) / 2;
+    *w = (warp){.ax = cosine / scale_x, .ay = -sine / scale_x, .bx = sine / scale_y, .by = cosine / scale_y};
+    w->x0 = centre * (1 - w->ax - w->ay) - shift_x * (float)size;
+    w->y0 = centre * (1 - w->bx - w->by) - shift_y * (float)size;
+    w->outside = rz_rng_uniform(rng) < 0.5 ? 0 : (float)(int)(255 * cfg->mean[0]); /* collimator or padding */
     for (int v = 0; v < 256; v++) {
         float level = 255 * powf((float)v / 255, expf(gamma));
         level = (level - 128) * contrast + 128 + brightness;
@@ -103,16 +109,16 @@ static void draw_warp(rz_rng *rng, size_t size, warp *w)
     }
 }
 
-/* Bilinear, black outside. */
-static float sample(const uint8_t *plane, ptrdiff_t size, const float tone[256], float x, float y)
+/* Bilinear. */
+static float sample(const warp *w, const uint8_t *plane, ptrdiff_t size, float x, float y)
 {
-    if (x <= -1 || y <= -1 || x >= (float)size || y >= (float)size) return 0;
+    if (x <= -1 || y <= -1 || x >= (float)size || y >= (float)size) return w->outside;
     ptrdiff_t xi = (ptrdiff_t)(x + 1) - 1, yi = (ptrdiff_t)(y + 1) - 1;
     float fx = x - (float)xi, fy = y - (float)yi, v[2][2];
     for (int j = 0; j < 2; j++)
         for (int i = 0; i < 2; i++) {
             bool inside = xi + i >= 0 && xi + i < size && yi + j >= 0 && yi + j < size;
-            v[j][i] = inside ? tone[plane[(yi + j) * size + xi + i]] : 0;
+            v[j][i] = inside ? w->tone[plane[(yi + j) * size + xi + i]] : w->outside;
         }
     float top = v[0][0] + fx * (v[0][1] - v[0][0]), bottom = v[1][0] + fx * (v[1][1] - v[1][0]);
     return top + fy * (bottom - top);
@@ -123,14 +129,14 @@ static void warp_plane(const warp *w, const uint8_t *plane, size_t size, float *
     for (size_t y = 0; y < size; y++)
         for (size_t x = 0; x < size; x++) {
             float sx = w->x0 + w->ax * (float)x + w->ay * (float)y, sy = w->y0 + w->bx * (float)x + w->by * (float)y;
-            out[y * size + x] = sample(plane, (ptrdiff_t)size, w->tone, sx, sy);
+            out[y * size + x] = sample(w, plane, (ptrdiff_t)size, sx, sy);
         }
 }
 
 void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, rz_rng *rng, float *out)
 {
     warp w;
-    draw_warp(rng, thumb->size, &w);
+    draw_warp(cfg, rng, thumb->size, &w);
     size_t n = thumb->size * thumb->size;
     for (size_t c = 0; c < 3; c++) {
         float *plane = out + c * n;
