@@ -29,7 +29,7 @@ radz_status radz_bank_build(radz_session *session, const radz_bank_entry *entrie
     RZ_NEED(bank);
     RZ_LIVE(session);
     RZ_NEED(entries);
-    radz_bank *b;
+    radz_bank *b = NULL;
     RZ_TRY(bank_new(session->model->runtime, &b, err));
     return bank_done(b, rz_bank_build(&session->net, entries, n, &b->bank, err), bank);
 }
@@ -64,7 +64,7 @@ radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank
     if (bank) *bank = NULL;
     RZ_NEED(bank);
     RZ_LIVE(model);
-    radz_bank *b;
+    radz_bank *b = NULL;
     RZ_TRY(bank_new(model->runtime, &b, err));
     return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : rz_model_bank(model, &b->bank, err),
                      bank);

@@ -65,7 +65,7 @@ radz_status radz_classify_file(radz_session *session, const radz_bank *bank, con
     RZ_LIVE(session);
     RZ_LIVE_OR_NULL(bank);
     RZ_NEED(path);
-    radz_image *image;
+    radz_image *image = NULL;
     RZ_TRY(radz_image_open(session->model->runtime, path, &image, err));
     radz_status status = radz_classify(session, bank, image, result, err);
     radz_image_close(image);
@@ -82,7 +82,7 @@ radz_status radz_classify_batch(radz_session *session, const radz_bank *bank, co
     RZ_NEED(images);
     RZ_NEED(results);
     const rz_host *host = &session->model->runtime->host;
-    const rz_film **films;
+    const rz_film **films = NULL;
     RZ_TRY(rz_images_films(host, images, n, __func__, &films, err));
     radz_status status = classify_films(session, bank, films, n, results, err);
     rz_free(host, films);

@@ -33,7 +33,7 @@ radz_status radz_image_open(radz_runtime *runtime, const char *path, radz_image 
     RZ_NEED(image);
     RZ_NEED(path);
     RZ_LIVE_OR_NULL(runtime);
-    radz_image *im;
+    radz_image *im = NULL;
     RZ_TRY(image_new(runtime, &im, err));
     return image_done(im, rz_film_open(rz_runtime_host(runtime), path, &im->film, err), image);
 }
@@ -45,7 +45,7 @@ radz_status radz_image_open_memory(radz_runtime *runtime, const void *bytes, siz
     RZ_NEED(image);
     RZ_NEED(bytes);
     RZ_LIVE_OR_NULL(runtime);
-    radz_image *im;
+    radz_image *im = NULL;
     RZ_TRY(image_new(runtime, &im, err));
     return image_done(im, rz_film_decode(rz_runtime_host(runtime), bytes, n_bytes, "memory", &im->film, err), image);
 }
@@ -57,7 +57,7 @@ radz_status radz_image_from_pixels(radz_runtime *runtime, const void *pixels, ra
     RZ_NEED(image);
     RZ_NEED(pixels);
     RZ_LIVE_OR_NULL(runtime);
-    radz_image *im;
+    radz_image *im = NULL;
     RZ_TRY(image_new(runtime, &im, err));
     return image_done(im,
                       rz_film_from_pixels(rz_runtime_host(runtime), pixels, format, width_px, height_px, stride_bytes,
@@ -129,7 +129,7 @@ static radz_status embed_images(radz_session *session, const radz_image *const *
                                 float *out, radz_error *err)
 {
     const rz_host *host = &session->model->runtime->host;
-    const rz_film **films;
+    const rz_film **films = NULL;
     RZ_TRY(rz_images_films(host, images, n, "radz_embed_images", &films, err));
     radz_status status = rz_embed_films(&session->net, films, n, feature, out, err);
     rz_free(host, films);

@@ -51,7 +51,7 @@ radz_status radz_model_open(radz_runtime *runtime, const char *dir, const radz_m
     radz_model_options o;
     radz_model_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    radz_runtime *rt;
+    radz_runtime *rt = NULL;
     RZ_TRY(rz_runtime_share(runtime, &rt, err));
     radz_model *m = rz_calloc(&rt->host, 1, sizeof *m);
     if (!m) {

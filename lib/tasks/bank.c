@@ -361,7 +361,7 @@ radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, siz
     *bank = NULL;
     RZ_TRY(rz_model_require_radz(net->model, err));
     RZ_TRY(check_entries(net->model->cfg.host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
-    rz_bank *b;
+    rz_bank *b = NULL;
     RZ_TRY(new_bank(net->model, n, &b, err));
     radz_status status = fill_bank(b, net, entries, err);
     if (status == RADZ_OK)
@@ -374,7 +374,7 @@ radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, siz
 static radz_status write_own(const rz_net *net, const rz_host *host, const char *dir, const radz_bank_entry *entries,
                              size_t n, radz_error *err)
 {
-    rz_bank *bank;
+    rz_bank *bank = NULL;
     RZ_TRY(rz_bank_build(net, entries, n, &bank, err));
     char *path = rz_path_join(host, dir, RZ_BANK_FILE);
     radz_status status = path ? rz_bank_save(bank, path, err) : RZ_NO_MEMORY(err, "path of an anchor bank");
@@ -386,7 +386,7 @@ static radz_status write_own(const rz_net *net, const rz_host *host, const char 
 radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
                               size_t n, radz_error *err)
 {
-    rz_model *model;
+    rz_model *model = NULL;
     RZ_TRY(rz_model_load(host, dev, dir, RZ_MODEL_READ, 0, &model, err));
     rz_net net = {.model = model};
     radz_status status = rz_stream_open(dev, &net.s, err);
@@ -489,7 +489,7 @@ static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *pa
         t->dims[0] < 1 || t->dims[0] > RZ_BANK_MAX_CLASSES)
         return rz_fail(err, RADZ_E_FORMAT, "%s: expected one tensor 'anchors', F32, 1..%u x %zu", path,
                        RZ_BANK_MAX_CLASSES, m->cfg.radz.dim);
-    rz_bank *b;
+    rz_bank *b = NULL;
     RZ_TRY(new_bank(m, (size_t)t->dims[0], &b, err));
     radz_status status = load_bank(b, st, t, path, err);
     if (status == RADZ_OK)
@@ -502,7 +502,7 @@ static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *pa
 static radz_status open_bank(const rz_model *m, const rz_file *file, const char *path, rz_bank **bank, radz_error *err)
 {
     RZ_TRY(check_sum((const char *)file->data, file->size, path, err));
-    rz_st *st;
+    rz_st *st = NULL;
     RZ_TRY(rz_st_parse(m->cfg.host, file->data, file->size, path, &st, err));
     radz_status status = parse_bank(m, st, path, bank, err);
     rz_st_close(st);
