@@ -1,0 +1,104 @@
+/* cpu.h - inside the CPU device: the kernel sets (one per instruction set, all compiled from the same source,
+ * kernels.h) and the helpers that spread work over threads. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_CPU_H
+#define RZ_CPU_H
+
+#include "ops.h"
+
+/* K is cut into blocks of this length, whatever the shape: part of the summation order. */
+#define RZ_GEMM_KC 256
+
+/* Where a packed operand lies and how: panels of `tile` rows (A) or columns (B), `stride` floats apart. */
+struct rz_packed {
+    const float *data;
+    size_t stride;
+};
+
+/* One head of one sequence. q, k, v, ... point at the sequence's first row, column 0 of the matrix. */
+struct rz_attn_task {
+    const rz_attn *a;
+    size_t n_q, n_kv, kv_head;
+    size_t q_begin, q_end; /* queries of this task */
+    const float *q, *k, *v, *out, *lse, *dout;
+    float *y, *y_lse;    /* forward's results */
+    float *dq, *dk, *dv; /* backward's */
+};
+
+/* Single-threaded kernels of one instruction set. Rows are independent of each other. */
+struct rz_kernels {
+    const char *name;
+    size_t mr, nr; /* GEMM tile: mr rows of A, nr columns of B */
+
+    /* Packs `count` rows of op(A) (columns of op(B)), kc deep, into panels of `tile`, the last one padded with
+     * zeros: element (p, i) of a panel at [p * tile + i]. Element (i, p) is x[i * ld + p], or x[p * ld + i]
+     * if by_k. `offset`: first element of x. */
+    void (*pack)(float *dst, size_t tile, rz_mat x, bool by_k, size_t offset, size_t count, size_t kc);
+    /* C (m,n) = beta C + alpha A B of packed panels, kc deep; m <= rows of A's panels. */
+    void (*gemm_block)(size_t m, size_t n, size_t kc, float alpha, struct rz_packed a, struct rz_packed b, float beta,
+                       float *c, size_t ldc);
+
+    size_t (*attention_scratch)(const rz_attn *a, size_t n_q, size_t n_kv, bool backward); /* floats */
+    void (*attention)(const struct rz_attn_task *t, float *scratch);
+    void (*attention_bwd)(const struct rz_attn_task *t, float *scratch);
+
+    void (*act)(rz_act_kind kind, float *y, const float *x, size_t n);
+    void (*act_bwd)(rz_act_kind kind, float *dx, const float *dy, const float *x, size_t n);
+    void (*gated)(rz_act_kind kind, float *y, const float *gate, const float *up, size_t n);
+    void (*gated_bwd)(rz_act_kind kind, float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+                      size_t n);
+    void (*layernorm)(float *y, float *stats, const float *x, const float *w, const float *b, float eps, size_t rows,
+                      size_t cols);
+    void (*layernorm_dx)(float *dx, const float *dy, const float *x, const float *stats, const float *w, size_t rows,
+                         size_t cols);
+    void (*rmsnorm)(float *y, float *rstd, const float *x, const float *w, float eps, size_t rows, size_t cols);
+    void (*rmsnorm_dx)(float *dx, const float *dy, const float *x, const float *rstd, const float *w, size_t rows,
+                       size_t cols);
+    void (*softmax_xent)(float *loss, float *dlogits, const float *logits, const float *targets, const float *keep,
+                         float weight, size_t rows, size_t cols);
+};
+
+extern const struct rz_kernels rz_kernels_portable;
+#ifdef __x86_64__
+extern const struct rz_kernels rz_kernels_avx2;
+extern const struct rz_kernels rz_kernels_avx512;
+#endif
+
+/* ---- Threads (cpu.c) -------------------------------------------------------------- */
+
+/* fn(arg, begin, end) over chunks of [0, n) that together cover it once. unit_work: about how many simple
+ * operations one item takes; little work stays on the calling thread. */
+void rz_cpu_split(rz_stream *s, size_t n, size_t unit_work, void (*fn)(void *arg, size_t begin, size_t end), void *arg);
+/* fn(arg, i, scratch) for 0 <= i < n, with scratch_floats floats for as long as the call lasts; no more than
+ * `threads` at once. Fails the stream when there is no memory. */
+void rz_cpu_tasks(rz_stream *s, size_t n, size_t threads, size_t scratch_floats,
+                  void (*fn)(void *arg, size_t i, float *scratch), void *arg);
+/* How many threads `work` simple operations are worth, 1 .. the pool's. */
+size_t rz_cpu_threads_for(const rz_stream *s, double work);
+
+/* ---- Ops ------------------------------------------------------------------------------ */
+
+void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
+                 float beta, float *c, size_t ldc);
+void rz_cpu_attention(rz_stream *s, const rz_attn *a, float *out, float *lse, const float *q, const float *k,
+                      const float *v);
+void rz_cpu_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, float *dv, const float *dout,
+                          const float *out, const float *lse, const float *q, const float *k, const float *v);
+void rz_cpu_rope(rz_stream *s, float *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale, size_t rows,
+                 size_t n_heads, size_t head_dim, bool inverse);
+/* n floats of x from element `offset` on. */
+void rz_cpu_widen(float *y, rz_mat x, size_t offset, size_t n);
+
+/* Puts the ops of cpu_rows.c and cpu_math.c into a table. */
+void rz_cpu_rows_ops(struct rz_ops *ops);
+void rz_cpu_math_ops(struct rz_ops *ops);
+
+/* openblas.c: loads the library on first use. */
+radz_status rz_openblas_load(radz_error *err) RZ_CHECK;
+/* All matrices F32; sizes fit an int. n_threads: what OpenBLAS may use. */
+radz_status rz_openblas_sgemm(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                              const float *b, size_t ldb, float beta, float *c, size_t ldc, int n_threads,
+                              radz_error *err) RZ_CHECK;
+void rz_cpu_gemm_openblas(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
+                          float beta, float *c, size_t ldc);
+
+#endif

@@ -1,0 +1,89 @@
+/* device.c - choosing a device, and its memory.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <sched.h>
+#include <unistd.h>
+
+#include "ops.h"
+
+enum { MAX_THREADS = 1024 };
+
+static int count_cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
+}
+
+static const char *or_auto(const char *s)
+{
+    return s && *s ? s : "auto";
+}
+
+static radz_status check_options(rz_device_options *o, radz_error *err)
+{
+    o->device = or_auto(o->device);
+    o->kernels = or_auto(o->kernels);
+    o->gemm = or_auto(o->gemm);
+    if (o->n_threads < 0 || o->n_threads > MAX_THREADS)
+        return rz_fail(err, RADZ_E_ARGUMENT, "n_threads: %d is not in 0..%d", o->n_threads, MAX_THREADS);
+    if (o->n_threads == 0) o->n_threads = count_cpus();
+    if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return RADZ_OK;
+    if (!strcmp(o->device, "cuda")) return rz_fail(err, RADZ_E_DEVICE, "this build has no CUDA device");
+    return rz_fail(err, RADZ_E_ARGUMENT, "device '%s' is not one of auto, cpu, cuda", o->device);
+}
+
+radz_status rz_device_open(const rz_host *host, const rz_device_options *options, rz_device **dev, radz_error *err)
+{
+    rz_device_options o = {0};
+    *dev = NULL;
+    if (options) o = *options;
+    RZ_TRY(check_options(&o, err));
+    rz_device *d = rz_calloc(host, 1, sizeof *d);
+    if (!d) return RZ_NO_MEMORY(err, "device");
+    if (host) {
+        d->host_copy = *host;
+        d->host = &d->host_copy;
+    }
+    radz_status status = rz_pool_create(d->host, o.n_threads, &d->pool, err);
+    if (status == RADZ_OK) status = rz_cpu_open(d, &o, err);
+    if (status != RADZ_OK) {
+        rz_device_close(d);
+        return status;
+    }
+    *dev = d;
+    return RADZ_OK;
+}
+
+void rz_device_close(rz_device *dev)
+{
+    if (!dev) return;
+    if (dev->ops.close) dev->ops.close(dev);
+    if (dev->pool) rz_pool_destroy(dev->pool);
+    rz_host host = dev->host_copy; /* the struct goes away with its own hooks */
+    rz_free(dev->host ? &host : NULL, dev);
+}
+
+const char *rz_device_name(const rz_device *dev)
+{
+    return dev->name;
+}
+rz_pool *rz_device_pool(rz_device *dev)
+{
+    return dev->pool;
+}
+bool rz_device_is_host(const rz_device *dev)
+{
+    return dev->is_host;
+}
+
+radz_status rz_device_alloc(rz_device *dev, size_t n_bytes, void **p, radz_error *err)
+{
+    *p = dev->ops.alloc(dev, n_bytes);
+    return *p ? RADZ_OK : rz_fail(err, RADZ_E_MEMORY, "out of memory: %zu bytes of device memory", n_bytes);
+}
+
+void rz_device_free(rz_device *dev, void *p)
+{
+    if (p) dev->ops.free(dev, p);
+}
