@@ -146,7 +146,7 @@ static void check_keys(const json_t *obj, const char *const *keys, size_t n)
 static rz_result sample_result(rz_score *scores)
 {
     static char provenance[] = "{\"library\":\"libradz\"}", warning[] = "line\nbreak", path[] = "a \"film\".png";
-    static char *names[] = {labels[0], NULL}, *warnings[] = {warning};
+    static char *names[2], *warnings[] = {warning};
     static char first[] = "Edema", second[] = "\xc3\x9c"
                                               "bel\t\xff";
     names[0] = first, names[1] = second;

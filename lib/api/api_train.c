@@ -40,7 +40,7 @@ radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *o
     radz_train_options o;
     radz_train_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    radz_runtime *rt;
+    radz_runtime *rt = NULL;
     RZ_TRY(rz_runtime_share(runtime, &rt, err));
     radz_trainer *t = rz_calloc(&rt->host, 1, sizeof *t);
     radz_status status = t ? RADZ_OK : RZ_NO_MEMORY(err, "trainer");
