@@ -1,0 +1,539 @@
+/* test_train.c - training runs on films made here: bright ones are ill, dark ones are well.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <png.h>
+
+#include "augment.h"
+#include "fixture.h"
+#include "optimizer.h"
+
+#define N_FILMS 24
+#define SIDE 16
+
+/* What a run showed. */
+typedef struct seen {
+    size_t n_steps, n_checkpoints, n_validations, cancel_at;
+    double first_loss, last_loss, val_auc, largest_norm;
+    int64_t n_bad;
+} seen;
+
+typedef struct env {
+    char *dir;
+    const char *out;
+    radz_train_options o;
+    seen seen;
+    int n_threads;
+    size_t n_warnings;
+    char warning[512];
+} env;
+
+/* ---- Films and runs --------------------------------------------------------------------------- */
+
+static void write_film(const char *path, bool bright, uint64_t seed)
+{
+    uint8_t pixels[SIDE * SIDE];
+    rz_rng rng;
+    rz_rng_seed(&rng, seed, 1);
+    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)((bright ? 170 : 40) + rz_rng_below(&rng, 50));
+    png_image image = {.version = PNG_IMAGE_VERSION, .width = SIDE, .height = SIDE, .format = PNG_FORMAT_GRAY};
+    assert_true(png_image_write_to_file(&image, path, 0, pixels, SIDE, NULL));
+}
+
+static void write_data(const env *e)
+{
+    rz_str s = {0};
+    rz_str_puts(&s, "path,labels,split,set\n");
+    for (int i = 0; i < N_FILMS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "film%d.png", i);
+        write_film(fixture_path(e->dir, name), i % 2, (uint64_t)i);
+        rz_str_printf(&s, "%s,%s,%s,toy\n", name, i % 2 ? "Ill" : "Normal", i < 16 ? "train" : "val");
+    }
+    fixture_write_text(fixture_path(e->dir, "index.csv"), s.data);
+    rz_str_free(&s);
+    fixture_write_text(fixture_path(e->dir, "map.csv"), "from,to\nNormal,No Finding\n");
+    fixture_write_text(fixture_path(e->dir, "diseases.txt"),
+                       "No Finding: a dark film, nothing to see\nIll: a bright film, shadows all over\n");
+}
+
+static int on_progress(const radz_train_progress *p, void *user)
+{
+    env *e = user;
+    seen *x = &e->seen;
+    if (!x->n_steps++) x->first_loss = p->loss;
+    x->last_loss = p->loss;
+    x->n_bad = p->n_bad_rows;
+    x->n_checkpoints += p->checkpoint != NULL;
+    if (p->grad_norm > x->largest_norm) x->largest_norm = p->grad_norm;
+    if (p->has_validation) x->n_validations++, x->val_auc = p->val_auc;
+    return x->cancel_at && (size_t)p->step >= x->cancel_at;
+}
+
+static void on_log(radz_log_level level, const char *message, void *user)
+{
+    env *e = user;
+    if (level != RADZ_LOG_WARNING) return;
+    e->n_warnings++;
+    snprintf(e->warning, sizeof e->warning, "%s", message);
+}
+
+static char *keep_path(const env *e, const char *name)
+{
+    return strdup(fixture_path(e->dir, name));
+}
+
+static int set_up(void **state)
+{
+    env *e = calloc(1, sizeof *e);
+    e->dir = fixture_temp_dir();
+    e->n_threads = 1;
+    char *model = keep_path(e, "model");
+    assert_int_equal(mkdir(model, 0777), 0);
+    fixture_model_files(model); /* no weights: the trainer makes them */
+    write_data(e);
+    radz_train_options_init(&e->o);
+    e->o.model_dir = model, e->o.manifest = keep_path(e, "index.csv"), e->o.diseases = keep_path(e, "diseases.txt");
+    e->o.label_map = keep_path(e, "map.csv"), e->o.out_dir = keep_path(e, "out");
+    e->o.epochs = 6, e->o.batch_size = 8, e->o.lr = 5e-3, e->o.seed = 3;
+    e->o.monitor = "Ill", e->o.monitor_set = "toy";
+    e->o.progress_fn = on_progress, e->o.user = e;
+    *state = e;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    env *e = *state;
+    fixture_remove(e->dir);
+    const char *const paths[] = {e->o.model_dir, e->o.manifest, e->o.diseases, e->o.label_map, e->o.out_dir};
+    for (size_t i = 0; i < RZ_COUNT(paths); i++) free((char *)(uintptr_t)paths[i]);
+    free(e->dir);
+    free(e);
+    return 0;
+}
+
+static void set_out(env *e, const char *name)
+{
+    free((char *)(uintptr_t)e->o.out_dir);
+    e->o.out_dir = keep_path(e, name);
+}
+
+static radz_status run(env *e, radz_error *err)
+{
+    radz_runtime_options r;
+    radz_runtime_options_init(&r);
+    r.device = "cpu", r.n_threads = e->n_threads, r.log_fn = on_log, r.user = e;
+    radz_runtime *runtime;
+    radz_trainer *trainer = NULL;
+    size_t cancel_at = e->seen.cancel_at;
+    e->seen = (seen){.cancel_at = cancel_at, .val_auc = NAN};
+    assert_int_equal(radz_runtime_create(&r, &runtime, err), RADZ_OK);
+    radz_status st = radz_trainer_open(runtime, &e->o, &trainer, err);
+    if (!st) st = radz_trainer_run(trainer, err);
+    radz_trainer_close(trainer);
+    radz_runtime_close(runtime);
+    return st;
+}
+
+static void run_well(env *e)
+{
+    radz_error err;
+    if (run(e, &err)) fail_msg("%s", err.message);
+}
+
+static void same_file(const env *e, const char *a, const char *b, const char *name)
+{
+    char path[64];
+    size_t n, m;
+    snprintf(path, sizeof path, "%s/%s", a, name);
+    char *x = fixture_read(fixture_path(e->dir, path), &n);
+    snprintf(path, sizeof path, "%s/%s", b, name);
+    char *y = fixture_read(fixture_path(e->dir, path), &m);
+    if (n != m || memcmp(x, y, n) != 0) fail_msg("%s/%s and %s/%s differ", a, name, b, name);
+    free(x);
+    free(y);
+}
+
+static void same_model(const env *e, const char *a, const char *b)
+{
+    same_file(e, a, b, "model.safetensors");
+    same_file(e, a, b, "radz.safetensors");
+    same_file(e, a, b, "anchors.safetensors");
+}
+
+static bool exists(const env *e, const char *name)
+{
+    return access(fixture_path(e->dir, name), F_OK) == 0;
+}
+
+/* ---- Learning --------------------------------------------------------------------------------- */
+
+static void learns_bright_from_dark(void **state)
+{
+    env *e = *state;
+    e->o.epochs = 20, e->o.learn_tau = 1, e->o.validate_every = 10;
+    run_well(e);
+    assert_int_equal(e->seen.n_steps, 40);
+    assert_int_equal(e->seen.n_validations, 4);
+    assert_true(e->seen.last_loss < 0.5 * e->seen.first_loss);
+    assert_true(e->seen.val_auc > 0.95);
+}
+
+static void writes_a_model_that_classifies(void **state)
+{
+    env *e = *state;
+    e->o.epochs = 20, e->o.dtype = "bf16";
+    run_well(e);
+    radz_error err;
+    radz_model *model;
+    radz_session *session;
+    radz_result *result = NULL;
+    if (radz_model_open(NULL, e->o.out_dir, NULL, &model, &err)) fail_msg("%s", err.message);
+    assert_int_equal(radz_session_open(model, NULL, &session, &err), RADZ_OK);
+    if (radz_classify_file(session, NULL, fixture_path(e->dir, "film23.png"), &result, &err))
+        fail_msg("%s", err.message);
+    assert_string_equal(radz_result_label(result, 0), "Ill");
+    radz_result_close(result);
+    radz_session_close(session);
+    radz_model_close(model);
+    char *report = fixture_read(fixture_path(e->dir, "out/train.json"), NULL);
+    assert_non_null(strstr(report, "\"schema\":\"radz.train/1\""));
+    assert_non_null(strstr(report, "{\"label\":\"Ill\",\"auc\":"));
+    assert_null(strstr(report, e->dir)); /* no paths */
+    free(report);
+}
+
+static void without_validation_rows_the_last_model_is_kept(void **state)
+{
+    env *e = *state;
+    fixture_write_text(e->o.manifest, "path,labels\nfilm0.png,Normal\nfilm1.png,Ill\n");
+    e->o.monitor = e->o.monitor_set = NULL, e->o.batch_size = 2, e->o.epochs = 3;
+    run_well(e);
+    assert_int_equal(e->seen.n_validations, 0);
+    assert_true(exists(e, "out/model.safetensors") && exists(e, "out/anchors.safetensors"));
+}
+
+static void report_texts_are_learned_without_labels(void **state)
+{
+    env *e = *state;
+    fixture_write_text(e->o.manifest, "path,labels,text\nfilm0.png,,Is it dark? Yes.\nfilm1.png,,Is it dark? No.\n"
+                                      "film2.png,Normal,\nfilm3.png,Ill,\n");
+    e->o.monitor = e->o.monitor_set = NULL, e->o.batch_size = 4;
+    run_well(e);
+    assert_true(isfinite(e->seen.last_loss));
+}
+
+/* ---- Same bytes --------------------------------------------------------------------------------- */
+
+static void resumed_runs_are_bit_identical(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    e->o.validate_every = 4, e->o.learn_tau = 1, e->o.weight_decay = 0.01;
+    run_well(e); /* 12 steps */
+    set_out(e, "parts");
+    e->o.stop_after_steps = 5;
+    run_well(e);
+    assert_int_equal(e->seen.n_steps, 5);
+    e->o.resume = 1, e->o.stop_after_steps = 0, e->seen.cancel_at = 9;
+    assert_int_equal(run(e, &err), RADZ_E_CANCELLED);
+    assert_int_equal(e->seen.n_steps, 4);
+    assert_non_null(strstr(err.message, "step 9 of 12"));
+    e->seen.cancel_at = 0;
+    run_well(e);
+    assert_int_equal(e->seen.n_steps, 3);
+    same_model(e, "out", "parts");
+    run_well(e); /* nothing left to do */
+    assert_int_equal(e->seen.n_steps, 0);
+    same_model(e, "out", "parts");
+}
+
+static void bad_films_do_not_break_resuming(void **state)
+{
+    env *e = *state;
+    fixture_write_text(fixture_path(e->dir, "film2.png"), "no film");
+    run_well(e);
+    set_out(e, "parts");
+    e->o.stop_after_steps = 5;
+    run_well(e);
+    e->o.resume = 1, e->o.stop_after_steps = 0;
+    run_well(e);
+    assert_int_equal(e->seen.n_bad, 1);
+    same_model(e, "out", "parts");
+}
+
+static void thread_counts_change_nothing(void **state)
+{
+    env *e = *state;
+    run_well(e);
+    set_out(e, "threads");
+    e->n_threads = 3;
+    run_well(e);
+    same_model(e, "out", "threads");
+}
+
+static void seeds_matter(void **state)
+{
+    env *e = *state;
+    e->o.epochs = 1;
+    run_well(e);
+    double first = e->seen.first_loss;
+    set_out(e, "other");
+    e->o.seed = 4;
+    run_well(e);
+    assert_true(first != e->seen.first_loss);
+}
+
+/* ---- What goes wrong --------------------------------------------------------------------------------- */
+
+static void expect(env *e, radz_status code, const char *says)
+{
+    radz_error err = {0};
+    radz_status st = run(e, &err);
+    if (st != code || !strstr(err.message, says)) fail_msg("%d, not %d: %s", st, code, err.message);
+}
+
+static void bad_films_are_counted_and_skipped(void **state)
+{
+    env *e = *state;
+    fixture_write_text(fixture_path(e->dir, "film3.png"), "no film");
+    assert_int_equal(unlink(fixture_path(e->dir, "film20.png")), 0); /* of the validation split */
+    run_well(e);
+    assert_int_equal(e->seen.n_bad, 2);
+    assert_int_equal(e->n_warnings, 2);
+    assert_non_null(strstr(e->warning, "manifest line 22"));
+    assert_int_equal(e->seen.n_steps, 12);
+}
+
+static void no_readable_film_is_an_error(void **state)
+{
+    env *e = *state;
+    for (int i = 0; i < N_FILMS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "film%d.png", i);
+        fixture_write_text(fixture_path(e->dir, name), "no film");
+    }
+    expect(e, RADZ_E_IO, "none of the 16 training films");
+}
+
+static void long_texts_cost_their_rows_only(void **state)
+{
+    env *e = *state;
+    rz_str s = {0};
+    rz_str_puts(&s, "path,labels,text\nfilm0.png,Normal,\nfilm1.png,Ill,\nfilm2.png,Ill,");
+    for (int i = 0; i < 600; i++) rz_str_puts(&s, "Zq ");
+    rz_str_puts(&s, "\n");
+    fixture_write_text(e->o.manifest, s.data);
+    rz_str_free(&s);
+    e->o.monitor = e->o.monitor_set = NULL, e->o.batch_size = 2;
+    run_well(e);
+    assert_int_equal(e->seen.n_bad, 1);
+    assert_non_null(strstr(e->warning, "manifest line 4"));
+}
+
+static void other_options_cannot_go_on(void **state)
+{
+    env *e = *state;
+    e->o.stop_after_steps = 2;
+    run_well(e);
+    e->o.stop_after_steps = 0;
+    expect(e, RADZ_E_STATE, "holds a training run");
+    e->o.resume = 1, e->o.lr = 1e-3;
+    expect(e, RADZ_E_MISMATCH, "'lr' was '0.005' and is '0.001' now");
+    e->o.lr = 5e-3;
+    fixture_write_text(e->o.diseases, "No Finding: dark\nIll: bright\n");
+    expect(e, RADZ_E_MISMATCH, "'diseases_sha256'");
+}
+
+static void broken_checkpoints_are_refused(void **state)
+{
+    env *e = *state;
+    e->o.stop_after_steps = 2;
+    run_well(e);
+    char *path = keep_path(e, "out/checkpoint/state.safetensors");
+    size_t n;
+    char *bytes = fixture_read(path, &n);
+    fixture_write(path, bytes, n - 1);
+    e->o.resume = 1;
+    expect(e, RADZ_E_FORMAT, "state.safetensors");
+    fixture_write(path, bytes, 4);
+    expect(e, RADZ_E_FORMAT, "state.safetensors");
+    free(bytes);
+    free(path);
+}
+
+static void trained_models_are_not_overwritten(void **state)
+{
+    env *e = *state;
+    e->o.epochs = 1;
+    run_well(e);
+    fixture_remove(fixture_path(e->dir, "out/checkpoint"));
+    expect(e, RADZ_E_STATE, "holds a model already");
+}
+
+static void bad_options_are_refused(void **state)
+{
+    env *e = *state;
+    radz_train_options good = e->o;
+    e->o.batch_size = 0;
+    expect(e, RADZ_E_ARGUMENT, "batch_size");
+    e->o = good, e->o.lr = NAN;
+    expect(e, RADZ_E_ARGUMENT, "lr");
+    e->o = good, e->o.epochs = 0;
+    expect(e, RADZ_E_ARGUMENT, "epochs");
+    e->o = good, e->o.diseases = NULL;
+    expect(e, RADZ_E_ARGUMENT, "diseases");
+    e->o = good, e->o.monitor = "Gout";
+    expect(e, RADZ_E_ARGUMENT, "'Gout'");
+    e->o = good, e->o.monitor_set = "moon";
+    expect(e, RADZ_E_ARGUMENT, "'moon'");
+    e->o = good, e->o.dtype = "int3";
+    expect(e, RADZ_E_ARGUMENT, "'int3'");
+    e->o = good, e->o.model_dir = "/nowhere";
+    expect(e, RADZ_E_IO, "/nowhere");
+    e->o = good;
+    assert_false(exists(e, "out"));
+}
+
+static void an_output_that_cannot_be_written_is_an_error(void **state)
+{
+    env *e = *state;
+    fixture_write_text(fixture_path(e->dir, "file"), "in the way");
+    set_out(e, "file/out");
+    expect(e, RADZ_E_IO, "file");
+}
+
+/* ---- Parts --------------------------------------------------------------------------------------------- */
+
+static void the_learning_rate_rises_and_falls(void **state)
+{
+    (void)state;
+    assert_true(fabs(rz_learning_rate(2, 0.1, 1, 100) - 0.2) < 1e-12);
+    assert_true(fabs(rz_learning_rate(2, 0.1, 10, 100) - 2) < 1e-12);
+    assert_true(fabs(rz_learning_rate(2, 0.1, 11, 100) - 2) < 1e-12);
+    assert_true(fabs(rz_learning_rate(2, 0.1, 56, 100) - 1) < 1e-12);
+    assert_true(rz_learning_rate(2, 0.1, 100, 100) < 0.001);
+    assert_true(rz_learning_rate(2, 0, 1, 1) == 2);
+    assert_true(rz_learning_rate(2, 1, 7, 7) == 2);
+}
+
+/* With Adam, whose step does not depend on the gradient's size, clipping shows in m. */
+static void gradients_are_clipped(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    rz_device *dev;
+    rz_stream *s;
+    rz_model *m;
+    rz_optimizer o;
+    double norm;
+    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
+    assert_int_equal(rz_stream_open(dev, &s, &err), RADZ_OK);
+    assert_int_equal(rz_model_load(NULL, dev, e->o.model_dir, RZ_MODEL_INIT, 1, &m, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_open(NULL, m, s, true, &o, &err), RADZ_OK);
+    assert_null(m->lm_head->grad); /* no vector depends on these */
+    assert_null(m->decoder[1].q.w->grad);
+    assert_non_null(m->decoder[0].q.w->grad);
+    float g[2] = {30, 40};
+    rz_upload(s, m->gamma_img.l2.b->grad, g, sizeof g);
+    rz_adamw adam = {.lr = 0.1f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 1};
+    assert_int_equal(rz_optimizer_step(&o, s, adam, 1.0, &norm, &err), RADZ_OK);
+    assert_true(fabs(norm - 50) < 1e-6);
+    float *moment = o.m + (m->gamma_img.l2.b->grad - o.grad);
+    assert_true(fabsf(moment[0] - 0.06f) < 1e-6f && fabsf(moment[1] - 0.08f) < 1e-6f);
+    g[0] = NAN;
+    rz_upload(s, m->gamma_img.l2.b->grad, g, sizeof g);
+    assert_int_equal(rz_optimizer_step(&o, s, adam, 1.0, &norm, &err), RADZ_E_STATE);
+    rz_optimizer_close(&o);
+    rz_model_unload(m);
+    rz_stream_close(s);
+    rz_device_close(dev);
+}
+
+static void films_keep_their_levels(void **state)
+{
+    env *e = *state;
+    rz_preprocess_config cfg = {.resize = true,
+                                .crop = true,
+                                .shortest_edge = SIDE,
+                                .crop_width = SIDE,
+                                .crop_height = SIDE,
+                                .rescale = 1 / 255.0f,
+                                .mean = {0.48f, 0.45f, 0.4f},
+                                .std = {0.26f, 0.26f, 0.27f}};
+    rz_thumb thumb;
+    rz_file f;
+    rz_pixels film;
+    float through[3 * SIDE * SIDE], direct[3 * SIDE * SIDE];
+    const char *path = fixture_path(e->dir, "film1.png");
+    assert_int_equal(rz_thumb_open(NULL, &cfg, SIDE, path, &thumb, NULL), RADZ_OK);
+    assert_int_equal(thumb.planes, 1);
+    rz_thumb_pixels(&cfg, &thumb, through);
+    assert_int_equal(rz_file_open(NULL, path, RZ_FILE_READ, 1 << 20, &f, NULL), RADZ_OK);
+    assert_int_equal(rz_pixels_decode(NULL, f.data, f.size, path, &film, NULL), RADZ_OK);
+    assert_int_equal(rz_preprocess(NULL, &cfg, SIDE, &film, direct, NULL), RADZ_OK);
+    assert_memory_equal(through, direct, sizeof direct);
+    rz_pixels_free(NULL, &film);
+    rz_file_close(&f);
+    rz_thumb_free(NULL, &thumb);
+}
+
+static void augmentation_is_small_and_seeded(void **state)
+{
+    (void)state;
+    rz_preprocess_config cfg = {.rescale = 1 / 255.0f, .std = {1, 1, 1}};
+    uint8_t levels[64 * 64];
+    float a[3 * 64 * 64], b[3 * 64 * 64];
+    for (size_t i = 0; i < sizeof levels; i++) levels[i] = i % 64 < 32 ? 220 : 60; /* left half bright */
+    rz_thumb thumb = {64, 1, levels};
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        rz_rng rng;
+        rz_rng_seed(&rng, seed, 0);
+        rz_augment(&cfg, &thumb, &rng, a);
+        rz_rng_seed(&rng, seed, 0);
+        rz_augment(&cfg, &thumb, &rng, b);
+        assert_memory_equal(a, b, sizeof a);
+        assert_memory_equal(a, a + 2 * 64 * 64, 64 * 64 * sizeof *a);
+        for (size_t i = 0; i < 3 * 64 * 64; i++) assert_true(a[i] >= 0 && a[i] <= 1);
+        assert_true(a[32 * 64 + 16] > a[32 * 64 + 48] + 0.2f); /* left is still left */
+    }
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(learns_bright_from_dark),
+        TEST(writes_a_model_that_classifies),
+        TEST(without_validation_rows_the_last_model_is_kept),
+        TEST(report_texts_are_learned_without_labels),
+        TEST(resumed_runs_are_bit_identical),
+        TEST(bad_films_do_not_break_resuming),
+        TEST(thread_counts_change_nothing),
+        TEST(seeds_matter),
+        TEST(bad_films_are_counted_and_skipped),
+        TEST(no_readable_film_is_an_error),
+        TEST(long_texts_cost_their_rows_only),
+        TEST(other_options_cannot_go_on),
+        TEST(broken_checkpoints_are_refused),
+        TEST(trained_models_are_not_overwritten),
+        TEST(bad_options_are_refused),
+        TEST(an_output_that_cannot_be_written_is_an_error),
+        TEST(the_learning_rate_rises_and_falls),
+        TEST(gradients_are_clipped),
+        TEST(films_keep_their_levels),
+        TEST(augmentation_is_small_and_seeded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
