@@ -338,7 +338,7 @@ static radz_status check_spans(scan *c)
 {
     rz_st *st = c->st;
     uint64_t at = 0;
-    qsort(st->tensors, st->n_tensors, sizeof *st->tensors, by_position);
+    if (st->n_tensors) qsort(st->tensors, st->n_tensors, sizeof *st->tensors, by_position);
     for (size_t i = 0; i < st->n_tensors; i++) {
         rz_st_tensor *t = &st->tensors[i];
         uint64_t begin = (uintptr_t)t->data;
@@ -576,10 +576,11 @@ static void put_entry(rz_str *s, const rz_st_out *t, uint64_t begin, uint64_t en
 static radz_status check_written(const rz_str *s, size_t start, uint64_t n_data, radz_error *err)
 {
     rz_st st = {.host = s->host};
-    radz_status status = read_header(&st, s->data + start + 8, s->len - start - 8, NULL, n_data, "safetensors", err);
+    radz_error e;
+    radz_status status = read_header(&st, s->data + start + 8, s->len - start - 8, NULL, n_data, "safetensors", &e);
     free_header(&st);
-    if (status == RADZ_E_FORMAT) status = rz_fail_prefix(err, RADZ_E_ARGUMENT, "cannot write");
-    return status;
+    if (status == RADZ_OK) return RADZ_OK;
+    return rz_fail(err, status == RADZ_E_MEMORY ? status : RADZ_E_ARGUMENT, "cannot write %s", e.message);
 }
 
 /* Length, JSON, spaces up to ST_ALIGN. */
