@@ -99,6 +99,8 @@ static void set_transforms(png_job *job, int *channels, int *bits)
 /* Deflate shrinks at most 1032 to 1, so a short file cannot hold a large picture: say so before taking memory. */
 static void check_plausible(png_job *job, size_t width, size_t height)
 {
+    /* Past the limit rz_pixels_alloc refuses; here it only keeps the product small. */
+    if (width > RZ_IMAGE_MAX_SIDE || height > RZ_IMAGE_MAX_SIDE || width * height > RZ_IMAGE_MAX_PIXELS) return;
     const size_t row_bits = width * png_get_bit_depth(job->png, job->info) * png_get_channels(job->png, job->info);
     const size_t n_bytes = height * (row_bits / 8 + 1);
     if (n_bytes / 1032 > job->n)
@@ -147,7 +149,7 @@ static void decode(png_job *job)
     const size_t height = png_get_image_height(job->png, job->info);
     int channels, bits;
     set_transforms(job, &channels, &bits);
-    if (width <= RZ_IMAGE_MAX_SIDE && height <= RZ_IMAGE_MAX_SIDE) check_plausible(job, width, height);
+    check_plausible(job, width, height);
     const radz_status status =
         rz_pixels_alloc(job->host, width, height, channels, bits, "png", job->what, &job->film, job->err);
     if (status != RADZ_OK) give_up(job, status);

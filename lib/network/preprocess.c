@@ -24,6 +24,7 @@ typedef struct span {
 typedef struct filter {
     const rz_host *host;
     size_t n_taps, line; /* line: samples a padded line buffer needs */
+    size_t lit, dark;    /* outputs [lit, dark) see image samples, the others nothing but padding */
     size_t *start;
     int16_t *high, *low;
     int32_t *total;
@@ -83,6 +84,8 @@ static void store_weights(filter *f, const span *s, size_t o, size_t from, size_
     const size_t begin = s->pad, end = s->pad + s->n_image;
     const size_t a = from < begin ? begin : from > end ? end : from, b = to > end ? end : to;
     f->start[o] = a - begin;
+    if (from >= end) f->dark = f->dark < o ? f->dark : o;
+    if (to <= begin) f->lit = o + 1;
     if (f->real) {
         for (size_t i = a; i < b; i++) f->real[o * f->n_taps + i - a] = w[i - from];
         return;
@@ -110,6 +113,7 @@ static radz_status filter_make(const span *s, int bits, filter *f, radz_error *e
     }
     f->n_taps = round_up(reach < s->n_image ? reach : s->n_image, LANES);
     f->line = s->n_image + f->n_taps;
+    f->dark = s->n_out;
     double *w = rz_calloc(host, reach, sizeof *w);
     f->start = rz_calloc(host, s->n_out, sizeof *f->start);
     bool ok = w && f->start;
@@ -267,9 +271,11 @@ static radz_status resize_make(const rz_host *host, const rz_pixels *film, const
 /* Outputs [o0, o1) of the first pass, one channel, into r->between. */
 static void first_pass(resize *r, size_t c, int pad, size_t o0, size_t o1)
 {
+    const size_t from = o0 < r->first.lit ? r->first.lit : o0, to = o1 > r->first.dark ? r->first.dark : o1;
+    if (from >= to) return;
     for (size_t i = 0; i < r->n_lines; i++) {
         load_film(r->film, r->upright, r->skip + i, c, pad, r->line);
-        filter_line(&r->first, r->line, pad, o0, o1, r->between + i, r->stride);
+        filter_line(&r->first, r->line, pad, from, to, r->between + (from - o0) * r->stride + i, r->stride);
     }
 }
 
@@ -292,15 +298,25 @@ struct sink {
     const rz_pixels *picture; /* rz_resize_bicubic */
 };
 
+/* Line o of the second pass into r->result; r->between begins with output o0 of the first pass. */
+static void second_pass(resize *r, size_t o, size_t o0, int pad)
+{
+    const int between_pad = filter_padding(&r->first, o, pad);
+    if (o >= r->first.lit && o < r->first.dark) {
+        load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, r->line);
+        filter_line(&r->second, r->line, between_pad, 0, r->n_second, r->result, 1);
+    } else {
+        for (size_t i = 0; i < r->n_second; i++) r->result[i] = (uint16_t)filter_padding(&r->second, i, between_pad);
+    }
+}
+
 static void resize_channel(resize *r, size_t c, int pad, const sink *to)
 {
     for (size_t o0 = 0; o0 < r->n_first; o0 += r->block) {
         const size_t o1 = o0 + r->block < r->n_first ? o0 + r->block : r->n_first;
         first_pass(r, c, pad, o0, o1);
         for (size_t o = o0; o < o1; o++) {
-            const int between_pad = filter_padding(&r->first, o, pad);
-            load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, r->line);
-            filter_line(&r->second, r->line, between_pad, 0, r->n_second, r->result, 1);
+            second_pass(r, o, o0, pad);
             to->put(to, o, r->upright, r->result, r->n_second);
         }
     }
