@@ -289,8 +289,8 @@ RADZ_API const char *radz_result_warning(const radz_result *result, size_t i);
 /* The result as one line of JSON, schema "radz.result/1":
  * {"schema","input":{"path","sha256","width_px","height_px"},"scores":[{"label",
  * "probability","similarity"}...],"provenance":{...},"warnings":[...]}.
- * `path` may be NULL (then the path given to radz_classify_file, or null). The text belongs
- * to the caller: radz_text_free. */
+ * `path` may be NULL (then the path the film was opened from, or null where it came from memory). The
+ * text belongs to the caller: radz_text_free. */
 RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, const char *path, char **json,
                                                  radz_error *err);
 /* The line for an input that failed: the same schema with "error":{"code","message"} in place of scores. */

@@ -120,31 +120,42 @@ static radz_status add_index(rz_weights *w, const char *dir, const char *index, 
     return status;
 }
 
-static bool in_dir(const rz_host *host, const char *dir, const char *name)
+static radz_status in_dir(const rz_host *host, const char *dir, const char *name, bool *there, radz_error *err)
 {
     char *path = rz_path_join(host, dir, name);
-    bool there = path && rz_path_exists(path);
+    if (!path) return RZ_NO_MEMORY(err, "weights");
+    *there = rz_path_exists(path);
     rz_free(host, path);
-    return there;
+    return RADZ_OK;
 }
 
 bool rz_weights_exist(const rz_host *host, const char *dir)
 {
-    return in_dir(host, dir, "model.safetensors") || in_dir(host, dir, "model.safetensors.index.json");
+    bool whole = false, index = false;
+    return !in_dir(host, dir, "model.safetensors", &whole, NULL) &&
+           !in_dir(host, dir, "model.safetensors.index.json", &index, NULL) && (whole || index);
+}
+
+static radz_status add_all(rz_weights *w, const char *dir, const char *index, rz_file_mode mode, radz_error *err)
+{
+    bool whole = false, radz = false;
+    RZ_TRY(in_dir(w->host, dir, "model.safetensors", &whole, err));
+    if (!whole && rz_path_exists(index))
+        RZ_TRY(add_index(w, dir, index, mode, err));
+    else
+        RZ_TRY(add_file(w, dir, "model.safetensors", mode, err));
+    RZ_TRY(in_dir(w->host, dir, "radz.safetensors", &radz, err));
+    return radz ? add_file(w, dir, "radz.safetensors", mode, err) : RADZ_OK;
 }
 
 radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **out, radz_error *err)
 {
     *out = NULL;
     rz_weights *w = rz_calloc(host, 1, sizeof *w);
+    if (!w) return RZ_NO_MEMORY(err, "weights");
+    w->host = host;
     char *index = rz_path_join(host, dir, "model.safetensors.index.json");
-    radz_status status = w && index ? RADZ_OK : RZ_NO_MEMORY(err, "weights");
-    if (!status) {
-        w->host = host;
-        bool sharded = !in_dir(host, dir, "model.safetensors") && rz_path_exists(index);
-        status = sharded ? add_index(w, dir, index, mode, err) : add_file(w, dir, "model.safetensors", mode, err);
-    }
-    if (!status && in_dir(host, dir, "radz.safetensors")) status = add_file(w, dir, "radz.safetensors", mode, err);
+    radz_status status = index ? add_all(w, dir, index, mode, err) : RZ_NO_MEMORY(err, "weights");
     rz_free(host, index);
     if (status)
         rz_weights_close(w);
