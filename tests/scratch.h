@@ -1,4 +1,4 @@
-/* scratch.h - a temporary model directory for a test. SPDX-License-Identifier: Apache-2.0 */
+/* scratch.h - one temporary model directory, made of changed copies. SPDX-License-Identifier: Apache-2.0 */
 #ifndef SCRATCH_H
 #define SCRATCH_H
 

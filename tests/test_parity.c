@@ -191,7 +191,7 @@ static void test_projector(void **state)
     world w;
     WORLD(w, *state);
     rz_projector_acts acts;
-    float *h = upload(&w, tensor(&w, "tower.hidden_states.1"));
+    float *h = upload(&w, tensor(&w, "tower.hidden_states.2"));
     const rz_st_tensor *want = tensor(&w, "projector");
     for (size_t film = 0; film < 2; film++) { /* the class row is dropped */
         float *y = rz_projector_forward(&w.net, h + (film * 17 + 1) * HIDDEN, 16, &acts);
