@@ -1,10 +1,10 @@
 /* test_json.c - strict JSON and typed members. SPDX-License-Identifier: Apache-2.0 */
-#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "comma_locale.h"
 #include "fixture.h"
 #include "formats.h"
 #include "mutate.h"
@@ -142,14 +142,14 @@ static void test_other_locale(void **state)
 {
     double d = 0;
     (void)state;
-    if (!setlocale(LC_ALL, "de_DE.UTF-8")) skip();
+    if (!comma_locale_enter()) skip();
     json_t *j = parse("{\"eps\":1e-06,\"half\":0.5}");
     ok(rz_json_double(j, "c", "eps", 0, 1, &d, &err));
     assert_true(d == 1e-06);
     ok(rz_json_double(j, "c", "half", 0, 1, &d, &err));
     assert_true(d == 0.5);
     json_decref(j);
-    setlocale(LC_ALL, "C");
+    comma_locale_leave();
 }
 
 static void test_load(void **state)
