@@ -83,12 +83,22 @@ static void put_text(rz_str *s, const char *before, const char *text)
         rz_str_puts(s, "null");
 }
 
+/* The shortest decimal that is this float: 0.48145466, not the 17 digits of its value as a double. */
+static double short_decimal(float v)
+{
+    for (double scale = 10; scale <= 1e9; scale *= 10) {
+        double d = round(v * scale) / scale;
+        if ((float)d == v) return d;
+    }
+    return v;
+}
+
 static void put_floats(rz_str *s, const char *before, const float *v, size_t n)
 {
     rz_str_puts(s, before);
     for (size_t i = 0; i < n; i++) {
         rz_str_puts(s, i ? "," : "[");
-        rz_str_put_double(s, v[i]);
+        rz_str_put_double(s, short_decimal(v[i]));
     }
     rz_str_puts(s, "]");
 }
