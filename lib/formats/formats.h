@@ -15,7 +15,8 @@ radz_status rz_json_parse(const char *text, size_t n, const char *what, json_t *
 radz_status rz_json_load(const rz_host *host, const char *path, size_t max_bytes, json_t **out,
                          radz_error *err) RZ_CHECK;
 /* Typed members. A key that is absent or null leaves *out untouched and is fine; of another type is RADZ_E_FORMAT:
- * "config.json: text_config.hidden_size: expected an integer in 1..65536, found a string". `where` names the object. */
+ * "config.json: text_config.hidden_size: expected an integer in 1..65536, found a string". `where` names the object:
+ * "config.json" for the whole file, "config.json: text_config" for what is inside. */
 radz_status rz_json_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
                         radz_error *err) RZ_CHECK;
 radz_status rz_json_double(const json_t *obj, const char *where, const char *key, double min, double max, double *out,
@@ -51,7 +52,8 @@ const char *rz_st_metadata_at(const rz_st *st, size_t i, const char **value); /*
 /* The whole file's bytes, for hashing. */
 const uint8_t *rz_st_bytes(const rz_st *st, size_t *n);
 
-/* Writing: declare everything, then the data is pulled in order of declaration. Readable by the Python package. */
+/* Writing. Readable by the Python package: data begins at a multiple of 64, tensors follow as declared but those with
+ * wider elements first, so that each is aligned to its element. What rz_st_parse would refuse is RADZ_E_ARGUMENT. */
 typedef struct rz_st_out {
     const char *name;
     const char *dtype; /* "F32", "F16", "BF16", "I32", "I64", "U8" */
@@ -92,7 +94,7 @@ int32_t rz_tokenizer_unk(const rz_tokenizer *tok);
 const char *rz_tokenizer_hash(const rz_tokenizer *tok);
 /* Ids of text[0..n), equal to the sentencepiece package's encode (no BOS, no EOS); any bytes are accepted, invalid UTF-8 as
  * the reference treats it. Control pieces written in the text (<s>) are plain text. *ids is from rz_malloc(host).
- * Near-linear time in n. */
+ * Near-linear time in n; more than 64 MB are RADZ_E_LIMIT. */
 radz_status rz_tokenizer_encode(const rz_tokenizer *tok, const char *text, size_t n, int32_t **ids, size_t *n_ids,
                                 radz_error *err) RZ_CHECK;
 /* Text of ids, as sentencepiece's decode; appended to s. */
@@ -131,7 +133,8 @@ radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, 
 /* ---- CSV (csv.c): RFC 4180 plus what people really send -------------------------------------------- */
 
 /* A whole table: BOM skipped, CRLF or LF, quoted fields with doubled quotes and line breaks, ';' or tab as separator
- * when the header has no ',' but has them. A ragged row is RADZ_E_FORMAT with its line number. */
+ * when the header has no ',' but has them. Empty lines are skipped. A ragged row, NUL and invalid UTF-8 are
+ * RADZ_E_FORMAT with their line number. */
 typedef struct rz_csv rz_csv;
 radz_status rz_csv_open(const rz_host *host, const char *path, size_t max_bytes, rz_csv **csv,
                         radz_error *err) RZ_CHECK;

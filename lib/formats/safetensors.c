@@ -87,15 +87,14 @@ static int32_t take_hex4(scan *c)
 
 static size_t put_utf8(char *out, uint32_t cp)
 {
-    if (cp < 0x80) return out[0] = (char)cp, 1;
-    if (cp < 0x800) return out[0] = (char)(0xC0 | cp >> 6), out[1] = (char)(0x80 | (cp & 63)), 2;
-    if (cp < 0x10000) {
-        out[0] = (char)(0xE0 | cp >> 12), out[1] = (char)(0x80 | (cp >> 6 & 63)), out[2] = (char)(0x80 | (cp & 63));
-        return 3;
+    size_t n = cp < 0x80 ? 1 : cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    if (n == 1) {
+        out[0] = (char)cp;
+        return 1;
     }
-    out[0] = (char)(0xF0 | cp >> 18), out[1] = (char)(0x80 | (cp >> 12 & 63));
-    out[2] = (char)(0x80 | (cp >> 6 & 63)), out[3] = (char)(0x80 | (cp & 63));
-    return 4;
+    for (size_t i = n - 1; i > 0; i--, cp >>= 6) out[i] = (char)(0x80 | (cp & 0x3F));
+    out[0] = (char)((0xF00u >> n & 0xF0) | cp);
+    return n;
 }
 
 /* After a backslash: appends the character meant to out, returns its length or 0. */
@@ -108,7 +107,8 @@ static size_t take_escape(scan *c, char *out)
     if (*c->p != 'u') {
         if (!(at = strchr(from, *c->p))) return 0;
         c->p++;
-        return *out = to[at - from], 1;
+        *out = to[at - from];
+        return 1;
     }
     c->p++;
     hi = take_hex4(c);

@@ -70,7 +70,8 @@ static radz_status pb_varint(pb *c, uint64_t *out)
         b = *c->p++;
         if (shift == 63 && b > 1) break;
         v |= (uint64_t)(b & 127) << shift;
-        if (b < 128) return *out = v, RADZ_OK;
+        *out = v;
+        if (b < 128) return RADZ_OK;
     }
     return pb_fail(c, "number of more than 64 bits");
 }
