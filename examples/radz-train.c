@@ -324,7 +324,6 @@ static int train(settings *s, display *d)
     radz_runtime *runtime;
     radz_trainer *trainer = NULL;
     if (radz_runtime_create(&s->runtime, &runtime, &err)) return fail(d, &err);
-    if (!d->quiet) fprintf(stderr, "radz-train %s on %s\n", radz_version(), radz_runtime_device(runtime));
     int status = 0;
     catch_signals();
     radz_status code = radz_trainer_open(runtime, &s->train, &trainer, &err);

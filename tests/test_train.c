@@ -5,8 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -21,7 +24,7 @@
 
 /* What a run showed. */
 typedef struct seen {
-    size_t n_steps, n_checkpoints, n_validations, cancel_at;
+    size_t n_steps, n_checkpoints, n_validations, cancel_at, die_at;
     double first_loss, last_loss, val_auc, largest_norm;
     int64_t n_bad;
 } seen;
@@ -75,6 +78,7 @@ static int on_progress(const radz_train_progress *p, void *user)
     x->n_checkpoints += p->checkpoint != NULL;
     if (p->grad_norm > x->largest_norm) x->largest_norm = p->grad_norm;
     if (p->has_validation) x->n_validations++, x->val_auc = p->val_auc;
+    if (x->die_at && (size_t)p->step >= x->die_at) raise(SIGKILL);
     return x->cancel_at && (size_t)p->step >= x->cancel_at;
 }
 
@@ -134,8 +138,7 @@ static radz_status run(env *e, radz_error *err)
     r.device = "cpu", r.n_threads = e->n_threads, r.log_fn = on_log, r.user = e;
     radz_runtime *runtime;
     radz_trainer *trainer = NULL;
-    size_t cancel_at = e->seen.cancel_at;
-    e->seen = (seen){.cancel_at = cancel_at, .val_auc = NAN};
+    e->seen = (seen){.cancel_at = e->seen.cancel_at, .die_at = e->seen.die_at, .val_auc = NAN};
     assert_int_equal(radz_runtime_create(&r, &runtime, err), RADZ_OK);
     radz_status st = radz_trainer_open(runtime, &e->o, &trainer, err);
     if (!st) st = radz_trainer_run(trainer, err);
@@ -271,6 +274,28 @@ static void bad_films_do_not_break_resuming(void **state)
     same_model(e, "out", "parts");
 }
 
+static void killed_runs_go_on_from_their_checkpoint(void **state)
+{
+    env *e = *state;
+    e->o.validate_every = 4;
+    run_well(e);
+    set_out(e, "parts");
+    e->o.checkpoint_every = 3;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        e->seen.die_at = 8; /* two steps after the last checkpoint, a validation in between */
+        _exit(run(e, NULL));
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    e->o.resume = 1;
+    run_well(e);
+    assert_int_equal(e->seen.n_steps, 6);
+    same_model(e, "out", "parts");
+}
+
 static void thread_counts_change_nothing(void **state)
 {
     env *e = *state;
@@ -371,6 +396,36 @@ static void broken_checkpoints_are_refused(void **state)
     free(path);
 }
 
+/* A file-size limit stands for a full disk. */
+static void a_full_disk_leaves_the_old_checkpoint(void **state)
+{
+    env *e = *state;
+    struct rlimit full = {16384, 0}, before;
+    e->o.stop_after_steps = 2;
+    run_well(e);
+    char *path = keep_path(e, "out/checkpoint/state.safetensors");
+    size_t n, m;
+    char *old = fixture_read(path, &n);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    full.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+    e->o.resume = 1, e->o.stop_after_steps = 4;
+    radz_error err = {0};
+    radz_status st = run(e, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, handler);
+    if (st != RADZ_E_IO || !strstr(err.message, "state.safetensors")) fail_msg("%d: %s", st, err.message);
+    char *now = fixture_read(path, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(old, now, n);
+    run_well(e);
+    assert_int_equal(e->seen.n_steps, 2);
+    free(old);
+    free(now);
+    free(path);
+}
+
 static void trained_models_are_not_overwritten(void **state)
 {
     env *e = *state;
@@ -410,6 +465,62 @@ static void an_output_that_cannot_be_written_is_an_error(void **state)
     fixture_write_text(fixture_path(e->dir, "file"), "in the way");
     set_out(e, "file/out");
     expect(e, RADZ_E_IO, "file");
+}
+
+/* ---- The program ---------------------------------------------------------------------------------------- */
+
+static int shell(const env *e, const char *options)
+{
+    rz_str s = {0};
+    rz_str_printf(&s, "%s %s >'%s/output' 2>&1", fixture_program("radz-train"), options, e->dir);
+    int status = system(s.data);
+    rz_str_free(&s);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static bool printed(const env *e, const char *text)
+{
+    char *output = fixture_read(fixture_path(e->dir, "output"), NULL);
+    bool found = strstr(output, text) != NULL;
+    free(output);
+    return found;
+}
+
+static void the_program_refuses_wrong_usage(void **state)
+{
+    env *e = *state;
+    static const char *const wrong[] = {
+        "",           "--frobnicate", "--model",      "--model a --model b", "--threads -1",   "--lr 1e99x",
+        "--lr 1e999", "--batch 0",    "--epochs nan", "--seed -1",           "--stop-after 0", "file"};
+    for (size_t i = 0; i < RZ_COUNT(wrong); i++) {
+        if (shell(e, wrong[i]) != 2) fail_msg("radz-train %s", wrong[i]);
+        assert_true(printed(e, "usage: radz-train"));
+    }
+    assert_int_equal(shell(e, "--help"), 0);
+    assert_int_equal(shell(e, "--version"), 0);
+    assert_int_equal(shell(e, "--help >/dev/full; exit $?; true"), 1);
+}
+
+static void the_program_trains(void **state)
+{
+    env *e = *state;
+    rz_str s = {0};
+    rz_str_printf(&s, "--model '%s' --manifest '%s' --diseases '%s' --label-map '%s' --out '%s' --threads 1 --batch 8",
+                  e->o.model_dir, e->o.manifest, e->o.diseases, e->o.label_map, e->o.out_dir);
+    size_t n = s.len;
+    rz_str_puts(&s, " --stop-after 1");
+    assert_int_equal(shell(e, s.data), 0);
+    assert_true(printed(e, "step 1/4"));
+    assert_false(exists(e, "out/model.safetensors"));
+    s.len = n, s.data[n] = '\0';
+    rz_str_puts(&s, " --resume");
+    assert_int_equal(shell(e, s.data), 0);
+    assert_true(printed(e, "step 4: validation AUC") && printed(e, "esearch use only"));
+    assert_true(exists(e, "out/model.safetensors") && exists(e, "out/train.json"));
+    s.len = n, s.data[n] = '\0';
+    assert_int_equal(shell(e, s.data), 1); /* there is a run already */
+    rz_str_free(&s);
 }
 
 /* ---- Parts --------------------------------------------------------------------------------------------- */
@@ -520,6 +631,7 @@ int main(void)
         TEST(report_texts_are_learned_without_labels),
         TEST(resumed_runs_are_bit_identical),
         TEST(bad_films_do_not_break_resuming),
+        TEST(killed_runs_go_on_from_their_checkpoint),
         TEST(thread_counts_change_nothing),
         TEST(seeds_matter),
         TEST(bad_films_are_counted_and_skipped),
@@ -527,9 +639,12 @@ int main(void)
         TEST(long_texts_cost_their_rows_only),
         TEST(other_options_cannot_go_on),
         TEST(broken_checkpoints_are_refused),
+        TEST(a_full_disk_leaves_the_old_checkpoint),
         TEST(trained_models_are_not_overwritten),
         TEST(bad_options_are_refused),
         TEST(an_output_that_cannot_be_written_is_an_error),
+        TEST(the_program_refuses_wrong_usage),
+        TEST(the_program_trains),
         TEST(the_learning_rate_rises_and_falls),
         TEST(gradients_are_clipped),
         TEST(films_keep_their_levels),
