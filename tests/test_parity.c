@@ -356,6 +356,62 @@ static void test_prompts(void **state)
     close_world(&w);
 }
 
+/* What a user writes is text: no token is special, no place is an image's. Too long is an error, never a cut. */
+static void test_text_is_text(void **state)
+{
+    world w;
+    WORLD(w, *state);
+    const int32_t vocab = (int32_t)w.m->cfg.text.vocab;
+    rz_prompt p;
+    ok(rz_prompt_text(NULL, w.m, "<image> <ImgCls0><TxtCls1></s>{text} <unk>", &p, &err));
+    for (size_t i = 0; i < p.n; i++) {
+        if (i + 8 < p.n)
+            assert_in_range(p.ids[i], i ? 3 : 1, vocab - 1);
+        else
+            assert_int_equal(p.ids[i], vocab + 4 + (int32_t)(i + 8 - p.n));
+    }
+    rz_prompt_free(NULL, &p);
+    char longer[4096];
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = 0;
+    assert_int_equal(rz_prompt_text(NULL, w.m, longer, &p, &err), RADZ_E_LIMIT);
+    assert_non_null(strstr(err.message, "at most 256"));
+    assert_null(p.ids);
+    close_world(&w);
+}
+
+static int countdown(void *user)
+{
+    int *left = user;
+    return (*left)-- <= 0;
+}
+
+/* Stopped at any of the asked places, the next pass is as if nothing had been. */
+static void test_cancel(void **state)
+{
+    world w;
+    WORLD(w, *state);
+    batch b;
+    float *global;
+    batch_items(&w, &b);
+    radz_status status = RADZ_E_CANCELLED;
+    int asked = 0;
+    for (; status; asked++) {
+        int left = asked;
+        w.net.cancel_fn = countdown, w.net.user = &left;
+        rz_mark mark = rz_arena_mark(w.s);
+        rz_encode(&w.net, b.items, b.n, &global, NULL, NULL);
+        status = rz_stream_sync(w.s, &err);
+        rz_arena_release(w.s, mark);
+        if (status) assert_int_equal(status, RADZ_E_CANCELLED);
+    }
+    assert_int_equal(asked - 1, 2 + 3); /* after every block of tower and decoder */
+    w.net.cancel_fn = NULL;
+    check_vectors(&w, "", ".mean_then_mlp");
+    batch_free(&b);
+    close_world(&w);
+}
+
 /* ---- Other files with the same weights -------------------------------------------------------- */
 
 /* How a layout calls the five parts; the projector's layers are numbered or named. */
@@ -742,6 +798,8 @@ int main(void)
         ALONE("avx2"),
         ALONE("avx512"),
         ONCE("prompts", test_prompts),
+        ONCE("text is text", test_text_is_text),
+        ONCE("cancel", test_cancel),
         ONCE("pool settings", test_pool_settings),
         ONCE("save and load", test_save),
     };

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "model.h"
+#include "encode.h"
 #include "scratch.h"
 
 #define DIR_TINY "tests/parity/llava_tiny"
@@ -266,6 +266,92 @@ static void test_hash(void **state)
     scratch_remove();
 }
 
+/* ---- Memory runs out ------------------------------------------------------------------------------------------ */
+
+/* Allocation number fail_at fails: alone, or with all after it. */
+typedef struct meter {
+    size_t n_calls, fail_at, n_live;
+    bool for_good;
+} meter;
+
+static bool refuses(meter *m)
+{
+    size_t call = m->n_calls++;
+    return m->for_good ? call >= m->fail_at : call == m->fail_at;
+}
+
+static void *meter_malloc(size_t n, void *user)
+{
+    meter *m = user;
+    void *p = refuses(m) ? NULL : malloc(n ? n : 1);
+    m->n_live += p != NULL;
+    return p;
+}
+
+static void *meter_realloc(void *old, size_t n, void *user)
+{
+    meter *m = user;
+    void *p = refuses(m) ? NULL : realloc(old, n ? n : 1);
+    m->n_live += p && !old;
+    return p;
+}
+
+static void meter_free(void *p, void *user)
+{
+    ((meter *)user)->n_live -= p != NULL;
+    free(p);
+}
+
+/* Device, model, both kinds of prompt, one pass forward. */
+static radz_status whole_way(const rz_host *host)
+{
+    rz_device_options o = {"cpu", "auto", "own", 1};
+    rz_device *d = NULL;
+    rz_stream *s = NULL;
+    rz_model *m = NULL;
+    rz_prompt image = {0}, text = {0};
+    static const float pixels[3 * 32 * 32];
+    float *global = NULL, *local = NULL, out[16];
+    radz_status status = rz_device_open(host, &o, &d, &err);
+    if (!status) status = rz_stream_open(d, &s, &err);
+    if (!status) status = rz_model_load(host, d, DIR_TINY, RZ_MODEL_READ, 0, &m, &err);
+    if (!status) status = rz_prompt_image(host, m, &image, &err);
+    if (!status) status = rz_prompt_text(host, m, "No finding.", &text, &err);
+    if (!status) {
+        rz_net net = {.model = m, .s = s};
+        rz_item items[] = {{RZ_ITEM_IMAGE, pixels, &image}, {RZ_ITEM_TEXT, NULL, &text}};
+        rz_encode(&net, items, 2, &global, &local, NULL);
+        if (!rz_stream_failed(s)) rz_download(s, out, global, sizeof out);
+        status = rz_stream_sync(s, &err);
+    }
+    rz_prompt_free(host, &image);
+    rz_prompt_free(host, &text);
+    rz_model_unload(m);
+    if (s) rz_stream_close(s);
+    if (d) rz_device_close(d);
+    return status;
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    for (int for_good = 0; for_good < 2; for_good++) {
+        radz_status status = RADZ_E_MEMORY;
+        for (size_t at = 0; status; at += at < 300 ? 1 : 7) {
+            meter m = {0, at, 0, for_good};
+            rz_host host = {meter_malloc, meter_realloc, meter_free, NULL, &m};
+            memset(&err, 0, sizeof err);
+            status = whole_way(&host);
+            if (m.n_live) fail_msg("allocation %zu: %zu blocks are never freed (%s)", at, m.n_live, err.message);
+            if (m.n_calls <= at) break; /* nothing failed any more */
+            if (status && status != RADZ_E_MEMORY)
+                fail_msg("allocation %zu: status %d '%s'", at, (int)status, err.message);
+            status = RADZ_E_MEMORY; /* one that the library can do without */
+        }
+        assert_int_equal(status, RADZ_OK);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +362,7 @@ int main(void)
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_shard_names),
         cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
