@@ -317,11 +317,11 @@ static void test_python_file(void **state)
 static radz_status read_and_use(const uint8_t *bytes, size_t n, radz_error *e)
 {
     rz_st *st;
-    volatile unsigned sum = 0;
+    static volatile unsigned sum; /* every byte is really read */
     radz_status status = rz_st_parse(NULL, bytes, n, "damaged", &st, e);
     for (size_t i = 0; status == RADZ_OK && i < rz_st_count(st); i++) {
         const rz_st_tensor *t = rz_st_at(st, i);
-        for (size_t k = 0; k < t->n_bytes; k++) sum += t->data[k];
+        for (size_t k = 0; k < t->n_bytes; k++) sum = sum + t->data[k];
         assert_ptr_equal(rz_st_find(st, t->name), t);
     }
     rz_st_close(st);
