@@ -9,6 +9,7 @@
 #include "formats.h"
 
 #define MAX_SCANS 100
+#define MAX_SCANNED_PIXELS 2500000000u /* pixels times scans: 25 scans of the largest film */
 #define MAX_LIBJPEG_BYTES (1L << 30)
 
 /* Everything that must survive a jump out of libjpeg lives here, outside run(). */
@@ -24,6 +25,7 @@ typedef struct jpeg_job {
     radz_error *err;
     radz_status status;
     bool in_data; /* past the headers */
+    int max_scans;
     uint8_t *row;
     rz_pixels film;
     jmp_buf jump;
@@ -104,8 +106,8 @@ static void on_output(j_common_ptr cinfo)
 static void on_progress(j_common_ptr cinfo)
 {
     jpeg_job *job = cinfo->client_data;
-    if (job->cinfo.input_scan_number > MAX_SCANS)
-        give_up(job, rz_fail(job->err, RADZ_E_LIMIT, "%s: jpeg: more than %d scans", job->what, MAX_SCANS));
+    if (job->max_scans && job->cinfo.input_scan_number > job->max_scans)
+        give_up(job, rz_fail(job->err, RADZ_E_LIMIT, "%s: jpeg: more than %d scans", job->what, job->max_scans));
 }
 
 /* ---- Source: a span of memory that ends ----------------------------------------------------- */
@@ -298,10 +300,12 @@ static void check_header(jpeg_job *job)
     if (n != 1 && n != 3 && n != 4)
         give_up(job,
                 rz_fail(job->err, RADZ_E_UNSUPPORTED, "%s: jpeg: %d components, expected 1, 3 or 4", job->what, n));
-    /* A block of 8 x 8 samples takes a bit at least (a quarter with subsampling), except in arithmetic coding. */
+    /* A block of 8 x 8 samples takes a bit at least, one of four with subsampling. Arithmetic coding could do with
+     * less, but then a few hundred bytes would buy seconds of decoding. */
     const size_t n_pixels = (size_t)cinfo->image_width * cinfo->image_height;
-    if (!cinfo->arith_code && n_pixels <= RZ_IMAGE_MAX_PIXELS && n_pixels / 64 / 4 / 8 > job->n)
-        refuse_damage(job, "too short for its size");
+    if (n_pixels <= RZ_IMAGE_MAX_PIXELS && n_pixels / 64 / 4 / 8 > job->n) refuse_damage(job, "too short for its size");
+    const size_t n_scans = MAX_SCANNED_PIXELS / n_pixels;
+    job->max_scans = n_scans < MAX_SCANS ? (int)n_scans : MAX_SCANS;
     check_tables(job);
 }
 

@@ -309,6 +309,8 @@ def make_bad_jpegs():
     spoil("bad_30000.jpg", huge, "limit", "30000 x 30000 pixels are over")
     wide = patch(patch(patch(patch(fine, 0xC0, 5, 0x23), 0xC0, 6, 0x28), 0xC0, 7, 0x23), 0xC0, 8, 0x28)
     spoil("bad_9000.jpg", wide, "format", "truncated or corrupt")
+    few = patch(patch(patch(arithmetic(smooth(21, 19)), 0xC9, 5, 0), 0xC9, 6, 235), 0xC9, 7, 250)
+    spoil("bad_arithmetic_64019.jpg", few, "format", "too short for its size")
     spoil("bad_taller.jpg", patch(fine, 0xC0, 6, 121), "format", "truncated or corrupt")
     spoil("bad_shorter.jpg", patch(fine_gray, 0xC0, 6, 5), "format", "truncated or corrupt")
     spoil("bad_component.jpg", patch(fine, 0xDA, 5, 9), "format", "jpeg: ")
