@@ -16,8 +16,10 @@
 #include <png.h>
 
 #include "augment.h"
+#include "failing_host.h"
 #include "fixture.h"
 #include "optimizer.h"
+#include "train.h"
 
 #define N_FILMS 24
 #define SIDE 16
@@ -467,6 +469,43 @@ static void an_output_that_cannot_be_written_is_an_error(void **state)
     expect(e, RADZ_E_IO, "file");
 }
 
+static radz_status train_once(const rz_host *host, void *arg)
+{
+    env *e = arg;
+    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    rz_device *dev;
+    rz_trainer *t = NULL;
+    radz_error err;
+    fixture_remove(e->o.out_dir);
+    RZ_TRY(rz_device_open(host, &cpu, &dev, &err));
+    radz_status st = rz_trainer_open(host, dev, &e->o, &t, &err);
+    if (!st) st = rz_trainer_run(t, &err);
+    rz_trainer_close(t);
+    rz_device_close(dev);
+    if (st && st != RADZ_E_MEMORY) print_message("%s\n", err.message);
+    return st;
+}
+
+static void memory_may_run_out_anywhere(void **state)
+{
+    env *e = *state;
+    fixture_write_text(e->o.manifest, "path,labels,split\nfilm0.png,Normal,train\nfilm1.png,Ill,train\n"
+                                      "film3.png,Ill,val\n");
+    e->o.monitor = e->o.monitor_set = NULL, e->o.batch_size = 2, e->o.epochs = 1, e->o.progress_fn = NULL;
+    /* Thousands of allocations, and each run syncs a dozen files: every 61st, or all of them when asked for. */
+    long step = getenv("RADZ_EVERY_ALLOCATION") ? 1 : 61, n = 1;
+    for (long i = 0; i <= n; i += step)
+        for (int mode = 0; mode < 2; mode++) {
+            failing_host f = {.fail_at = i, .from_then_on = mode};
+            rz_host host = failing_hooks(&f);
+            radz_status st = train_once(&host, e);
+            if (st != RADZ_OK && (!i || st != RADZ_E_MEMORY)) fail_msg("allocation %ld: %d", i, st);
+            if (st == RADZ_OK && i && mode && f.calls >= i) fail_msg("allocation %ld: not noticed", i);
+            if (f.live) fail_msg("allocation %ld fails: %ld blocks are left", i, (long)f.live);
+            if (!i) n = f.calls;
+        }
+}
+
 /* ---- The program ---------------------------------------------------------------------------------------- */
 
 static int shell(const env *e, const char *options)
@@ -643,6 +682,7 @@ int main(void)
         TEST(trained_models_are_not_overwritten),
         TEST(bad_options_are_refused),
         TEST(an_output_that_cannot_be_written_is_an_error),
+        TEST(memory_may_run_out_anywhere),
         TEST(the_program_refuses_wrong_usage),
         TEST(the_program_trains),
         TEST(the_learning_rate_rises_and_falls),
