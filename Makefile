@@ -96,12 +96,12 @@ deps-test: ## the same, with cmocka for the tests
 
 DEMO_FILM = $(firstword $(sort $(wildcard examples/data/nih_*.png examples/data/nih_*.jpg)))
 demo: deps ## install what is missing, build, classify a real film
-	@$(SUBMAKE) all
+	+@$(SUBMAKE) all
 	@test -n '$(DEMO_FILM)' || { echo 'examples/data has no film whose name starts with nih_' >&2; exit 1; }
 	$O/bin/radz-classify $(DEMO_FILM)
 
 check: deps-test ## build and pass every test; T=test_base runs one
-	@$(SUBMAKE) check-built
+	+@$(SUBMAKE) check-built
 check-built: all tests
 	@tests/run-tests $(if $T,$O/tests/$T,$(TEST_BINS))
 
@@ -110,11 +110,11 @@ export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS ?= print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 asan: deps-test ## every test under AddressSanitizer, leaks included
-	@$(SUBMAKE) BUILD=asan check-built
+	+@$(SUBMAKE) BUILD=asan check-built
 ubsan: deps-test ## every test under UndefinedBehaviorSanitizer
-	@$(SUBMAKE) BUILD=ubsan check-built
+	+@$(SUBMAKE) BUILD=ubsan check-built
 tsan: deps-test ## the tests that start threads, under ThreadSanitizer
-	@$(SUBMAKE) BUILD=tsan $(if $T,,TEST_BINS='$(TSAN_TESTS:tests/%.c=build/tsan/tests/%)') check-built
+	+@$(SUBMAKE) BUILD=tsan $(if $T,,TEST_BINS='$(TSAN_TESTS:tests/%.c=build/tsan/tests/%)') check-built
 
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
