@@ -88,15 +88,15 @@ static float between(rz_rng *rng, double low, double high)
     return (float)(low + (high - low) * rz_rng_uniform(rng));
 }
 
-/* Half of the films are squeezed in one direction as well: some sets were stretched to squares, and at inference a film
+/* A third of the films is squeezed in one direction as well: some sets were stretched to squares, and at inference a film
  * that is not square is padded, not stretched. */
 static void draw_warp(const rz_preprocess_config *cfg, rz_rng *rng, size_t size, warp *w)
 {
-    float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.85, 1.1);
-    float squeeze = between(rng, 0.65, 1), which = between(rng, 0, 4);
-    float scale_x = which < 0.5f ? scale * squeeze : scale, scale_y = which > 2.5f ? scale * squeeze : scale;
-    float shift_x = between(rng, -0.06, 0.06), shift_y = between(rng, -0.06, 0.06);
-    float contrast = between(rng, 0.8, 1.2), brightness = between(rng, -25, 25), gamma = between(rng, -0.3, 0.3);
+    float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.88, 1.1);
+    float squeeze = between(rng, 0.68, 1), which = between(rng, 0, 1);
+    float scale_x = which < 0.1f ? scale * squeeze : scale, scale_y = which > 0.75f ? scale * squeeze : scale;
+    float shift_x = between(rng, -0.05, 0.05), shift_y = between(rng, -0.05, 0.05);
+    float contrast = between(rng, 0.85, 1.15), brightness = between(rng, -15, 15), gamma = between(rng, -0.2, 0.2);
     float cosine = cosf(angle), sine = sinf(angle), centre = ((float)size - 1) / 2;
     *w = (warp){.ax = cosine / scale_x, .ay = -sine / scale_x, .bx = sine / scale_y, .by = cosine / scale_y};
     w->x0 = centre * (1 - w->ax - w->ay) - shift_x * (float)size;
