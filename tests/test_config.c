@@ -1,12 +1,12 @@
 /* test_config.c - config.json, preprocessor_config.json and radz.json: defaults, and refusals as data.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "comma_locale.h"
 #include "config.h"
 #include "scratch.h"
 
@@ -347,15 +347,12 @@ static void test_whole_files(void **state)
 static void test_locale(void **state)
 {
     (void)state;
-    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8"};
     rz_config cfg;
-    bool set = false;
-    for (size_t i = 0; i < RZ_COUNT(names) && !set; i++) set = setlocale(LC_ALL, names[i]) != NULL;
-    if (!set) skip();
+    if (!comma_locale_enter()) skip();
     scratch_make();
     put(CONFIG, "{\"model_type\": \"llama\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 12345.5}");
     radz_status status = load(&cfg);
-    setlocale(LC_ALL, "C");
+    comma_locale_leave();
     assert_int_equal(status, RADZ_OK);
     assert_true(cfg.text.eps == 1e-6f);
     assert_true(cfg.text.rope_theta == 12345.5);

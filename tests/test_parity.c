@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "compute_help.h"
 #include "decoder.h"
 #include "encode.h"
 #include "heads.h"
@@ -41,15 +42,17 @@ static void ok(radz_status status)
     if (status) fail_msg("status %d: %s", (int)status, err.message);
 }
 
-/* kernels: a kernel set by name, or "openblas". Skips where this machine lacks it. */
+/* kernels: a kernel set by name, "wide" (AVX-512's logic for any CPU) or "openblas". Skips where this machine lacks it.
+ */
 static rz_device *open_device(const char *kernels)
 {
-    bool blas = !strcmp(kernels, "openblas");
-    rz_device_options o = {"cpu", blas ? "auto" : kernels, blas ? "openblas" : "own", 2};
+    bool blas = !strcmp(kernels, "openblas"), wide = !strcmp(kernels, "wide");
+    rz_device_options o = {"cpu", blas ? "auto" : wide ? "portable" : kernels, blas ? "openblas" : "own", 2};
     rz_device *dev = NULL;
     radz_status status = rz_device_open(NULL, &o, &dev, &err);
     if (status == RADZ_E_DEVICE) skip();
     ok(status);
+    if (wide) dev->kernels = &rz_kernels_wide;
     return dev;
 }
 
@@ -792,10 +795,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON("portable"),
         ON("avx2"),
+        ON("wide"),
         ON("avx512"),
         ON("openblas"),
         ALONE("portable"),
         ALONE("avx2"),
+        ALONE("wide"),
         ALONE("avx512"),
         ONCE("prompts", test_prompts),
         ONCE("text is text", test_text_is_text),

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "encode.h"
+#include "failing_host.h"
 #include "scratch.h"
 
 #define DIR_TINY "tests/parity/llava_tiny"
@@ -268,43 +269,10 @@ static void test_hash(void **state)
 
 /* ---- Memory runs out ------------------------------------------------------------------------------------------ */
 
-/* Allocation number fail_at fails: alone, or with all after it. */
-typedef struct meter {
-    size_t n_calls, fail_at, n_live;
-    bool for_good;
-} meter;
-
-static bool refuses(meter *m)
-{
-    size_t call = m->n_calls++;
-    return m->for_good ? call >= m->fail_at : call == m->fail_at;
-}
-
-static void *meter_malloc(size_t n, void *user)
-{
-    meter *m = user;
-    void *p = refuses(m) ? NULL : malloc(n ? n : 1);
-    m->n_live += p != NULL;
-    return p;
-}
-
-static void *meter_realloc(void *old, size_t n, void *user)
-{
-    meter *m = user;
-    void *p = refuses(m) ? NULL : realloc(old, n ? n : 1);
-    m->n_live += p && !old;
-    return p;
-}
-
-static void meter_free(void *p, void *user)
-{
-    ((meter *)user)->n_live -= p != NULL;
-    free(p);
-}
-
 /* Device, model, both kinds of prompt, one pass forward. */
-static radz_status whole_way(const rz_host *host)
+static radz_status whole_way(const rz_host *host, void *arg)
 {
+    (void)arg;
     rz_device_options o = {"cpu", "auto", "own", 1};
     rz_device *d = NULL;
     rz_stream *s = NULL;
@@ -335,21 +303,7 @@ static radz_status whole_way(const rz_host *host)
 static void test_memory(void **state)
 {
     (void)state;
-    for (int for_good = 0; for_good < 2; for_good++) {
-        radz_status status = RADZ_E_MEMORY;
-        for (size_t at = 0; status; at += at < 300 ? 1 : 7) {
-            meter m = {0, at, 0, for_good};
-            rz_host host = {meter_malloc, meter_realloc, meter_free, NULL, &m};
-            memset(&err, 0, sizeof err);
-            status = whole_way(&host);
-            if (m.n_live) fail_msg("allocation %zu: %zu blocks are never freed (%s)", at, m.n_live, err.message);
-            if (m.n_calls <= at) break; /* nothing failed any more */
-            if (status && status != RADZ_E_MEMORY)
-                fail_msg("allocation %zu: status %d '%s'", at, (int)status, err.message);
-            status = RADZ_E_MEMORY; /* one that the library can do without */
-        }
-        assert_int_equal(status, RADZ_OK);
-    }
+    failing_host_try_all(whole_way, NULL);
 }
 
 int main(void)
