@@ -219,19 +219,33 @@ static int parse_settings(settings *s, int argc, char **argv)
 
 /* ---- The list of films ---- */
 
+typedef struct film_place {
+    char *path;
+    radz_error *why; /* a folder that could not be read or holds no film; NULL: a film */
+} film_place;
+
 typedef struct film_list {
-    char **paths;
+    film_place *places;
     size_t n, cap;
-    size_t n_failed; /* folders that could not be read or hold no film */
 } film_list;
 
-static void add_path(film_list *l, const char *path)
+static film_place *add_path(film_list *l, const char *path)
 {
     if (l->n == l->cap) {
         l->cap = l->cap ? 2 * l->cap : 64;
-        l->paths = need(realloc(l->paths, l->cap * sizeof *l->paths));
+        l->places = need(realloc(l->places, l->cap * sizeof *l->places));
     }
-    l->paths[l->n++] = need(strdup(path));
+    l->places[l->n] = (film_place){need(strdup(path)), NULL};
+    return &l->places[l->n++];
+}
+
+/* A folder without films: reported in its turn, like a film that cannot be read. */
+static void add_failure(film_list *l, const char *dir, radz_status code, const char *why)
+{
+    radz_error *e = need(malloc(sizeof *e));
+    e->code = code;
+    snprintf(e->message, sizeof e->message, "%.300s: %s", dir, why);
+    add_path(l, dir)->why = e;
 }
 
 static bool is_film_name(const char *name)
@@ -261,8 +275,8 @@ static void add_folder(film_list *l, const char *dir, int depth)
     struct dirent **entries;
     int n = depth < MAX_DEPTH ? scandir(dir, &entries, NULL, NULL) : -1;
     if (n < 0) {
-        complain("%s: cannot read the folder: %s", dir, depth < MAX_DEPTH ? strerror(errno) : "too deep");
-        l->n_failed++;
+        const char *why = strerror(errno);
+        add_failure(l, dir, RADZ_E_IO, depth < MAX_DEPTH ? why : "folders lie too deep");
         return;
     }
     for (int i = 0; i < n; i++) {
@@ -275,7 +289,7 @@ static void add_folder(film_list *l, const char *dir, int depth)
 
 static int by_path(const void *a, const void *b)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    return strcmp(((const film_place *)a)->path, ((const film_place *)b)->path);
 }
 
 static void add_input(film_list *l, const char *input)
@@ -285,14 +299,12 @@ static void add_input(film_list *l, const char *input)
         add_path(l, input);
         return;
     }
-    const size_t before = l->n, failed_before = l->n_failed;
+    const size_t before = l->n;
     add_folder(l, input, 0);
     if (l->n > before)
-        qsort(l->paths + before, l->n - before, sizeof *l->paths, by_path);
-    else if (l->n_failed == failed_before) {
-        complain("%s: no *.png, *.jpg or *.jpeg in this folder", input);
-        l->n_failed++;
-    }
+        qsort(l->places + before, l->n - before, sizeof *l->places, by_path);
+    else
+        add_failure(l, input, RADZ_E_IO, "no *.png, *.jpg or *.jpeg in this folder");
 }
 
 /* ---- The model that ships ---- */
@@ -596,6 +608,14 @@ static radz_status open_stdin(radz_runtime *runtime, radz_image **image, radz_er
     return status;
 }
 
+static radz_status open_film(radz_runtime *runtime, const film_place *place, radz_image **image, radz_error *err)
+{
+    if (strcmp(place->path, "-") == 0) return open_stdin(runtime, image, err);
+    if (!place->why) return radz_image_open(runtime, place->path, image, err);
+    *err = *place->why;
+    return err->code;
+}
+
 typedef struct batch {
     const char *paths[BATCH];
     radz_image *images[BATCH];
@@ -636,12 +656,11 @@ static bool classify_films(reader *r, const film_list *l)
 {
     batch b = {.n = 0};
     for (size_t i = 0; i < l->n; i++, r->n_done++) {
-        const char *path = l->paths[i];
+        const char *path = l->places[i].path;
         radz_image *image;
         radz_error err;
         show_progress(r, path);
-        radz_status status = strcmp(path, "-") == 0 ? open_stdin(r->runtime, &image, &err)
-                                                    : radz_image_open(r->runtime, path, &image, &err);
+        radz_status status = open_film(r->runtime, &l->places[i], &image, &err);
         if (status == RADZ_OK) {
             b.paths[b.n] = path;
             b.images[b.n++] = image;
@@ -674,9 +693,8 @@ static int run(reader *r, const film_list *l)
     if (written && r->s->form == AS_TABLE && r->n_failed < l->n) print_footer(r);
     if (fflush(stdout) || ferror(stdout)) written = false;
     if (!written) complain("cannot write to standard output: %s", strerror(errno));
-    size_t n_failed = r->n_failed + l->n_failed;
-    if (n_failed && !r->s->quiet) complain("%zu of %zu inputs failed", n_failed, l->n + l->n_failed);
-    return written && !n_failed ? 0 : EXIT_FILM;
+    if (r->n_failed && !r->s->quiet) complain("%zu of %zu inputs failed", r->n_failed, l->n);
+    return written && !r->n_failed ? 0 : EXIT_FILM;
 }
 
 static int print_and_exit(const char *first, const char *second)
@@ -720,7 +738,10 @@ int main(int argc, char **argv)
     r.n_films = films.n;
     status = run(&r, &films);
     close_all(&r);
-    for (size_t i = 0; i < films.n; i++) free(films.paths[i]);
-    free(films.paths);
+    for (size_t i = 0; i < films.n; i++) {
+        free(films.places[i].path);
+        free(films.places[i].why);
+    }
+    free(films.places);
     return status;
 }

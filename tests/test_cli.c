@@ -386,7 +386,9 @@ static void test_empty_folder(void **state)
     const char *empty = fixture_path(dir, "empty");
     assert_int_equal(mkdir(empty, 0700), 0);
     run r = RUN("--json", empty, film);
-    expect(&r, 1, "\"scores\"", "empty: no *.png");
+    expect(&r, 1, "\"scores\"", "1 of 2 inputs failed");
+    assert_non_null(strstr(r.out, "\"error\":{\"code\":\"io\",\"message\":"));
+    assert_non_null(strstr(r.out, "empty: no *.png"));
     done(&r);
 }
 

@@ -31,17 +31,13 @@ static radz_status classify_films(radz_session *session, const radz_bank *bank, 
 {
     const radz_model *model = session->model;
     const rz_host *host = &model->runtime->host;
-    rz_bank *own = NULL;
-    if (!bank) RZ_TRY(rz_model_bank(model, &own, err));
-    radz_status status;
+    if (!bank && !session->own_bank) RZ_TRY(rz_model_bank(model, &session->own_bank, err));
     rz_result **raw = rz_calloc(host, n, sizeof *raw);
-    if (!raw)
-        status = RZ_NO_MEMORY(err, "results");
-    else
-        status = rz_classify(&session->net, model->name, bank ? bank->bank : own, films, n, raw, err);
+    if (!raw) return RZ_NO_MEMORY(err, "results");
+    const rz_bank *used = bank ? bank->bank : session->own_bank;
+    radz_status status = rz_classify(&session->net, model->name, used, films, n, raw, err);
     if (status == RADZ_OK) status = wrap_results(model->runtime, raw, n, results, err);
     rz_free(host, raw);
-    rz_bank_free(own);
     return status;
 }
 

@@ -130,6 +130,7 @@ void radz_session_close(radz_session *session)
     if (!session || !rz_handle_drop(&session->h)) return;
     radz_model *model = session->model;
     rz_stream_close(session->net.s);
+    rz_bank_free(session->own_bank);
     rz_free(&model->runtime->host, session);
     radz_model_close(model);
 }

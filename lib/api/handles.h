@@ -38,6 +38,7 @@ struct radz_session {
     rz_handle h;
     radz_model *model; /* held */
     rz_net net;        /* model, stream and cancel hook, ready for lib/tasks */
+    rz_bank *own_bank; /* the model's bank, once it has been asked for; else NULL */
 };
 struct radz_image {
     rz_handle h;
