@@ -102,8 +102,9 @@ demo: deps ## install what is missing, build, classify a real film
 
 check: deps-test ## build and pass every test; T=test_base runs one
 	+@$(SUBMAKE) check-built
-check-built: all tests
-	@tests/run-tests $(if $T,$O/tests/$T,$(TEST_BINS))
+CHOSEN = $(if $T,$(addprefix $O/tests/,$T),$(TEST_BINS))
+check-built: all $(CHOSEN)
+	@tests/run-tests $(CHOSEN)
 
 # Leaks count as failures. halt_on_error: a race is a failed test, not a line in a log.
 export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
@@ -170,7 +171,7 @@ $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
 
 MODEL_FILES := $(wildcard models/radz-tiny/*)
 MAN_PAGES := $(wildcard docs/man/*.1)
-HERE_TO_PREFIX = $(shell realpath -m --relative-to='$(LIBDIR)/pkgconfig' '$(PREFIX)')
+from_pc = $(shell realpath -m --relative-to='$(LIBDIR)/pkgconfig' '$(1)')
 INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
 	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
 	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES)))
@@ -182,7 +183,8 @@ install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
 	install -m 755 $(SHARED) '$(DESTDIR)$(LIBDIR)'
 	ln -sf libradz.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libradz.so.$(SOVERSION)'
 	ln -sf libradz.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libradz.so'
-	sed -e 's|@TO_PREFIX@|$(HERE_TO_PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@DEPS@|$(DEPS)|' \
+	sed -e 's|@TO_PREFIX@|$(call from_pc,$(PREFIX))|' -e 's|@TO_INCLUDE@|$(call from_pc,$(INCLUDEDIR))|' \
+		-e 's|@TO_DATA@|$(call from_pc,$(DATADIR))|' -e 's|@VERSION@|$(VERSION)|' -e 's|@DEPS@|$(DEPS)|' \
 		pkgconfig/radz.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/radz.pc'
 	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) '$(DESTDIR)$(BINDIR)')
 	$(if $(MODEL_FILES),install -m 644 $(MODEL_FILES) '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny')
