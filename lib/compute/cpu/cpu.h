@@ -6,7 +6,7 @@
 #include "ops.h"
 
 /* K is cut into blocks of this length, whatever the shape: part of the summation order. */
-#define RZ_GEMM_KC 256
+#define RZ_GEMM_KC 384
 
 /* Where a packed operand lies and how: panels of `tile` rows (A) or columns (B), `stride` floats apart. */
 struct rz_packed {

@@ -44,25 +44,35 @@ static struct span visible_rows(const struct rz_attn_task *t, size_t i, size_t n
     return (struct span){first.lo / NR * NR, last.hi};
 }
 
-/* e^(x - max) where key j is visible and 0 elsewhere, for j in [begin, end); begin is a multiple of W. */
+/* Lanes of keys j .. j + W - 1 that are in v. */
+INLINE vi span_mask(struct span v, size_t j)
+{
+    vi at = v_lanes() + (int32_t)j;
+    return (at >= (int32_t)v.lo) & (at < (int32_t)v.hi);
+}
+/* All lanes, so that no mask is needed? */
+INLINE bool span_covers(struct span v, size_t j)
+{
+    return j >= v.lo && j + W <= v.hi;
+}
+
+/* e^(x - max) where key j is visible and 0 elsewhere, for j in [begin, end), both multiples of W. The sum's lanes
+ * depend on j alone, not on where the row begins. */
 static float softmax_row(float *x, size_t begin, size_t end, struct span v, float *max)
 {
     vf m = v_set(-INFINITY), sum = {0};
-    const vi lanes = v_lanes();
     const size_t from = v.lo / W * W;
-    for (size_t j = from; j < v.hi; j += W) {
-        vi at = lanes + (int32_t)j;
-        m = v_max(v_select((at >= (int32_t)v.lo) & (at < (int32_t)v.hi), v_load(x + j), m), m);
-    }
+    for (size_t j = from; j < v.hi; j += W)
+        m = v_max(span_covers(v, j) ? v_load(x + j) : v_select(span_mask(v, j), v_load(x + j), m), m);
     *max = v_max1(m);
+    const vf top = v_set(*max);
     for (size_t j = begin; j < end; j += W) {
         vf e = {0};
-        if (j >= from && j < v.hi) {
-            vi at = lanes + (int32_t)j;
-            e = v_exp(v_load(x + j) - v_set(*max));
-            e = (vf)((vi)e & (at >= (int32_t)v.lo) & (at < (int32_t)v.hi));
-            sum += e;
-        }
+        if (span_covers(v, j))
+            e = v_exp(v_load(x + j) - top);
+        else if (j >= from && j < v.hi)
+            e = (vf)((vi)v_exp(v_load(x + j) - top) & span_mask(v, j));
+        sum += e;
         v_store(x + j, e);
     }
     return v_sum(sum);
@@ -141,11 +151,12 @@ static void attention_bwd_row(const struct rz_attn_task *t, size_t h, size_t i, 
     for (size_t j = begin; j < end; j += W) {
         vf p = {0}, g = {0};
         if (j + W > see.lo && j < see.hi) {
-            vi at = v_lanes() + (int32_t)j;
-            vi in = (at >= (int32_t)see.lo) & (at < (int32_t)see.hi);
             p = v_exp(v_load(s + j) - lse);
-            g = (vf)((vi)(p * (v_load(ds + j) - d) * scale) & in);
-            p = (vf)((vi)p & in);
+            g = p * (v_load(ds + j) - d) * scale;
+        }
+        if (!span_covers(see, j)) {
+            p = (vf)((vi)p & span_mask(see, j));
+            g = (vf)((vi)g & span_mask(see, j));
         }
         v_store(s + j, p);
         v_store(ds + j, g);

@@ -109,6 +109,9 @@ static __attribute__((noinline)) void store_edge(const float *tile, size_t m, si
 }
 
 /* Accumulators are named variables, not an array, so that every compiler keeps them in registers. */
+#define TILE_FETCH(r)                                                                                                  \
+    __builtin_prefetch(c + r * ldc);                                                                                   \
+    __builtin_prefetch(c + r * ldc + NR - 1);
 #define TILE_ZERO(r) vf x##r = {0}, y##r = {0};
 #define TILE_STEP(r)                                                                                                   \
     {                                                                                                                  \
@@ -127,7 +130,7 @@ static __attribute__((noinline)) void store_edge(const float *tile, size_t m, si
     static void tile_##ROWS(size_t n, size_t kc, float alpha, const float *restrict a, const float *restrict b,        \
                             float beta, float *restrict c, size_t ldc)                                                 \
     {                                                                                                                  \
-        ROWS_##ROWS(TILE_ZERO) for (size_t p = 0; p < kc; p++, a += MR, b += NR)                                       \
+        ROWS_##ROWS(TILE_FETCH) ROWS_##ROWS(TILE_ZERO) for (size_t p = 0; p < kc; p++, a += MR, b += NR)               \
         {                                                                                                              \
             vf b0 = v_load(b), b1 = v_load(b + W);                                                                     \
             ROWS_##ROWS(TILE_STEP)                                                                                     \

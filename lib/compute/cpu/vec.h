@@ -63,11 +63,32 @@ INLINE vf v_fma(vf a, vf b, vf c)
 /* mask ? a : b, lane by lane; a mask is what a comparison gives. */
 INLINE vf v_select(vi mask, vf a, vf b)
 {
+#if W == 8 && defined(__FMA__)
+    return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#else
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
+#endif
 }
+/* a > b ? a : b and a < b ? a : b: where either is NaN, b. */
 INLINE vf v_max(vf a, vf b)
 {
+#if W == 16 && defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif W == 8 && defined(__FMA__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return v_select(a > b, a, b);
+#endif
+}
+INLINE vf v_min(vf a, vf b)
+{
+#if W == 16 && defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif W == 8 && defined(__FMA__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return v_select(a < b, a, b);
+#endif
 }
 INLINE vf v_abs(vf a)
 {
@@ -105,8 +126,7 @@ INLINE float v_max1(vf v)
 /* e^x within 1.5 ulp, denormal results included; NaN stays NaN, overflow gives infinity. */
 INLINE vf v_exp(vf x)
 {
-    x = v_select(x > v_set(89.0f), v_set(89.0f), x);
-    x = v_select(x < v_set(-104.0f), v_set(-104.0f), x);
+    x = v_max(v_set(-104.0f), v_min(v_set(89.0f), x));
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     vf shifted = v_fma(x, v_set(1.44269504f), magic);
     vf n = shifted - magic;
