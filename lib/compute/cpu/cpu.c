@@ -117,13 +117,21 @@ static bool cpu_has(const struct rz_kernels *k)
     return k == &rz_kernels_portable;
 }
 
+static const struct rz_kernels *const sets[] = {
+#ifdef __x86_64__
+    &rz_kernels_avx512, &rz_kernels_avx2,
+#endif
+    &rz_kernels_portable}; /* best first */
+
+const char *rz_kernels_available(size_t i)
+{
+    for (size_t k = 0; k < RZ_COUNT(sets); k++)
+        if (cpu_has(sets[k]) && i-- == 0) return sets[k]->name;
+    return NULL;
+}
+
 static radz_status choose_kernels(const char *name, const struct rz_kernels **kernels, radz_error *err)
 {
-    static const struct rz_kernels *const sets[] = {
-#ifdef __x86_64__
-        &rz_kernels_avx512, &rz_kernels_avx2,
-#endif
-        &rz_kernels_portable}; /* best first */
     for (size_t i = 0; i < RZ_COUNT(sets); i++) {
         bool wanted = !strcmp(name, sets[i]->name), has = cpu_has(sets[i]);
         if (wanted && !has) return rz_fail(err, RADZ_E_DEVICE, "this CPU cannot run the %s kernels", name);

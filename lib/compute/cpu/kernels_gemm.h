@@ -10,6 +10,8 @@ enum { PACK_STEP = 64 }; /* half-precision rows are widened this many elements a
 
 typedef float v4f __attribute__((vector_size(16)));
 typedef int32_t v4i __attribute__((vector_size(16)));
+typedef double v2d __attribute__((vector_size(16)));
+typedef double double_mem __attribute__((aligned(4), may_alias));
 typedef float v4f_mem __attribute__((vector_size(16), aligned(4), may_alias));
 #ifdef __clang__
 #define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -30,6 +32,17 @@ INLINE void transpose4(float *y, size_t tile, const float *x, size_t ld)
     *(v4f_mem *)(y + 3 * tile) = SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
 }
 
+/* The same for a pair of rows, 4 columns. */
+INLINE void transpose2(float *y, size_t tile, const float *x, size_t ld)
+{
+    v4f a = *(const v4f_mem *)x, b = *(const v4f_mem *)(x + ld);
+    v2d lo = (v2d)SHUFFLE4(a, b, 0, 4, 1, 5), hi = (v2d)SHUFFLE4(a, b, 2, 6, 3, 7);
+    *(double_mem *)y = lo[0]; /* two floats each */
+    *(double_mem *)(y + tile) = lo[1];
+    *(double_mem *)(y + 2 * tile) = hi[0];
+    *(double_mem *)(y + 3 * tile) = hi[1];
+}
+
 /* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i. */
 static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc)
 {
@@ -40,11 +53,14 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
         for (; p < kc; p++)
             for (size_t j = i; j < i + 4; j++) y[p * tile + j] = x[j * ld + p];
     }
-    for (; i + 2 <= n; i += 2)
-        for (size_t p = 0; p < kc; p++) {
+    for (; i + 2 <= n; i += 2) {
+        size_t p = 0;
+        for (; p + 4 <= kc; p += 4) transpose2(y + p * tile + i, tile, x + i * ld + p, ld);
+        for (; p < kc; p++) {
             y[p * tile + i] = x[i * ld + p];
             y[p * tile + i + 1] = x[(i + 1) * ld + p];
         }
+    }
     for (; i < tile; i++)
         for (size_t p = 0; p < kc; p++) y[p * tile + i] = i < n ? x[i * ld + p] : 0;
 }
