@@ -48,7 +48,7 @@ static void test_tiny(void **state)
     assert_int_equal(cfg.text.kv_heads, 2);
     assert_int_equal(cfg.text.window, 0);
     assert_int_equal(cfg.text.max_positions, 256);
-    assert_true(cfg.text.rope_theta == 10000.0);
+    assert_true(cfg.text.rope.theta == 10000.0);
     assert_true(cfg.text.eps == 1e-5f);
     assert_false(cfg.text.tied);
     assert_int_equal(cfg.image_rows, 16);
@@ -104,8 +104,14 @@ static const change refused[] = {
     {CONFIG, "\"rope_theta\": 10000.0", "\"rope_theta\": 0", RADZ_E_FORMAT, "rope_theta"},
     {CONFIG, ROPE, "\"rope_type\": \"yarn\"", RADZ_E_UNSUPPORTED, "'yarn'"},
     {CONFIG, ROPE, "\"rope_type\": 3", RADZ_E_FORMAT, "rope_type"},
-    {CONFIG, "\"sliding_window\": null", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}",
-     RADZ_E_UNSUPPORTED, "'linear'"},
+    {CONFIG, "\"sliding_window\": null", "\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2.0}",
+     RADZ_E_UNSUPPORTED, "'longrope'"},
+    {CONFIG, ROPE, "\"rope_type\": \"linear\"", RADZ_E_FORMAT, "rope_parameters: factor is missing"},
+    {CONFIG, ROPE, "\"rope_type\": \"dynamic\", \"factor\": -2", RADZ_E_FORMAT, "factor"},
+    {CONFIG, ROPE, "\"rope_type\": \"llama3\", \"factor\": 8", RADZ_E_FORMAT, "low_freq_factor is missing"},
+    {CONFIG, ROPE, "\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4",
+     RADZ_E_FORMAT, "low_freq_factor: expected less"},
+    {CONFIG, ROPE, "\"partial_rotary_factor\": 0.5", RADZ_E_UNSUPPORTED, "partial_rotary_factor"},
     {CONFIG, "\"sliding_window\": null", "\"sliding_window\": 0", RADZ_E_FORMAT, "sliding_window"},
     {CONFIG, "\"hidden_act\": \"silu\"", "\"hidden_act\": \"mish\"", RADZ_E_UNSUPPORTED, "'mish'"},
     {CONFIG, "\"hidden_act\": \"quick_gelu\"", "\"hidden_act\": \"gelu_10\"", RADZ_E_UNSUPPORTED, "'gelu_10'"},
@@ -196,7 +202,7 @@ static void test_defaults_llava(void **state)
     assert_int_equal(cfg.text.kv_heads, 32);
     assert_int_equal(cfg.text.head_dim, 128);
     assert_int_equal(cfg.text.max_positions, 2048);
-    assert_true(cfg.text.eps == 1e-6f && cfg.text.rope_theta == 1e4);
+    assert_true(cfg.text.eps == 1e-6f && cfg.text.rope.theta == 1e4);
     assert_int_equal(cfg.vision.hidden, 1024); /* LLaVA's own default tower */
     assert_int_equal(cfg.vision.layers, 24);
     assert_int_equal(cfg.image_rows, 576);
@@ -237,7 +243,7 @@ static void test_original(void **state)
     assert_int_equal(cfg.vision.hidden, 1024);
     assert_int_equal(cfg.image_rows, 576);
     assert_int_equal(cfg.text.window, 0);
-    assert_true(cfg.text.rope_theta == 1e6);
+    assert_true(cfg.text.rope.theta == 1e6);
     assert_int_equal(rz_config_tower_blocks(&cfg), 23);
     rz_config_free(&cfg);
     scratch_remove();
@@ -268,7 +274,7 @@ static void test_text_only(void **state)
     load_ok(&cfg);
     assert_int_equal(cfg.text.kv_heads, 32);
     assert_int_equal(cfg.text.window, 128);
-    assert_true(cfg.text.rope_theta == 5e5);
+    assert_true(cfg.text.rope.theta == 5e5);
     rz_config_free(&cfg);
     scratch_remove();
 }
@@ -355,7 +361,7 @@ static void test_locale(void **state)
     comma_locale_leave();
     assert_int_equal(status, RADZ_OK);
     assert_true(cfg.text.eps == 1e-6f);
-    assert_true(cfg.text.rope_theta == 12345.5);
+    assert_true(cfg.text.rope.theta == 12345.5);
     rz_config_free(&cfg);
     scratch_remove();
 }

@@ -2,6 +2,8 @@
  * defaults. SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
+#include <stdio.h>
+
 #define JSON_MAX_BYTES (16u << 20)
 #define MAX_WIDTH (1 << 20)  /* hidden sizes */
 #define MAX_LAYERS 1024
@@ -62,23 +64,77 @@ static radz_status get_copy(const rz_host *host, const json_t *obj, const char *
 
 /* ---- Text decoder ------------------------------------------------------------------ */
 
-/* transformers 5 keeps these in rope_parameters, transformers 4 beside the other keys and in rope_scaling. */
+static radz_status rope_kind(const json_t *r, const char *where, rz_rope_kind *kind, radz_error *err)
+{
+    static const char *const names[] = {
+        [RZ_ROPE_DEFAULT] = "default", [RZ_ROPE_LINEAR] = "linear", [RZ_ROPE_DYNAMIC] = "dynamic",
+        [RZ_ROPE_LLAMA3] = "llama3"};
+    const char *type = "default";
+    RZ_TRY(rz_json_string(r, where, "type", &type, err));
+    RZ_TRY(rz_json_string(r, where, "rope_type", &type, err));
+    for (size_t i = 0; i < RZ_COUNT(names); i++)
+        if (!strcmp(type, names[i])) {
+            *kind = (rz_rope_kind)i;
+            return RADZ_OK;
+        }
+    return rz_fail(err, RADZ_E_UNSUPPORTED,
+                   "%s: rope type '%s' is not supported (default, linear, dynamic, llama3)", where, type);
+}
+
+/* A number that this rope type cannot do without. */
+static radz_status rope_number(const json_t *r, const char *where, const char *key, double *out, radz_error *err)
+{
+    *out = 0;
+    RZ_TRY(rz_json_double(r, where, key, 1e-6, 1e6, out, err));
+    return *out > 0 ? RADZ_OK : rz_fail(err, RADZ_E_FORMAT, "%s: %s is missing", where, key);
+}
+
+static radz_status read_scaling(const json_t *root, const json_t *r, const char *where, rz_text_config *t,
+                                radz_error *err)
+{
+    rz_rope_config *c = &t->rope;
+    double partial = 1.0;
+    RZ_TRY(rz_json_double(r, where, "rope_theta", 1.0, 1e12, &c->theta, err));
+    RZ_TRY(rope_kind(r, where, &c->kind, err));
+    RZ_TRY(rz_json_double(r, where, "partial_rotary_factor", 0.0, 1.0, &partial, err));
+    if (partial < 1.0)
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: partial_rotary_factor is not supported, only 1", where);
+    if (c->kind == RZ_ROPE_DEFAULT) return RADZ_OK;
+    RZ_TRY(rope_number(r, where, "factor", &c->factor, err));
+    if (c->kind != RZ_ROPE_LLAMA3) return RADZ_OK;
+    RZ_TRY(rope_number(r, where, "low_freq_factor", &c->low, err));
+    RZ_TRY(rope_number(r, where, "high_freq_factor", &c->high, err));
+    if (c->low >= c->high)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: low_freq_factor: expected less than high_freq_factor", where);
+    RZ_TRY(get_size(r, where, "original_max_position_embeddings", 1, INT32_MAX, &c->trained, err));
+    return get_size(root, where, "original_max_position_embeddings", 1, INT32_MAX, &c->trained, err);
+}
+
+/* transformers 5 keeps these in rope_parameters, transformers 4 beside the other keys and in rope_scaling, which wins
+ * where both are there. */
 static radz_status read_rope(const json_t *obj, const char *where, rz_text_config *t, radz_error *err)
 {
-    static const char *const places[] = {"rope_scaling", "rope_parameters"};
-    RZ_TRY(rz_json_double(obj, where, "rope_theta", 1.0, 1e12, &t->rope_theta, err));
+    static const char *const places[] = {"rope_parameters", "rope_scaling"};
+    rz_rope_config *c = &t->rope;
+    c->trained = t->max_positions;
+    RZ_TRY(rz_json_double(obj, where, "rope_theta", 1.0, 1e12, &c->theta, err));
+    const double theta = c->theta;
     for (size_t i = 0; i < RZ_COUNT(places); i++) {
         const json_t *r = json_object_get(obj, places[i]);
-        const char *type = NULL;
         if (!r || json_is_null(r)) continue;
         if (!json_is_object(r))
             return rz_fail(err, RADZ_E_FORMAT, "%s: %s: expected an object", where, places[i]);
-        RZ_TRY(rz_json_double(r, where, "rope_theta", 1.0, 1e12, &t->rope_theta, err));
-        RZ_TRY(rz_json_string(r, where, "type", &type, err));
-        RZ_TRY(rz_json_string(r, where, "rope_type", &type, err));
-        if (type && strcmp(type, "default"))
-            return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: %s: rope type '%s' is not supported, only 'default'", where,
-                           places[i], type);
+        if (!json_object_size(r)) continue;
+        char at[128];
+        snprintf(at, sizeof at, "%s: %s", where, places[i]);
+        *c = (rz_rope_config){.theta = theta, .trained = t->max_positions};
+        RZ_TRY(read_scaling(obj, r, at, t, err));
+    }
+    if (c->kind == RZ_ROPE_DYNAMIC && t->head_dim < 4)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: head_dim %zu is too small for rope type 'dynamic'", where, t->head_dim);
+    if (c->kind == RZ_ROPE_LINEAR || c->kind == RZ_ROPE_DYNAMIC) { /* max_position_embeddings is that before scaling */
+        double longest = (double)t->max_positions * c->factor;
+        t->max_positions = longest < INT32_MAX ? (size_t)longest : INT32_MAX;
     }
     return RADZ_OK;
 }
@@ -105,7 +161,7 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
 {
     *t = (rz_text_config){.hidden = 4096, .intermediate = mistral ? 14336 : 11008, .layers = 32, .heads = 32,
                           .vocab = 32000, .max_positions = mistral ? 131072 : 2048, .eps = 1e-6f,
-                          .rope_theta = 10000.0, .act = RZ_ACT_SILU};
+                          .rope.theta = 10000.0, .act = RZ_ACT_SILU};
     RZ_TRY(get_size(obj, where, "hidden_size", 1, MAX_WIDTH, &t->hidden, err));
     RZ_TRY(get_size(obj, where, "intermediate_size", 1, MAX_WIDTH, &t->intermediate, err));
     RZ_TRY(get_size(obj, where, "num_hidden_layers", 1, MAX_LAYERS, &t->layers, err));
@@ -123,8 +179,10 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
     RZ_TRY(get_float(obj, where, "rms_norm_eps", 0.0, 1.0, &t->eps, err));
     RZ_TRY(get_act(obj, where, "hidden_act", &t->act, err));
     RZ_TRY(rz_json_bool(obj, where, "tie_word_embeddings", &t->tied, err));
-    RZ_TRY(rz_json_bool(obj, where, "attention_bias", &t->attention_bias, err));
-    RZ_TRY(rz_json_bool(obj, where, "mlp_bias", &t->mlp_bias, err));
+    if (!mistral) { /* Mistral has neither */
+        RZ_TRY(rz_json_bool(obj, where, "attention_bias", &t->attention_bias, err));
+        RZ_TRY(rz_json_bool(obj, where, "mlp_bias", &t->mlp_bias, err));
+    }
     RZ_TRY(read_rope(obj, where, t, err));
     RZ_TRY(read_window(obj, where, mistral, t, err));
     return check_text(t, where, err);

@@ -14,12 +14,19 @@ typedef struct rz_vision_config {
     rz_act_kind act;
 } rz_vision_config;
 
+typedef enum rz_rope_kind { RZ_ROPE_DEFAULT, RZ_ROPE_LINEAR, RZ_ROPE_DYNAMIC, RZ_ROPE_LLAMA3 } rz_rope_kind;
+typedef struct rz_rope_config {
+    rz_rope_kind kind;
+    double theta, factor, low, high; /* low, high: Llama 3's frequency factors */
+    size_t trained;                  /* rows the model has seen in training: what dynamic and Llama 3 compare with */
+} rz_rope_config;
+
 typedef struct rz_text_config {
     size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab;
     size_t max_positions; /* longest prompt, in rows */
     size_t window;        /* sliding window; 0: none */
     float eps;
-    double rope_theta;
+    rz_rope_config rope;
     rz_act_kind act;
     bool tied; /* lm_head is the embedding table */
     bool attention_bias, mlp_bias;

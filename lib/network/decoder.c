@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "decoder.h"
 
+#include "rope.h"
+
 typedef struct block_acts {
     float *h, *n1, *stats1, *q, *k, *v, *att, *lse;      /* attention half; q and k after RoPE */
     float *mid, *n2, *stats2, *gate, *up, *act;          /* MLP half */
@@ -10,7 +12,8 @@ typedef struct block_acts {
 struct rz_decoder_acts {
     size_t n_blocks;
     rz_ragged seq;
-    int32_t *positions; /* of each row in its sequence */
+    int32_t *positions;  /* of each row in its sequence */
+    const float **freqs; /* RoPE frequencies of each sequence; NULL: the model's for all */
     block_acts *blocks;
 };
 
@@ -30,15 +33,47 @@ static rz_attn decoder_attention(const rz_net *net, rz_ragged seq)
     return rz_self_attention(seq, t->heads, t->kv_heads, t->head_dim, true, t->window);
 }
 
-static void rope(const rz_net *net, const int32_t *positions, float *q, float *k, size_t rows, bool inverse)
+/* Prompts longer than training's rotate more slowly under dynamic RoPE; each by its own length, so that an item's
+ * result does not depend on what it shares a batch with. */
+static const float **row_frequencies(const rz_net *net, rz_ragged seq)
 {
     const rz_text_config *t = &net->model->cfg.text;
-    const float *freq = net->model->inv_freq;
+    bool depends = false;
+    for (size_t i = 0; i < seq.n; i++) depends |= rz_rope_depends(t, (size_t)(seq.start[i + 1] - seq.start[i]));
+    if (!depends) return NULL;
+    const float **freqs = rz_arena_host(net->s, seq.n, sizeof *freqs);
+    float *host = rz_arena_host(net->s, t->head_dim / 2, sizeof *host);
+    for (size_t i = 0; freqs && host && i < seq.n; i++) {
+        float *freq = rz_arena_f32(net->s, 1, t->head_dim / 2);
+        rz_rope_frequencies(t, (size_t)(seq.start[i + 1] - seq.start[i]), host);
+        rz_upload(net->s, freq, host, t->head_dim / 2 * sizeof *host);
+        freqs[i] = freq;
+    }
+    return freqs;
+}
+
+static void rope_rows(const rz_net *net, const int32_t *positions, const float *freq, float *q, float *k, size_t rows,
+                      bool inverse)
+{
+    const rz_text_config *t = &net->model->cfg.text;
     rz_rope(net->s, q, t->heads * t->head_dim, positions, freq, 1.0f, rows, t->heads, t->head_dim, inverse);
     rz_rope(net->s, k, t->kv_heads * t->head_dim, positions, freq, 1.0f, rows, t->kv_heads, t->head_dim, inverse);
 }
 
-static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const int32_t *positions,
+static void rope(const rz_net *net, const rz_decoder_acts *a, float *q, float *k, bool inverse)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    const rz_ragged *seq = &a->seq;
+    if (rz_stream_failed(net->s)) return;
+    if (!a->freqs) rope_rows(net, a->positions, net->model->inv_freq, q, k, (size_t)seq->start[seq->n], inverse);
+    for (size_t i = 0; a->freqs && i < seq->n; i++) {
+        size_t first = (size_t)seq->start[i], n = (size_t)seq->start[i + 1] - first;
+        rope_rows(net, a->positions + first, a->freqs[i], q + first * t->heads * t->head_dim,
+                  k + first * t->kv_heads * t->head_dim, n, inverse);
+    }
+}
+
+static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
                             float *h, block_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
@@ -48,7 +83,7 @@ static float *block_forward(const rz_net *net, const rz_decoder_block *b, const 
     a->q = rz_linear_forward(net, &b->q, a->n1, rows);
     a->k = rz_linear_forward(net, &b->k, a->n1, rows);
     a->v = rz_linear_forward(net, &b->v, a->n1, rows);
-    rope(net, positions, a->q, a->k, rows, false);
+    rope(net, d, a->q, a->k, false);
     a->att = rz_arena_f32(net->s, rows, t->heads * t->head_dim);
     a->lse = net->keep ? rz_arena_f32(net->s, rows, t->heads) : NULL;
     rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
@@ -75,7 +110,7 @@ static void mlp_backward(const rz_net *net, const rz_decoder_block *b, size_t ro
 }
 
 static void attention_backward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at,
-                               const int32_t *positions, float *dh, const block_acts *a)
+                               const rz_decoder_acts *d, float *dh, const block_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
@@ -84,7 +119,7 @@ static void attention_backward(const rz_net *net, const rz_decoder_block *b, con
     float *dn = rz_arena_f32(net->s, rows, t->hidden);
     rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
     rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
-    rope(net, positions, dq, dk, rows, true);
+    rope(net, d, dq, dk, true);
     rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
     rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
     rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
@@ -96,11 +131,11 @@ float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_b
     rz_decoder_acts *a = rz_arena_host(net->s, 1, sizeof *a);
     block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
     if (!a || !blocks || rz_stream_failed(net->s)) return NULL;
-    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), blocks};
+    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), row_frequencies(net, seq), blocks};
     rz_attn at = decoder_attention(net, seq);
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
-        x = block_forward(net, &net->model->decoder[i], &at, a->positions, x, &blocks[i]);
+        x = block_forward(net, &net->model->decoder[i], &at, a, x, &blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         rz_net_poll(net);
     }
@@ -115,7 +150,7 @@ void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
     for (size_t i = a->n_blocks; i-- > 0;) {
         rz_mark m = rz_arena_mark(net->s);
         mlp_backward(net, &net->model->decoder[i], (size_t)a->seq.start[a->seq.n], dh, &a->blocks[i]);
-        attention_backward(net, &net->model->decoder[i], &at, a->positions, dh, &a->blocks[i]);
+        attention_backward(net, &net->model->decoder[i], &at, a, dh, &a->blocks[i]);
         rz_arena_release(net->s, m);
         rz_net_poll(net);
     }

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "rope.h"
 #include "weights.h"
 
 /* ---- The list of parameters -------------------------------------------------------- */
@@ -324,16 +325,12 @@ static radz_status check_tau(const rz_model *m, const char *dir, radz_error *err
     return rz_fail(err, RADZ_E_FORMAT, "%s: tensor 'log_tau': expected the logarithm of a number in 1/10000..100", dir);
 }
 
-/* theta^(-2 i / head_dim), as transformers computes it. */
 static radz_status make_inv_freq(rz_model *m, radz_error *err)
 {
-    const rz_text_config *t = &m->cfg.text;
-    size_t n = t->head_dim / 2;
     float freq[RZ_MAX_HEAD_DIM / 2];
-    for (size_t i = 0; i < n; i++)
-        freq[i] = 1.0f / (float)pow(t->rope_theta, (double)((float)(2 * i) / (float)t->head_dim));
-    rz_param p = {.n = n};
-    radz_status status = to_device(m, &p, freq, n * sizeof *freq, err);
+    rz_param p = {.n = m->cfg.text.head_dim / 2};
+    rz_rope_frequencies(&m->cfg.text, 0, freq);
+    radz_status status = to_device(m, &p, freq, p.n * sizeof *freq, err);
     m->inv_freq = (float *)(uintptr_t)p.w.data;
     return status;
 }
