@@ -128,8 +128,11 @@ static const change refused[] = {
      "hidden_size 24 is no multiple of num_attention_heads 5"},
     {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": -5", RADZ_E_FORMAT, "vision_feature_layer"},
     {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": 4", RADZ_E_FORMAT, "vision_feature_layer"},
-    {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": [-2, -3]", RADZ_E_UNSUPPORTED,
-     "a list of layers"},
+    {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": [-2, -5]", RADZ_E_FORMAT,
+     "vision_feature_layer: expected integers in -4..3"},
+    {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": []", RADZ_E_FORMAT, "expected 1 to 64 layers"},
+    {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": [\"last\"]", RADZ_E_FORMAT,
+     "vision_feature_layer"},
     {CONFIG, "\"default\"\n}", "\"cls\"\n}", RADZ_E_UNSUPPORTED, "'cls'"},
     {CONFIG, "\"projector_hidden_act\": \"gelu\"", "\"projector_hidden_act\": 1", RADZ_E_FORMAT,
      "projector_hidden_act"},
@@ -207,7 +210,8 @@ static void test_defaults_llava(void **state)
     assert_int_equal(cfg.vision.layers, 24);
     assert_int_equal(cfg.image_rows, 576);
     assert_int_equal(cfg.preprocess.shortest_edge, 336);
-    assert_int_equal(cfg.feature_layer, -2);
+    assert_int_equal(cfg.n_feature_layers, 1);
+    assert_int_equal(cfg.feature_layers[0], -2);
     assert_true(cfg.projector_bias);
     assert_int_equal(cfg.radz.n_image_tokens, 0); /* no radz.json */
     rz_config_free(&cfg);

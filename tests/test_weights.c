@@ -78,7 +78,8 @@ static void test_disagree(void **state)
         {"config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "k_proj.weight': shape 16x24"},
         {"config.json", "\"multimodal_projector_bias\": true,",
          "\"multimodal_projector_bias\": true, \"mlp_bias\": true,", NULL},
-        {"config.json", "\"head_dim\": 8,", "\"head_dim\": 8, \"mlp_bias\": true,",
+        {"config.json", "\"head_dim\": 8,", "\"head_dim\": 8, \"mlp_bias\": true,", NULL}, /* Mistral has no such key */
+        {"config.json", "\"model_type\": \"mistral\"", "\"model_type\": \"llama\", \"mlp_bias\": true",
          "'language_model.model.layers.0.mlp.gate_proj.bias' is missing"},
         {"radz.json", "\"<TxtCls7>\"", "\"<TxtCls7>\", \"<TxtCls8>\"",
          "special_tokens.weight': shape 12x24, expected 13x24"},

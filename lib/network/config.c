@@ -228,13 +228,29 @@ static radz_status read_select(const json_t *root, const char *key, bool *keep_c
     return RADZ_OK;
 }
 
-static radz_status read_layer(const json_t *root, const char *key, rz_config *cfg, radz_error *err)
+/* An index, or a list of them. */
+static radz_status read_layers(const json_t *root, const char *key, rz_config *cfg, radz_error *err)
 {
-    int64_t layer = cfg->feature_layer, n = (int64_t)cfg->vision.layers;
-    if (json_is_array(json_object_get(root, key)))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "config.json: %s: a list of layers is not supported", key);
-    RZ_TRY(rz_json_int(root, "config.json", key, -n - 1, n, &layer, err));
-    cfg->feature_layer = (int)layer;
+    const int64_t n = (int64_t)cfg->vision.layers;
+    const json_t *list = json_object_get(root, key);
+    int64_t layer = -2;
+    cfg->n_feature_layers = 1;
+    if (!json_is_array(list)) {
+        RZ_TRY(rz_json_int(root, "config.json", key, -n - 1, n, &layer, err));
+        cfg->feature_layers[0] = (int)layer;
+        return RADZ_OK;
+    }
+    cfg->n_feature_layers = json_array_size(list);
+    if (cfg->n_feature_layers < 1 || cfg->n_feature_layers > RZ_MAX_FEATURE_LAYERS)
+        return rz_fail(err, RADZ_E_FORMAT, "config.json: %s: expected 1 to %d layers", key, RZ_MAX_FEATURE_LAYERS);
+    for (size_t i = 0; i < cfg->n_feature_layers; i++) {
+        const json_t *v = json_array_get(list, i);
+        layer = json_is_integer(v) ? json_integer_value(v) : INT64_MAX;
+        if (layer < -n - 1 || layer > n)
+            return rz_fail(err, RADZ_E_FORMAT, "config.json: %s: expected integers in %d..%d", key, (int)(-n - 1),
+                           (int)n);
+        cfg->feature_layers[i] = (int)layer;
+    }
     return RADZ_OK;
 }
 
@@ -246,7 +262,6 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     if (vision && !json_is_object(vision))
         return rz_fail(err, RADZ_E_FORMAT, "config.json: vision_config: expected an object");
     cfg->has_vision = true;
-    cfg->feature_layer = -2;
     cfg->projector_act = RZ_ACT_GELU;
     cfg->projector_bias = true;
     cfg->vision = (rz_vision_config){.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16,
@@ -255,7 +270,7 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     if (vision) RZ_TRY(read_vision(vision, "config.json: vision_config", &cfg->vision, err));
     RZ_TRY(get_act(root, "config.json", "projector_hidden_act", &cfg->projector_act, err));
     RZ_TRY(rz_json_bool(root, "config.json", "multimodal_projector_bias", &cfg->projector_bias, err));
-    RZ_TRY(read_layer(root, original ? "mm_vision_select_layer" : "vision_feature_layer", cfg, err));
+    RZ_TRY(read_layers(root, original ? "mm_vision_select_layer" : "vision_feature_layer", cfg, err));
     RZ_TRY(read_select(root, original ? "mm_vision_select_feature" : "vision_feature_select_strategy",
                        &cfg->keep_class_row, err));
     const char *projector = NULL, *aspect = NULL;
@@ -540,4 +555,18 @@ static size_t blocks_before(int layer, size_t n_layers)
 }
 
 size_t rz_config_decoder_blocks(const rz_config *cfg) { return blocks_before(cfg->radz.layer, cfg->text.layers); }
-size_t rz_config_tower_blocks(const rz_config *cfg) { return blocks_before(cfg->feature_layer, cfg->vision.layers); }
+
+size_t rz_config_feature_blocks(const rz_config *cfg, size_t i)
+{
+    return blocks_before(cfg->feature_layers[i], cfg->vision.layers);
+}
+
+size_t rz_config_tower_blocks(const rz_config *cfg)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < cfg->n_feature_layers; i++) {
+        size_t n = rz_config_feature_blocks(cfg, i);
+        most = n > most ? n : most;
+    }
+    return most;
+}

@@ -7,6 +7,7 @@
 #include "formats.h"
 
 #define RZ_MAX_HEAD_DIM 4096
+#define RZ_MAX_FEATURE_LAYERS 64
 
 typedef struct rz_vision_config {
     size_t hidden, intermediate, layers, heads, image_size, patch, channels;
@@ -64,7 +65,8 @@ typedef struct rz_config {
     rz_preprocess_config preprocess;
     rz_act_kind projector_act;
     bool projector_bias;
-    int feature_layer;        /* tower hidden_states index, -2: before the last block */
+    int feature_layers[RZ_MAX_FEATURE_LAYERS]; /* tower hidden_states indices; {-2}: before the last block */
+    size_t n_feature_layers;  /* more than one: their rows side by side */
     bool keep_class_row;      /* select strategy "full" */
     size_t image_rows;        /* rows one image takes in the decoder */
 } rz_config;
@@ -72,8 +74,10 @@ typedef struct rz_config {
 /* Reads config.json, preprocessor_config.json and radz.json of dir. */
 radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
 void rz_config_free(rz_config *cfg);
-/* Decoder blocks that run for cfg->radz.layer, and tower blocks that run for cfg->feature_layer. */
+/* Decoder blocks that run for cfg->radz.layer; tower blocks that run for the i-th of cfg->feature_layers, and for all
+ * of them. */
 size_t rz_config_decoder_blocks(const rz_config *cfg);
+size_t rz_config_feature_blocks(const rz_config *cfg, size_t i);
 size_t rz_config_tower_blocks(const rz_config *cfg);
 
 #endif

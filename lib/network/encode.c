@@ -31,7 +31,6 @@ struct rz_encoding {
     size_t n, n_images, n_rows;
     rz_ragged seq;
     row_list tokens, specials, image_rows;
-    int32_t *tower_rows; /* image rows kept of the tower's output; NULL: all */
     rz_tower_acts *tower;
     rz_projector_acts projector;
     rz_decoder_acts *decoder;
@@ -161,45 +160,16 @@ static float *upload_pixels(const rz_net *net, const rz_item *items, size_t n, s
     return pixels;
 }
 
-/* Rows of the tower that reach the decoder: all but the class row, unless the config keeps it. */
-static void select_tower_rows(const rz_net *net, rz_encoding *e)
-{
-    const rz_config *cfg = &net->model->cfg;
-    size_t all = rz_tower_rows(cfg), kept = cfg->image_rows;
-    if (kept == all) return;
-    int32_t *rows = rz_arena_host(net->s, e->n_images * kept, sizeof *rows);
-    if (!rows) return;
-    for (size_t i = 0, k = 0; i < e->n_images; i++)
-        for (size_t r = all - kept; r < all; r++) rows[k++] = (int32_t)(i * all + r);
-    e->tower_rows = rz_arena_i32(net->s, rows, e->n_images * kept);
-}
-
 static float *image_forward(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
 {
-    const rz_config *cfg = &net->model->cfg;
-    size_t n_rows = e->n_images * cfg->image_rows, c = cfg->vision.hidden;
     float *pixels = upload_pixels(net, items, n, e->n_images);
-    float *h = rz_tower_forward(net, pixels, e->n_images, rz_config_tower_blocks(cfg), &e->tower);
-    select_tower_rows(net, e);
-    if (e->tower_rows) {
-        float *kept = rz_arena_f32(net->s, n_rows, c);
-        rz_copy_rows(net->s, kept, c, NULL, h, c, e->tower_rows, n_rows, c);
-        h = kept;
-    }
-    return rz_projector_forward(net, h, n_rows, &e->projector);
+    float *x = rz_tower_features(net, pixels, e->n_images, &e->tower);
+    return rz_projector_forward(net, x, e->n_images * net->model->cfg.image_rows, &e->projector);
 }
 
 static void image_backward(const rz_net *net, const rz_encoding *e, const float *drows)
 {
-    const rz_config *cfg = &net->model->cfg;
-    size_t n_rows = e->n_images * cfg->image_rows, c = cfg->vision.hidden;
-    float *dh = rz_projector_backward(net, &e->projector, drows);
-    if (e->tower_rows) {
-        float *all = rz_arena_zeros(net->s, e->n_images * rz_tower_rows(cfg), c);
-        rz_copy_rows(net->s, all, c, e->tower_rows, dh, c, NULL, n_rows, c);
-        dh = all;
-    }
-    rz_tower_backward(net, e->tower, dh);
+    rz_tower_backward(net, e->tower, rz_projector_backward(net, &e->projector, drows));
 }
 
 /* ---- Input rows of the decoder ------------------------------------------------------- */

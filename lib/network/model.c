@@ -116,7 +116,8 @@ static void list_tower(builder *b)
     set_prefix(b, "vision_tower.vision_model.");
     m->tower_post = add_norm(b, "post_layernorm", c, true);
     set_prefix(b, "multi_modal_projector.");
-    m->projector[0] = add_linear(b, "linear_1", m->cfg.text.hidden, c, m->cfg.projector_bias, INIT_LINEAR);
+    m->projector[0] = add_linear(b, "linear_1", m->cfg.text.hidden, m->cfg.n_feature_layers * c, m->cfg.projector_bias,
+                                 INIT_LINEAR);
     m->projector[1] = add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias,
                                  INIT_LINEAR);
 }

@@ -18,7 +18,7 @@ float *rz_projector_backward(const rz_net *net, const rz_projector_acts *a, cons
     const rz_linear *l = net->model->projector;
     size_t wide = l[0].w->dims[0];
     float *dact = rz_arena_f32(net->s, a->rows, wide);
-    float *dx = rz_arena_f32(net->s, a->rows, net->model->cfg.vision.hidden);
+    float *dx = rz_arena_f32(net->s, a->rows, l[0].w->dims[1]);
     rz_linear_backward(net, &l[1], 0.0f, dact, dy, a->act, a->rows);
     rz_act_bwd(net->s, net->model->cfg.projector_act, dact, dact, a->l1, a->rows * wide);
     rz_linear_backward(net, &l[0], 0.0f, dx, dact, a->x, a->rows);

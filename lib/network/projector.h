@@ -9,9 +9,9 @@ typedef struct rz_projector_acts {
     float *x, *l1, *act;
 } rz_projector_acts;
 
-/* x (rows, vision.hidden) -> linear_2(act(linear_1(x))): (rows, text.hidden) */
+/* x (rows, n_feature_layers * vision.hidden) -> linear_2(act(linear_1(x))): (rows, text.hidden) */
 float *rz_projector_forward(const rz_net *net, float *x, size_t rows, rz_projector_acts *acts);
-/* Returns dx (rows, vision.hidden). */
+/* Returns dx, of x's shape. */
 float *rz_projector_backward(const rz_net *net, const rz_projector_acts *acts, const float *dy);
 
 #endif

@@ -14,6 +14,8 @@ struct rz_tower_acts {
     int32_t *patch_rows;        /* which of the n * rows rows each patch becomes */
     int32_t *class_rows, *zeros;
     int32_t *positions;         /* row -> row of the position table */
+    int32_t *kept_rows;         /* rows that reach the projector */
+    size_t n_kept;
     rz_ragged seq;
     block_acts *blocks;
 };
@@ -130,36 +132,97 @@ static rz_attn tower_attention(const rz_net *net, const rz_tower_acts *a)
     return rz_self_attention(a->seq, v->heads, v->heads, v->hidden / v->heads, false, 0);
 }
 
-float *rz_tower_forward(const rz_net *net, const float *pixels, size_t n, size_t n_blocks, rz_tower_acts **acts)
+/* Rows of the tower that reach the decoder: all but the class row, unless the config keeps it. */
+static void keep_rows(const rz_net *net, rz_tower_acts *a)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t all = rz_tower_rows(cfg), kept = cfg->image_rows, k = 0;
+    int32_t *rows = rz_arena_host(net->s, a->n * kept, sizeof *rows);
+    if (!rows) return;
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t r = all - kept; r < all; r++) rows[k++] = (int32_t)(i * all + r);
+    a->n_kept = k;
+    a->kept_rows = rz_arena_i32(net->s, rows, k);
+}
+
+/* Puts hidden_states[blocks] into its columns of the features; layers may come in any order, and twice. */
+static void put_features(const rz_net *net, const rz_tower_acts *a, size_t blocks, float *features, const float *h)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t c = cfg->vision.hidden, n = cfg->n_feature_layers;
+    for (size_t i = 0; features && i < n; i++)
+        if (rz_config_feature_blocks(cfg, i) == blocks)
+            rz_copy_rows(net->s, features + i * c, n * c, NULL, h, c, a->kept_rows, a->n_kept, c);
+}
+
+static float *forward(const rz_net *net, const float *pixels, rz_tower_acts *a, float *features)
+{
+    float *h = embed(net, a, pixels);
+    rz_attn at = tower_attention(net, a);
+    put_features(net, a, 0, features, h);
+    for (size_t i = 0; i < a->n_blocks; i++) {
+        rz_mark m = rz_arena_mark(net->s);
+        h = block_forward(net, &net->model->tower[i], &at, h, &a->blocks[i]);
+        if (!net->keep) rz_arena_release(net->s, m);
+        put_features(net, a, i + 1, features, h);
+        rz_net_poll(net);
+    }
+    return h;
+}
+
+static rz_tower_acts *begin(const rz_net *net, size_t n, size_t n_blocks)
 {
     rz_tower_acts *a = rz_arena_host(net->s, 1, sizeof *a);
     block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
     if (!a || !blocks) return NULL;
     a->n = n, a->n_blocks = n_blocks, a->blocks = blocks;
     make_indices(net, a, rz_tower_rows(&net->model->cfg));
-    if (rz_stream_failed(net->s)) return NULL;
-    float *h = embed(net, a, pixels);
-    rz_attn at = tower_attention(net, a);
-    for (size_t i = 0; i < n_blocks; i++) {
-        rz_mark m = rz_arena_mark(net->s);
-        h = block_forward(net, &net->model->tower[i], &at, h, &blocks[i]);
-        if (!net->keep) rz_arena_release(net->s, m);
-        rz_net_poll(net);
-    }
-    if (acts) *acts = a;
-    return h;
+    return rz_stream_failed(net->s) ? NULL : a;
 }
 
-void rz_tower_backward(const rz_net *net, const rz_tower_acts *a, float *dh)
+float *rz_tower_forward(const rz_net *net, const float *pixels, size_t n, size_t n_blocks, rz_tower_acts **acts)
+{
+    rz_tower_acts *a = begin(net, n, n_blocks);
+    if (acts) *acts = a;
+    return a ? forward(net, pixels, a, NULL) : NULL;
+}
+
+float *rz_tower_features(const rz_net *net, const float *pixels, size_t n, rz_tower_acts **acts)
+{
+    const rz_config *cfg = &net->model->cfg;
+    float *features = rz_arena_f32(net->s, n * cfg->image_rows, cfg->n_feature_layers * cfg->vision.hidden);
+    rz_tower_acts *a = begin(net, n, rz_config_tower_blocks(cfg));
+    if (acts) *acts = a;
+    if (!a) return NULL;
+    keep_rows(net, a);
+    if (rz_stream_failed(net->s)) return NULL;
+    forward(net, pixels, a, features);
+    return features;
+}
+
+/* put_features' other way: dh += the columns' gradient. */
+static void take_features(const rz_net *net, const rz_tower_acts *a, size_t blocks, float *dh, const float *dfeatures)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t c = cfg->vision.hidden, n = cfg->n_feature_layers;
+    for (size_t i = 0; i < n; i++)
+        if (rz_config_feature_blocks(cfg, i) == blocks)
+            rz_add_rows(net->s, dh, c, a->kept_rows, dfeatures + i * c, n * c, NULL, a->n_kept, c);
+}
+
+void rz_tower_backward(const rz_net *net, const rz_tower_acts *a, const float *dfeatures)
 {
     if (rz_stream_failed(net->s)) return;
     rz_attn at = tower_attention(net, a);
+    float *dh = rz_arena_zeros(net->s, a->n * rz_tower_rows(&net->model->cfg), net->model->cfg.vision.hidden);
     for (size_t i = a->n_blocks; i-- > 0;) {
         rz_mark m = rz_arena_mark(net->s);
+        take_features(net, a, i + 1, dh, dfeatures);
         block_backward(net, &net->model->tower[i], &at, dh, &a->blocks[i]);
         rz_arena_release(net->s, m);
         rz_net_poll(net);
     }
+    take_features(net, a, 0, dh, dfeatures);
     rz_mark m = rz_arena_mark(net->s);
     embed_backward(net, a, dh);
     rz_arena_release(net->s, m);

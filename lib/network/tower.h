@@ -9,8 +9,11 @@ typedef struct rz_tower_acts rz_tower_acts;
 /* pixels (n, channels, image_size, image_size), device -> hidden_states[n_blocks]: (n * rows, hidden) with
  * rows = patches + 1, the class row first; [0] is after pre_layrnorm. acts: set when net->keep, may be NULL else. */
 float *rz_tower_forward(const rz_net *net, const float *pixels, size_t n, size_t n_blocks, rz_tower_acts **acts);
-/* dh: gradient of the result, overwritten. */
-void rz_tower_backward(const rz_net *net, const rz_tower_acts *acts, float *dh);
+/* What the projector reads: the rows of every layer of cfg.feature_layers side by side, without the class row unless
+ * the config keeps it: (n * image_rows, n_feature_layers * hidden). */
+float *rz_tower_features(const rz_net *net, const float *pixels, size_t n, rz_tower_acts **acts);
+/* dfeatures: gradient of rz_tower_features' result. */
+void rz_tower_backward(const rz_net *net, const rz_tower_acts *acts, const float *dfeatures);
 size_t rz_tower_rows(const rz_config *cfg); /* rows of one image, class row included */
 
 #endif
