@@ -25,7 +25,7 @@
  *         radz_result_close(result); radz_session_close(session); radz_model_close(model);
  *     }
  *
- * Order of this header: status and errors; version; runtime; model; session;
+ * Order of this header: version; status and errors; runtime; model; session;
  * images; embeddings; anchor bank; classification and results; training.
  *
  * Rules that hold for every function
@@ -49,7 +49,8 @@
  *            locale, the FPU state, the working directory or the environment.
  * Options.   Options structs start with `struct_size`; fill them with their
  *            radz_x_options_init function, then change what you need. NULL options mean
- *            the defaults. Structs grow at the end only.
+ *            the defaults. Structs grow at the end only; so does radz_model_info, which the
+ *            library fills.
  * Strings.   UTF-8, NUL-terminated, paths as the operating system has them.
  *
  * "Since" is 0.1 unless a declaration says otherwise.
@@ -142,6 +143,10 @@ RADZ_API void radz_runtime_close(radz_runtime *runtime);
 
 /* What runs the network, for people and logs: "cpu (avx2, own gemm, 2 threads)". */
 RADZ_API const char *radz_runtime_device(const radz_runtime *runtime);
+/* The CPU kernel set in use: "portable", "avx2", "avx512". */
+RADZ_API const char *radz_runtime_kernels(const radz_runtime *runtime);
+/* The i-th kernel set that this CPU can run, best first; NULL past the last. Static storage. */
+RADZ_API const char *radz_kernels_available(size_t i);
 
 /* ---- Model ------------------------------------------------------------------ */
 
@@ -160,8 +165,7 @@ RADZ_API void radz_model_options_init(radz_model_options *options);
 
 /* `runtime` NULL: a private one with default options. */
 RADZ_API RADZ_CHECK radz_status radz_model_open(radz_runtime *runtime, const char *dir,
-                                                const radz_model_options *options, radz_model **model,
-                                                radz_error *err);
+                                                const radz_model_options *options, radz_model **model, radz_error *err);
 RADZ_API void radz_model_close(radz_model *model);
 
 RADZ_API size_t radz_model_embedding_dim(const radz_model *model); /* K, floats per vector */
@@ -169,6 +173,36 @@ RADZ_API const char *radz_model_hash(const radz_model *model);     /* sha256, 64
                                                                       change a vector */
 RADZ_API const char *radz_model_name(const radz_model *model);     /* last component of the directory */
 RADZ_API const char *radz_model_device(const radz_model *model);   /* as radz_runtime_device */
+
+/* What a model is. Texts belong to the model. Layers are indices as in radz_embed_options. */
+typedef struct radz_model_info {
+    size_t struct_size;
+    const char *dtype;          /* of most weights: "f32", "f16", "bf16" */
+    const char *tower_source;   /* where the vision tower's weights come from: "model", a directory; NULL: no tower */
+    const char *tokenizer;      /* "sentencepiece-bpe", "byte-level-bpe"; NULL: none */
+    const char *tokenizer_hash; /* sha256, 64 hex digits; NULL: none */
+    const char *missing;        /* what it lacks to read films as a trained LLaVA-RadZ, in a few words; NULL: nothing */
+    const char *unused_tensor;  /* one tensor of the files that the network has no place for; NULL: none */
+    size_t n_unused_tensors;
+    uint64_t n_parameters; /* numbers in all weights in use */
+    uint64_t file_bytes;   /* of the weight files */
+    uint64_t weight_bytes; /* memory of the weights: mapped, shared with other processes, or read */
+    uint64_t film_bytes;   /* memory a session needs for one film, about; a text of n rows needs less */
+    size_t vision_hidden, vision_intermediate, vision_layers, vision_heads; /* 0 where there is no tower */
+    size_t image_size_px, patch_px;
+    size_t image_rows; /* rows that a film takes in the decoder */
+    size_t text_hidden, text_intermediate, text_layers, text_heads, text_kv_heads, head_dim;
+    size_t vocab, max_positions;
+    size_t window;                        /* sliding window, rows; 0: none */
+    size_t embedding_dim;                 /* K */
+    size_t n_image_tokens, n_text_tokens; /* special tokens; 0: not trained as a LLaVA-RadZ */
+    int layer, feature_layer;             /* of the decoder (Eq. 3); of the tower, the first where it takes several */
+    double tau;                           /* temperature */
+} radz_model_info;
+
+RADZ_API void radz_model_info_init(radz_model_info *info);
+/* Fills as much of the struct as info->struct_size says the caller knows; the rest of a longer one becomes zero. */
+RADZ_API RADZ_CHECK radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err);
 
 /* ---- Session ----------------------------------------------------------------- */
 
@@ -186,6 +220,8 @@ RADZ_API void radz_session_options_init(radz_session_options *options);
 RADZ_API RADZ_CHECK radz_status radz_session_open(radz_model *model, const radz_session_options *options,
                                                   radz_session **session, radz_error *err);
 RADZ_API void radz_session_close(radz_session *session);
+/* Bytes of scratch memory held now: it grows with the largest call and stays for the next. */
+RADZ_API size_t radz_session_bytes(const radz_session *session);
 
 /* ---- Images -------------------------------------------------------------------- */
 
@@ -209,26 +245,48 @@ RADZ_API RADZ_CHECK radz_status radz_image_from_pixels(radz_runtime *runtime, co
                                                        radz_pixel_format format, size_t width_px, size_t height_px,
                                                        size_t stride_bytes, radz_image **image, radz_error *err);
 RADZ_API void radz_image_close(radz_image *image);
-RADZ_API size_t radz_image_width(const radz_image *image);      /* pixels */
-RADZ_API size_t radz_image_height(const radz_image *image);     /* pixels */
+RADZ_API size_t radz_image_width(const radz_image *image);       /* pixels */
+RADZ_API size_t radz_image_height(const radz_image *image);      /* pixels */
 RADZ_API const char *radz_image_sha256(const radz_image *image); /* of the file's bytes, or of the pixels given */
 
 /* ---- Embeddings ---------------------------------------------------------------- */
 
-/* Which rows of the hidden layer are pooled (the paper's Eq. 4 and 5). */
+/* Which rows of the hidden layer are averaged (the paper's Eq. 4 and 5). */
 typedef enum radz_feature {
-    RADZ_FEATURE_GLOBAL = 0, /* the special tokens: X_g, Y_g */
-    RADZ_FEATURE_LOCAL = 1   /* every other token:  X_l, Y_l */
+    RADZ_FEATURE_GLOBAL = 0, /* the special tokens: X_g, Y_g; the last row where a model has no special tokens */
+    RADZ_FEATURE_LOCAL = 1,  /* every other row:    X_l, Y_l */
+    RADZ_FEATURE_LAST = 2,   /* the last row of the prompt */
+    RADZ_FEATURE_ALL = 3     /* every row */
 } radz_feature;
 
-/* Unit vectors of n films or texts, row by row: out is (n, K), owned by the caller,
- * K = radz_model_embedding_dim. A film's vector is bit-identical alone or in a batch.
- * Texts are report sentences ("This is a chest X-ray showing ..."): special tokens
- * written in them are plain text. */
+typedef struct radz_embed_options {
+    size_t struct_size;
+    radz_feature feature; /* GLOBAL (default) */
+    int layer;            /* index into hidden_states as transformers counts: -1 is after the last block and the final
+                             norm, -2 the input of the last block, -(n_layers + 1) the input embeddings. 0 (default):
+                             the model's own layer */
+    int raw;              /* 1: the mean row as it is, scaled to length 1; 0 (default): through gamma (Eq. 5) */
+} radz_embed_options;
+
+RADZ_API void radz_embed_options_init(radz_embed_options *options);
+/* Floats per vector with these options (NULL: defaults): radz_model_embedding_dim, or with `raw` the width of the
+ * decoder. 0 when model is NULL or the options are not valid. */
+RADZ_API size_t radz_embed_dim(const radz_model *model, const radz_embed_options *options);
+
+/* Unit vectors of n films or texts, row by row: out is (n, radz_embed_dim), owned by the caller. A vector has the
+ * same bits alone or in a batch, and with any number of threads. Texts are report sentences ("This is a chest X-ray
+ * showing ..."): special tokens written in them are plain text. Films need a vision tower, texts only a decoder. */
 RADZ_API RADZ_CHECK radz_status radz_embed_images(radz_session *session, const radz_image *const *images, size_t n,
-                                                  radz_feature feature, float *out, radz_error *err);
+                                                  const radz_embed_options *options, float *out, radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_embed_texts(radz_session *session, const char *const *texts, size_t n,
-                                                 radz_feature feature, float *out, radz_error *err);
+                                                 const radz_embed_options *options, float *out, radz_error *err);
+
+/* Writes vectors (n, dim) as float32, whole or not at all. The end of `path` says how:
+ *   .npy          NumPy, C order; names go to the same path with .names.json for .npy: a JSON array of strings
+ *   .safetensors  tensor "embeddings"; metadata "names": a JSON array of strings
+ * names: n strings, or NULL for none. Bytes that are not UTF-8 are written as U+FFFD. */
+RADZ_API RADZ_CHECK radz_status radz_vectors_save(const char *path, const char *const *names, const float *vectors,
+                                                  size_t n, size_t dim, radz_error *err);
 
 /* ---- Anchor bank (DKAM, Eq. 10 and 11) ------------------------------------------ */
 
@@ -249,15 +307,32 @@ RADZ_API RADZ_CHECK radz_status radz_bank_build(radz_session *session, const rad
 RADZ_API RADZ_CHECK radz_status radz_bank_build_file(radz_session *session, const char *path, radz_bank **bank,
                                                      radz_error *err);
 /* A saved bank; `path` NULL: the model's own anchors.safetensors. */
-RADZ_API RADZ_CHECK radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank,
-                                               radz_error *err);
+RADZ_API RADZ_CHECK radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank, radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *err);
+/* A new bank: the classes of `bank`, then n more, of which only the new ones are read by the model. A bank never
+ * changes once made, because other threads may be scoring with it: who adds a class gets another bank with another
+ * hash and closes the old one when it likes. A label that is there already is RADZ_E_ARGUMENT. */
+RADZ_API RADZ_CHECK radz_status radz_bank_with(radz_session *session, const radz_bank *bank,
+                                               const radz_bank_entry *entries, size_t n, radz_bank **out,
+                                               radz_error *err);
+/* A new bank without the n classes named; case does not matter. A label that is not there, or nothing left, is
+ * RADZ_E_ARGUMENT. */
+RADZ_API RADZ_CHECK radz_status radz_bank_without(const radz_bank *bank, const char *const *labels, size_t n,
+                                                  radz_bank **out, radz_error *err);
+/* Cosines of n vectors (n, K) with every anchor, in bank order: out is (n, radz_bank_count), owned by the caller,
+ * -1..1. The vectors need no length of 1; one that is zero or not finite is RADZ_E_ARGUMENT. They must come from the
+ * bank's model with default options to mean what radz_result_similarity means. */
+RADZ_API RADZ_CHECK radz_status radz_bank_score(const radz_bank *bank, const float *vectors, size_t n, double *out,
+                                                radz_error *err);
 RADZ_API void radz_bank_close(radz_bank *bank);
 RADZ_API size_t radz_bank_count(const radz_bank *bank);
+RADZ_API size_t radz_bank_dim(const radz_bank *bank);       /* K, floats per anchor */
+RADZ_API size_t radz_bank_reference(const radz_bank *bank); /* index of the reference class; count: there is none */
 RADZ_API const char *radz_bank_label(const radz_bank *bank, size_t i);       /* NULL when i is out of range */
 RADZ_API const char *radz_bank_description(const radz_bank *bank, size_t i); /* NULL when i is out of range */
 RADZ_API const float *radz_bank_anchor(const radz_bank *bank, size_t i);     /* K floats, unit length; NULL likewise */
-RADZ_API const char *radz_bank_hash(const radz_bank *bank);                  /* sha256 of the saved form, 64 hex digits */
+RADZ_API const char *radz_bank_hash(const radz_bank *bank);       /* sha256 of the saved form, 64 hex digits */
+RADZ_API const char *radz_bank_model_hash(const radz_bank *bank); /* radz_model_hash of the model that made it */
 
 /* ---- Classification and results --------------------------------------------------- */
 
@@ -311,17 +386,17 @@ typedef struct radz_train_progress {
     double loss, loss_ca, loss_cg, grad_norm, lr, tau;
     double items_per_second;
     double seconds_left;
-    int64_t n_bad_rows;        /* manifest rows whose film could not be read, so far */
-    int has_validation;        /* 1: the two fields below were measured at this step */
-    double val_auc;            /* the monitored AUC on the validation split, NaN where undefined */
-    double val_macro_auc;      /* mean AUC over labels that have both outcomes, NaN where none */
-    const char *checkpoint;    /* directory written at this step, or NULL */
+    int64_t n_bad_rows;     /* manifest rows whose film could not be read, so far */
+    int has_validation;     /* 1: the two fields below were measured at this step */
+    double val_auc;         /* the monitored AUC on the validation split, NaN where undefined */
+    double val_macro_auc;   /* mean AUC over labels that have both outcomes, NaN where none */
+    const char *checkpoint; /* directory written at this step, or NULL */
 } radz_train_progress;
 
 typedef struct radz_train_options {
     size_t struct_size;
-    const char *model_dir; /* start from here; without *.safetensors it is initialised at random from `seed` */
-    const char *manifest;  /* CSV with a header: path, labels; optional split, patient, set, text */
+    const char *model_dir;  /* start from here; without *.safetensors it is initialised at random from `seed` */
+    const char *manifest;   /* CSV with a header: path, labels; optional split, patient, set, text */
     const char *image_root; /* paths in the manifest are relative to this; NULL: the manifest's folder */
     const char *out_dir;    /* the trained model, and checkpoint/ while training */
     const char *diseases;   /* description file as for radz_bank_build_file: the anchors of L_CG */
@@ -332,9 +407,9 @@ typedef struct radz_train_options {
     int64_t stop_after_steps; /* 0: never; else save a checkpoint and return after so many steps in all */
     int batch_size;
     double lr, weight_decay, beta1, beta2, eps, warmup_fraction, clip_norm;
-    double lambda; /* weight of L_CA (Eq. 15) */
-    double tau;    /* <= 0: the model's own */
-    int learn_tau; /* 1: tau is trained, clamped to [.01, .5] */
+    double lambda;            /* weight of L_CA (Eq. 15) */
+    double tau;               /* <= 0: the model's own */
+    int learn_tau;            /* 1: tau is trained, clamped to [.01, .5] */
     int mask_false_negatives; /* 1 (default): pairs of one label set are no negatives of each other in L_CA */
     int balance_sets;         /* 1 (default): rows are drawn so that sets and label sets weigh sqrt(count) */
     int augment;              /* 1 (default): seeded shift, scale, rotation, contrast */

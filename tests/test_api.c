@@ -205,22 +205,22 @@ static void test_null_embeddings(void **state)
     float v[16] = {0};
     const radz_image *images[2] = {image, NULL};
     const char *texts[2] = {"a", NULL};
-    REFUSED_NULL(radz_embed_images(NULL, images, 1, RADZ_FEATURE_GLOBAL, v, &err), "session");
-    REFUSED_NULL(radz_embed_images(session, NULL, 2, RADZ_FEATURE_GLOBAL, v, &err), "images");
+    REFUSED_NULL(radz_embed_images(NULL, images, 1, NULL, v, &err), "session");
+    REFUSED_NULL(radz_embed_images(session, NULL, 2, NULL, v, &err), "images");
     assert_nan(v, 16);
-    REFUSED_NULL(radz_embed_images(session, images, 2, RADZ_FEATURE_GLOBAL, v, &err), "images[1]");
+    REFUSED_NULL(radz_embed_images(session, images, 2, NULL, v, &err), "images[1]");
     assert_nan(v, 16);
-    REFUSED_NULL(radz_embed_images(session, images, 1, RADZ_FEATURE_GLOBAL, NULL, &err), "out");
-    refused(radz_embed_images(session, images, 1, (radz_feature)2, v, &err), RADZ_E_ARGUMENT, "feature");
+    REFUSED_NULL(radz_embed_images(session, images, 1, NULL, NULL, &err), "out");
+    refused(radz_embed_images(session, images, 1, &(radz_embed_options){sizeof(radz_embed_options), (radz_feature)4, 0, 0}, v, &err), RADZ_E_ARGUMENT, "feature");
     assert_nan(v, 8);
-    REFUSED_NULL(radz_embed_texts(NULL, texts, 1, RADZ_FEATURE_GLOBAL, v, &err), "session");
-    REFUSED_NULL(radz_embed_texts(session, NULL, 2, RADZ_FEATURE_GLOBAL, v, &err), "texts");
+    REFUSED_NULL(radz_embed_texts(NULL, texts, 1, NULL, v, &err), "session");
+    REFUSED_NULL(radz_embed_texts(session, NULL, 2, NULL, v, &err), "texts");
     assert_nan(v, 16);
-    REFUSED_NULL(radz_embed_texts(session, texts, 2, RADZ_FEATURE_LOCAL, v, &err), "texts[1]");
+    REFUSED_NULL(radz_embed_texts(session, texts, 2, NULL, v, &err), "texts[1]");
     assert_nan(v, 16);
-    REFUSED_NULL(radz_embed_texts(session, texts, 1, RADZ_FEATURE_LOCAL, NULL, &err), "out");
-    ok(radz_embed_images(session, NULL, 0, RADZ_FEATURE_GLOBAL, NULL, &err));
-    ok(radz_embed_texts(session, NULL, 0, RADZ_FEATURE_GLOBAL, NULL, &err));
+    REFUSED_NULL(radz_embed_texts(session, texts, 1, NULL, NULL, &err), "out");
+    ok(radz_embed_images(session, NULL, 0, NULL, NULL, &err));
+    ok(radz_embed_texts(session, NULL, 0, NULL, NULL, &err));
 }
 
 static void test_null_banks(void **state)
@@ -521,6 +521,8 @@ static void test_batch_invariance(void **state)
     const char *texts[N_FILMS];
     static const char *const words[] = {"Edema.", "a small effusion on the left, and no pneumothorax", "", "x y"};
     float all[N_FILMS][8], one[8];
+    radz_embed_options o;
+    radz_embed_options_init(&o);
     for (size_t i = 0; i < N_FILMS; i++) {
         size_t n;
         uint8_t *png = fixture_png_bytes(40 + 7 * i, 90 - 3 * i, i % 2 ? 3 : 1, i, &n);
@@ -528,16 +530,17 @@ static void test_batch_invariance(void **state)
         free(png);
         texts[i] = words[i % COUNT(words)];
     }
-    for (int f = 0; f < 2; f++) {
-        ok(radz_embed_images(session, (const radz_image *const *)images, N_FILMS, (radz_feature)f, all[0], &err));
+    for (int f = 0; f < 4; f++) {
+        o.feature = (radz_feature)f;
+        ok(radz_embed_images(session, (const radz_image *const *)images, N_FILMS, &o, all[0], &err));
         for (size_t i = 0; i < N_FILMS; i++) {
-            ok(radz_embed_images(session, (const radz_image *const *)&images[i], 1, (radz_feature)f, one, &err));
+            ok(radz_embed_images(session, (const radz_image *const *)&images[i], 1, &o, one, &err));
             assert_memory_equal(one, all[i], sizeof one);
             assert_true(i == 0 || memcmp(all[i], all[0], sizeof one) != 0);
         }
-        ok(radz_embed_texts(session, texts, N_FILMS, (radz_feature)f, all[0], &err));
+        ok(radz_embed_texts(session, texts, N_FILMS, &o, all[0], &err));
         for (size_t i = 0; i < N_FILMS; i++) {
-            ok(radz_embed_texts(session, &texts[i], 1, (radz_feature)f, one, &err));
+            ok(radz_embed_texts(session, &texts[i], 1, &o, one, &err));
             assert_memory_equal(one, all[i], sizeof one);
         }
     }
@@ -557,7 +560,7 @@ static void *work(void *arg)
     w->status = radz_session_open(model, NULL, &s, NULL);
     for (int i = 0; i < 8 && !w->status; i++) {
         const radz_image *im = image;
-        w->status = radz_embed_images(s, &im, 1, RADZ_FEATURE_GLOBAL, w->vectors[i], NULL);
+        w->status = radz_embed_images(s, &im, 1, NULL, w->vectors[i], NULL);
         if (!w->status) {
             radz_result *r;
             w->status = radz_classify(s, bank, image, &r, NULL);
@@ -574,7 +577,7 @@ static void test_threads(void **state)
     worker w[4];
     float want[8];
     const radz_image *im = image;
-    ok(radz_embed_images(session, &im, 1, RADZ_FEATURE_GLOBAL, want, &err));
+    ok(radz_embed_images(session, &im, 1, NULL, want, &err));
     for (size_t i = 0; i < COUNT(w); i++) assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
     for (size_t i = 0; i < COUNT(w); i++) {
         pthread_join(w[i].thread, NULL);
@@ -588,7 +591,7 @@ static void test_thread_counts(void **state)
     (void)state;
     float want[8], got[8];
     const radz_image *im = image;
-    ok(radz_embed_images(session, &im, 1, RADZ_FEATURE_GLOBAL, want, &err));
+    ok(radz_embed_images(session, &im, 1, NULL, want, &err));
     for (int n = 1; n <= 5; n += 2) {
         radz_runtime_options o;
         radz_runtime *r;
@@ -599,7 +602,7 @@ static void test_thread_counts(void **state)
         ok(radz_runtime_create(&o, &r, &err));
         ok(radz_model_open(r, model_dir, &(radz_model_options){sizeof(radz_model_options), 0}, &m, &err));
         ok(radz_session_open(m, NULL, &s, &err));
-        ok(radz_embed_images(s, &im, 1, RADZ_FEATURE_GLOBAL, got, &err));
+        ok(radz_embed_images(s, &im, 1, NULL, got, &err));
         assert_memory_equal(want, got, sizeof got);
         radz_session_close(s), radz_model_close(m), radz_runtime_close(r);
     }
@@ -674,7 +677,7 @@ static int in_child(void)
     wrong += radz_bank_open(model, NULL, &b, NULL) != RADZ_E_STATE || b;
     wrong += radz_bank_save(bank, "x", NULL) != RADZ_E_STATE;
     wrong += radz_image_open(runtime, film, &im, NULL) != RADZ_E_STATE || im;
-    wrong += radz_embed_images(session, images, 1, RADZ_FEATURE_GLOBAL, v, NULL) != RADZ_E_STATE || !isnan(v[0]);
+    wrong += radz_embed_images(session, images, 1, NULL, v, NULL) != RADZ_E_STATE || !isnan(v[0]);
     radz_session_close(session);
     radz_model_close(model);
     radz_bank_close(bank);

@@ -126,13 +126,14 @@ static void test_build(void **state)
 {
     (void)state;
     rz_bank *b = build();
+    const rz_pick own = rz_embed_own(&net.model->cfg);
     assert_int_equal(b->n, 3);
     assert_int_equal(b->reference, 1);
     assert_string_equal(b->descriptions[2], "This is a chest X-ray showing Mass.");
     for (size_t i = 0; i < 3; i++) {
         float alone[8];
         const char *text = b->descriptions[i];
-        ok(rz_embed_texts(&net, RZ_ITEM_DISEASE, &text, 1, RADZ_FEATURE_GLOBAL, alone, &err));
+        ok(rz_embed_texts(&net, RZ_ITEM_DISEASE, &text, 1, &own, alone, &err));
         assert_memory_equal(alone, b->anchors + 8 * i, sizeof alone);
     }
     rz_bank_free(b);

@@ -77,6 +77,53 @@ radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *
     return rz_bank_save(bank->bank, path, err);
 }
 
+radz_status radz_bank_with(radz_session *session, const radz_bank *bank, const radz_bank_entry *entries, size_t n,
+                           radz_bank **out, radz_error *err)
+{
+    if (out) *out = NULL;
+    RZ_NEED(out);
+    RZ_LIVE(session);
+    RZ_LIVE(bank);
+    RZ_NEED(entries);
+    radz_bank *b = NULL;
+    RZ_TRY(bank_new(session->model->runtime, &b, err));
+    return bank_done(b, rz_bank_with(&session->net, bank->bank, entries, n, &b->bank, err), out);
+}
+
+radz_status radz_bank_without(const radz_bank *bank, const char *const *labels, size_t n, radz_bank **out,
+                              radz_error *err)
+{
+    if (out) *out = NULL;
+    RZ_NEED(out);
+    RZ_LIVE(bank);
+    RZ_NEED(labels);
+    radz_bank *b = NULL;
+    RZ_TRY(bank_new(bank->runtime, &b, err));
+    return bank_done(b, rz_bank_without(bank->bank, labels, n, &b->bank, err), out);
+}
+
+static radz_status score(const rz_bank *bank, const float *vectors, size_t n, double *out, radz_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        radz_status status = rz_score_cosines(bank, vectors + i * bank->dim, out + i * bank->n, err);
+        if (status) return rz_fail_prefix(err, status, "radz_bank_score: vector %zu", i);
+    }
+    return RADZ_OK;
+}
+
+radz_status radz_bank_score(const radz_bank *bank, const float *vectors, size_t n, double *out, radz_error *err)
+{
+    const size_t n_out = n * radz_bank_count(bank);
+    for (size_t i = 0; out && i < n_out; i++) out[i] = NAN;
+    RZ_LIVE(bank);
+    if (!n) return RADZ_OK;
+    RZ_NEED(vectors);
+    RZ_NEED(out);
+    radz_status status = score(bank->bank, vectors, n, out, err);
+    for (size_t i = 0; status && i < n_out; i++) out[i] = NAN;
+    return status;
+}
+
 void radz_bank_close(radz_bank *bank)
 {
     if (!bank || !rz_handle_drop(&bank->h)) return;
@@ -109,4 +156,19 @@ const float *radz_bank_anchor(const radz_bank *bank, size_t i)
 const char *radz_bank_hash(const radz_bank *bank)
 {
     return bank ? bank->bank->hash : NULL;
+}
+
+const char *radz_bank_model_hash(const radz_bank *bank)
+{
+    return bank ? bank->bank->model_hash : NULL;
+}
+
+size_t radz_bank_dim(const radz_bank *bank)
+{
+    return bank ? bank->bank->dim : 0;
+}
+
+size_t radz_bank_reference(const radz_bank *bank)
+{
+    return bank ? bank->bank->reference : 0;
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "handles.h"
+#include "vectors.h"
 
 /* ---- Images ---- */
 
@@ -89,21 +90,49 @@ const char *radz_image_sha256(const radz_image *image)
 
 /* ---- Embeddings ---- */
 
-/* out = NaN: what a caller who forgets the status reads must not look like a vector. */
-static void no_vectors(const radz_session *session, size_t n, float *out)
+void radz_embed_options_init(radz_embed_options *options)
 {
-    size_t n_floats;
-    if (!session || !out || !rz_size_mul(n, radz_model_embedding_dim(session->model), &n_floats)) return;
+    if (!options) return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+}
+
+/* What the caller's options ask of this model. */
+static radz_status take_pick(const radz_model *model, const radz_embed_options *options, const char *function,
+                             rz_pick *pick, radz_error *err)
+{
+    radz_embed_options o;
+    radz_embed_options_init(&o);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, function, err));
+    radz_status status = rz_embed_pick(&model->net->cfg, &o, pick, err);
+    return status ? rz_fail_prefix(err, status, "%s", function) : RADZ_OK;
+}
+
+size_t radz_embed_dim(const radz_model *model, const radz_embed_options *options)
+{
+    rz_pick pick;
+    if (!model || take_pick(model, options, __func__, &pick, NULL)) return 0;
+    return rz_embed_dim(&model->net->cfg, &pick);
+}
+
+/* out = NaN: what a caller who forgets the status reads must not look like a vector. */
+static void no_vectors(const radz_session *session, size_t n, const radz_embed_options *options, float *out)
+{
+    size_t n_floats, dim = session ? radz_embed_dim(session->model, options) : 0;
+    if (session && !dim) { /* bad options: as much as any options could have meant */
+        const rz_config *cfg = &session->model->net->cfg;
+        dim = cfg->radz.dim < cfg->text.hidden ? cfg->radz.dim : cfg->text.hidden;
+    }
+    if (!out || !rz_size_mul(n, dim, &n_floats)) return;
     for (size_t i = 0; i < n_floats; i++) out[i] = NAN;
 }
 
-static radz_status check_embed(const radz_session *session, const void *items, size_t n, radz_feature feature,
-                               const float *out, const char *function, const char *name, radz_error *err)
+static radz_status check_embed(const radz_session *session, const void *items, size_t n,
+                               const radz_embed_options *options, const float *out, const char *function,
+                               const char *name, rz_pick *pick, radz_error *err)
 {
     RZ_TRY(rz_handle_check(session ? &session->h : NULL, function, "session", err));
-    if (feature != RADZ_FEATURE_GLOBAL && feature != RADZ_FEATURE_LOCAL)
-        return rz_fail(err, RADZ_E_ARGUMENT, "%s: feature: expected GLOBAL (0) or LOCAL (1), got %d", function,
-                       (int)feature);
+    RZ_TRY(take_pick(session->model, options, function, pick, err));
     if (n && !items) return rz_fail(err, RADZ_E_ARGUMENT, "%s: %s is NULL", function, name);
     if (n && !out) return rz_fail(err, RADZ_E_ARGUMENT, "%s: out is NULL", function);
     return RADZ_OK;
@@ -125,31 +154,43 @@ radz_status rz_images_films(const rz_host *host, const radz_image *const *images
     return RADZ_OK;
 }
 
-static radz_status embed_images(radz_session *session, const radz_image *const *images, size_t n, radz_feature feature,
+static radz_status embed_images(radz_session *session, const radz_image *const *images, size_t n, const rz_pick *pick,
                                 float *out, radz_error *err)
 {
     const rz_host *host = &session->model->runtime->host;
     const rz_film **films = NULL;
     RZ_TRY(rz_images_films(host, images, n, "radz_embed_images", &films, err));
-    radz_status status = rz_embed_films(&session->net, films, n, feature, out, err);
+    radz_status status = rz_embed_films(&session->net, films, n, pick, out, err);
     rz_free(host, films);
     return status;
 }
 
-radz_status radz_embed_images(radz_session *session, const radz_image *const *images, size_t n, radz_feature feature,
-                              float *out, radz_error *err)
+radz_status radz_embed_images(radz_session *session, const radz_image *const *images, size_t n,
+                              const radz_embed_options *options, float *out, radz_error *err)
 {
-    no_vectors(session, n, out);
-    RZ_TRY(check_embed(session, images, n, feature, out, __func__, "images", err));
-    return embed_images(session, images, n, feature, out, err);
+    rz_pick pick;
+    no_vectors(session, n, options, out);
+    RZ_TRY(check_embed(session, images, n, options, out, __func__, "images", &pick, err));
+    return embed_images(session, images, n, &pick, out, err);
 }
 
-radz_status radz_embed_texts(radz_session *session, const char *const *texts, size_t n, radz_feature feature,
-                             float *out, radz_error *err)
+radz_status radz_embed_texts(radz_session *session, const char *const *texts, size_t n,
+                             const radz_embed_options *options, float *out, radz_error *err)
 {
-    no_vectors(session, n, out);
-    RZ_TRY(check_embed(session, texts, n, feature, out, __func__, "texts", err));
+    rz_pick pick;
+    no_vectors(session, n, options, out);
+    RZ_TRY(check_embed(session, texts, n, options, out, __func__, "texts", &pick, err));
     for (size_t i = 0; i < n; i++)
         if (!texts[i]) return rz_fail(err, RADZ_E_ARGUMENT, "%s: texts[%zu] is NULL", __func__, i);
-    return rz_embed_texts(&session->net, RZ_ITEM_TEXT, texts, n, feature, out, err);
+    return rz_embed_texts(&session->net, RZ_ITEM_TEXT, texts, n, &pick, out, err);
+}
+
+radz_status radz_vectors_save(const char *path, const char *const *names, const float *vectors, size_t n, size_t dim,
+                              radz_error *err)
+{
+    RZ_NEED(path);
+    RZ_NEED(vectors);
+    for (size_t i = 0; names && i < n; i++)
+        if (!names[i]) return rz_fail(err, RADZ_E_ARGUMENT, "%s: names[%zu] is NULL", __func__, i);
+    return rz_vectors_save(NULL, path, names, vectors, n, dim, err);
 }

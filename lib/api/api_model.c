@@ -91,6 +91,87 @@ const char *radz_model_device(const radz_model *model)
     return model ? radz_runtime_device(model->runtime) : NULL;
 }
 
+/* ---- What a model is ---- */
+
+void radz_model_info_init(radz_model_info *info)
+{
+    if (!info) return;
+    memset(info, 0, sizeof *info);
+    info->struct_size = sizeof *info;
+}
+
+/* Parameters by dtype, and their memory. */
+static void count_weights(const rz_model *m, radz_model_info *info)
+{
+    static const char *const names[] = {[RZ_F32] = "f32", [RZ_F16] = "f16", [RZ_BF16] = "bf16"};
+    uint64_t count[RZ_COUNT(names)] = {0};
+    size_t most = 0;
+    for (size_t i = 0; i < m->n_params; i++) {
+        const rz_param *p = &m->params[i];
+        if (!p->w.data) continue;
+        count[p->w.dtype] += p->n;
+        info->n_parameters += p->n;
+        info->weight_bytes += (uint64_t)p->n * rz_dtype_size(p->w.dtype);
+    }
+    for (size_t i = 1; i < RZ_COUNT(names); i++)
+        if (count[i] > count[most]) most = i;
+    info->dtype = names[most];
+}
+
+static void fill_vision(const rz_config *cfg, radz_model_info *info)
+{
+    const rz_vision_config *v = &cfg->vision;
+    if (!cfg->has_vision) return;
+    info->tower_source = "model";
+    info->vision_hidden = v->hidden, info->vision_intermediate = v->intermediate;
+    info->vision_layers = v->layers, info->vision_heads = v->heads;
+    info->image_size_px = v->image_size, info->patch_px = v->patch;
+    info->image_rows = cfg->image_rows;
+    info->feature_layer = cfg->feature_layers[0];
+}
+
+static void fill_text(const rz_config *cfg, radz_model_info *info)
+{
+    const rz_text_config *t = &cfg->text;
+    info->text_hidden = t->hidden, info->text_intermediate = t->intermediate;
+    info->text_layers = t->layers, info->text_heads = t->heads, info->text_kv_heads = t->kv_heads;
+    info->head_dim = t->head_dim;
+    info->vocab = t->vocab, info->max_positions = t->max_positions, info->window = t->window;
+    info->embedding_dim = cfg->radz.dim;
+    info->n_image_tokens = cfg->radz.n_image_tokens, info->n_text_tokens = cfg->radz.n_text_tokens;
+    info->layer = cfg->radz.layer;
+}
+
+static void fill_info(const radz_model *model, radz_model_info *info)
+{
+    const rz_model *m = model->net;
+    count_weights(m, info);
+    fill_vision(&m->cfg, info);
+    fill_text(&m->cfg, info);
+    info->tokenizer = m->tok ? "sentencepiece-bpe" : NULL;
+    info->tokenizer_hash = m->tok ? rz_tokenizer_hash(m->tok) : NULL;
+    info->missing = rz_model_missing(m);
+    info->n_unused_tensors = rz_model_unused(m, &info->unused_tensor);
+    info->file_bytes = rz_model_file_bytes(m);
+    info->film_bytes = rz_net_film_bytes(m);
+    info->tau = rz_model_tau(m);
+}
+
+radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err)
+{
+    radz_model_info all;
+    RZ_NEED(info);
+    RZ_LIVE(model);
+    const size_t given = info->struct_size;
+    RZ_TRY(rz_struct_size_check(given, __func__, "info", err));
+    radz_model_info_init(&all);
+    fill_info(model, &all);
+    memset(info, 0, given);
+    memcpy(info, &all, given < sizeof all ? given : sizeof all);
+    info->struct_size = given;
+    return RADZ_OK;
+}
+
 /* ---- Session ---- */
 
 void radz_session_options_init(radz_session_options *options)
@@ -133,4 +214,9 @@ void radz_session_close(radz_session *session)
     rz_bank_free(session->own_bank);
     rz_free(&model->runtime->host, session);
     radz_model_close(model);
+}
+
+size_t radz_session_bytes(const radz_session *session)
+{
+    return session ? rz_arena_peak(session->net.s) : 0;
 }

@@ -39,14 +39,19 @@ radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_err
 /* No options struct will ever be larger: a larger number is memory that was never initialised. */
 #define MAX_OPTIONS 4096
 
+radz_status rz_struct_size_check(size_t given, const char *function, const char *name, radz_error *err)
+{
+    if (given >= sizeof given && given <= MAX_OPTIONS && given % sizeof given == 0) return RADZ_OK;
+    return rz_fail(err, RADZ_E_ARGUMENT, "%s: %s->struct_size is %zu: fill the struct with its _init function",
+                   function, name, given);
+}
+
 radz_status rz_options_take(void *known, size_t known_size, const void *options, const char *function, radz_error *err)
 {
     size_t given;
     if (!options) return RADZ_OK;
     memcpy(&given, options, sizeof given);
-    if (given < sizeof given || given > MAX_OPTIONS || given % sizeof given)
-        return rz_fail(err, RADZ_E_ARGUMENT, "%s: options->struct_size is %zu: fill the struct with its _init function",
-                       function, given);
+    RZ_TRY(rz_struct_size_check(given, function, "options", err));
     const unsigned char *bytes = options;
     for (size_t i = known_size; i < given; i++)
         if (bytes[i])

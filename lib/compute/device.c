@@ -68,10 +68,6 @@ const char *rz_device_name(const rz_device *dev)
 {
     return dev->name;
 }
-const char *rz_device_kernels(const rz_device *dev)
-{
-    return dev->kernels->name;
-}
 rz_pool *rz_device_pool(rz_device *dev)
 {
     return dev->pool;

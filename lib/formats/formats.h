@@ -68,6 +68,9 @@ radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *
 radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const char *const *metadata,
                          radz_error *err) RZ_CHECK;
 
+/* What stands before the numbers of a .npy file of little-endian float32 (rows, cols), C order. */
+void rz_npy_header(rz_str *s, size_t rows, size_t cols);
+
 /* Element conversion, any alignment. */
 float rz_bf16_to_f32(uint16_t v);
 float rz_f16_to_f32(uint16_t v);

@@ -124,10 +124,15 @@ static void lay_out(const rz_net *net, const rz_item *items, size_t n, rz_encodi
     list_upload(net, &e->image_rows);
 }
 
-/* Groups of rows: per item of `kind`, its special rows (global) or all its other rows (local). */
-static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, int feature)
+static bool is_picked(rz_rows rows, bool special, bool last)
 {
-    vector_list *v = &e->vectors[kind][feature];
+    return rows == RZ_ROWS_ALL || (rows == RZ_ROWS_LAST ? last : special == (rows == RZ_ROWS_SPECIAL));
+}
+
+/* Groups of rows: per item of `kind` the rows that were asked for. */
+static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, rz_rows which,
+                       vector_list *v)
+{
     size_t vocab = net->model->cfg.text.vocab, n_rows = 0;
     int32_t *rows = rz_arena_host(net->s, e->n_rows, sizeof *rows);
     int32_t *start = rz_arena_host(net->s, e->n + 1, sizeof *start);
@@ -138,7 +143,7 @@ static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, 
         for (size_t t = 0; t < items[i].prompt->n; t++) {
             int32_t id = items[i].prompt->ids[t];
             bool special = id >= 0 && (size_t)id >= vocab;
-            if (special == (feature == GLOBAL)) rows[n_rows++] = e->seq.start[i] + (int32_t)t;
+            if (is_picked(which, special, t + 1 == items[i].prompt->n)) rows[n_rows++] = e->seq.start[i] + (int32_t)t;
         }
         v->items[v->n++] = (int32_t)i;
         start[v->n] = (int32_t)n_rows;
@@ -230,6 +235,23 @@ static void vectors_backward(const rz_net *net, const rz_encoding *e, float *dh,
     }
 }
 
+/* Lays out the rows of all items. */
+static bool begin(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
+{
+    e->n = n;
+    if (!count_rows(net, items, n, e)) return false;
+    lay_out(net, items, n, e);
+    return !rz_stream_failed(net->s);
+}
+
+/* All rows after n_blocks of the decoder. */
+static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks)
+{
+    float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
+    float *x = splice_forward(net, e, image_rows);
+    return rz_decoder_forward(net, x, e->seq, n_blocks, &e->decoder);
+}
+
 void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global, float **local, rz_encoding **acts)
 {
     const rz_config *cfg = &net->model->cfg;
@@ -240,22 +262,82 @@ void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global
         if (out[f]) *out[f] = rz_arena_f32(net->s, n, cfg->radz.dim);
     if (rz_stream_failed(net->s) || !n) return;
     rz_mark m = rz_arena_mark(net->s);
-    e->n = n;
-    if (!count_rows(net, items, n, e)) return;
-    lay_out(net, items, n, e);
+    if (!begin(net, items, n, e)) return;
     for (int f = 0; f < 2; f++) {
         e->wanted[f] = out[f] != NULL;
         for (int kind = 0; kind < N_KINDS && out[f] && !rz_stream_failed(net->s); kind++)
-            group_rows(net, items, e, kind, f);
+            group_rows(net, items, e, kind, f == GLOBAL ? RZ_ROWS_SPECIAL : RZ_ROWS_OTHER, &e->vectors[kind][f]);
     }
     if (rz_stream_failed(net->s)) return;
 
-    float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
-    float *x = splice_forward(net, e, image_rows);
-    float *h = rz_decoder_forward(net, x, e->seq, rz_config_decoder_blocks(cfg), &e->decoder);
+    float *h = hidden_states(net, items, n, e, rz_config_decoder_blocks(cfg));
     for (int f = 0; f < 2; f++)
         if (out[f]) vectors_forward(net, e, h, f, *out[f]);
     if (!net->keep) rz_arena_release(net->s, m);
+}
+
+/* Mean rows on the unit sphere, without gamma. */
+static float *raw_forward(const rz_net *net, const float *h, rz_groups g)
+{
+    size_t c = net->model->cfg.text.hidden;
+    float *mean = rz_arena_f32(net->s, g.n, c), *unit = rz_arena_f32(net->s, g.n, c);
+    rz_pool_mean(net->s, mean, h, g.rows, g.start, g.n, c);
+    rz_l2norm(net->s, unit, rz_arena_f32(net->s, g.n, 1), mean, g.n, c);
+    return unit;
+}
+
+float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick)
+{
+    const rz_config *cfg = &net->model->cfg;
+    size_t dim = pick->raw ? cfg->text.hidden : cfg->radz.dim;
+    float *out = rz_arena_f32(net->s, n, dim), *stats;
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    if (rz_stream_failed(net->s) || !n) return out;
+    rz_mark m = rz_arena_mark(net->s);
+    if (!begin(net, items, n, e)) return out;
+    float *h = hidden_states(net, items, n, e, pick->n_blocks);
+    if (pick->n_blocks == cfg->text.layers)
+        h = rz_norm_forward(net, &net->model->decoder_norm, cfg->text.eps, h, e->n_rows, &stats);
+    for (int kind = 0; kind < N_KINDS && !rz_stream_failed(net->s); kind++) {
+        vector_list *v = &e->vectors[kind][GLOBAL];
+        group_rows(net, items, e, kind, pick->rows, v);
+        if (!v->n || rz_stream_failed(net->s)) continue;
+        float *unit = pick->raw ? raw_forward(net, h, v->groups)
+                                : rz_head_forward(net, head_of(net->model, kind), h, v->groups, &v->head);
+        rz_copy_rows(net->s, out, dim, v->items_dev, unit, dim, NULL, v->n, dim);
+    }
+    rz_arena_release(net->s, m);
+    return out;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Buffers of one tower block, all rows of one film, as block_forward in tower.c asks for them. */
+static size_t tower_floats(const rz_config *cfg)
+{
+    const rz_vision_config *v = &cfg->vision;
+    size_t rows = rz_tower_rows(cfg), pixels = v->channels * v->image_size * v->image_size;
+    return 2 * pixels + rows * (11 * v->hidden + 2 * v->intermediate);
+}
+
+/* The same of one decoder block; `rows` of a film's prompt. */
+static size_t decoder_floats(const rz_config *cfg, size_t rows)
+{
+    const rz_text_config *t = &cfg->text;
+    return rows * (6 * t->hidden + 2 * t->heads * t->head_dim + 2 * t->kv_heads * t->head_dim + 3 * t->intermediate);
+}
+
+uint64_t rz_net_film_bytes(const rz_model *m)
+{
+    const rz_config *cfg = &m->cfg;
+    const size_t words = 64; /* of the prompt */
+    size_t rows = words + cfg->image_rows + cfg->radz.n_image_tokens;
+    size_t image = cfg->has_vision ? tower_floats(cfg) + cfg->image_rows * 4 * cfg->text.hidden : 0;
+    size_t decoder = max_size(decoder_floats(cfg, rows), rows * cfg->radz.gamma_hidden);
+    return (uint64_t)(image + decoder) * sizeof(float);
 }
 
 void rz_encode_backward(const rz_net *net, rz_encoding *e, const float *dglobal, const float *dlocal)

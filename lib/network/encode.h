@@ -18,6 +18,14 @@ typedef struct rz_item {
     const rz_prompt *prompt;
 } rz_item;
 
+/* Which rows of which layer become an item's vector. */
+typedef enum rz_rows { RZ_ROWS_SPECIAL, RZ_ROWS_OTHER, RZ_ROWS_LAST, RZ_ROWS_ALL } rz_rows;
+typedef struct rz_pick {
+    rz_rows rows;
+    size_t n_blocks; /* decoder blocks that run; all of them: the final norm too */
+    bool raw;        /* the mean row itself, text.hidden floats; else through gamma, radz.dim floats */
+} rz_pick;
+
 typedef struct rz_encoding rz_encoding; /* activations, in the arena */
 
 /* global and local (n, K): unit vectors of the special rows and of all other rows; device memory in the
@@ -25,6 +33,11 @@ typedef struct rz_encoding rz_encoding; /* activations, in the arena */
  * rz_stream_sync. acts: for the backward, may be NULL when !net->keep. Items of all kinds may be mixed; every
  * item's result is independent of the others. */
 void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global, float **local, rz_encoding **acts);
+/* One unit vector per item, (n, text.hidden or radz.dim), in the arena as above; forward only. With the model's own
+ * layer, rows SPECIAL or OTHER and gamma these are the bits of `global` and `local`. */
+float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick);
+/* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
+uint64_t rz_net_film_bytes(const rz_model *m);
 /* dglobal, dlocal (n, K), either may be NULL. Adds into the grads of the model's parameters that have one. */
 void rz_encode_backward(const rz_net *net, rz_encoding *acts, const float *dglobal, const float *dlocal);
 

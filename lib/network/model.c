@@ -457,13 +457,45 @@ double rz_model_tau(const rz_model *m)
     return exp((double)log_tau);
 }
 
+const char *rz_model_missing(const rz_model *m)
+{
+    return !m->cfg.has_vision ? "a vision tower"
+           : !m->special      ? "radz.json with its special tokens; train it with radz-train first"
+           : !m->tok          ? "tokenizer.model"
+                              : NULL;
+}
+
+static radz_status require(bool there, const char *what, radz_error *err)
+{
+    return there ? RADZ_OK : rz_fail(err, RADZ_E_MISMATCH, "the model cannot make vectors: it has no %s", what);
+}
+
 radz_status rz_model_require_radz(const rz_model *m, radz_error *err)
 {
-    const char *missing = !m->cfg.has_vision ? "a vision tower"
-                          : !m->special      ? "radz.json with its special tokens; train it with radz-train first"
-                          : !m->tok          ? "tokenizer.model"
-                                             : NULL;
-    return missing ? rz_fail(err, RADZ_E_MISMATCH, "the model cannot make vectors: it has no %s", missing) : RADZ_OK;
+    const char *missing = rz_model_missing(m);
+    return require(!missing, missing, err);
+}
+
+radz_status rz_model_require_texts(const rz_model *m, radz_error *err)
+{
+    return require(m->tok, "tokenizer.model", err);
+}
+
+radz_status rz_model_require_films(const rz_model *m, radz_error *err)
+{
+    RZ_TRY(require(m->cfg.has_vision, "a vision tower", err));
+    return rz_model_require_texts(m, err);
+}
+
+uint64_t rz_model_file_bytes(const rz_model *m)
+{
+    return m->files ? rz_weights_bytes(m->files) : 0;
+}
+
+size_t rz_model_unused(const rz_model *m, const char **example)
+{
+    *example = NULL;
+    return m->files ? rz_weights_unused(m->files, example) : 0;
 }
 
 /* ---- Saving ------------------------------------------------------------------------------------ */

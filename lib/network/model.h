@@ -71,7 +71,15 @@ bool rz_model_has_weights(const char *dir);
  * biases likewise. The JSON files and the tokenizer are copied by the caller. */
 radz_status rz_model_save(const rz_model *model, const char *dir, const char *dtype, radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
-/* RADZ_E_MISMATCH unless the model can make vectors: tower, tokenizer, radz.json and its rows are there. */
+/* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
+/* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not. */
+radz_status rz_model_require_texts(const rz_model *model, radz_error *err) RZ_CHECK;
+radz_status rz_model_require_films(const rz_model *model, radz_error *err) RZ_CHECK;
+/* What it lacks to be a whole LLaVA-RadZ; NULL: nothing. */
+const char *rz_model_missing(const rz_model *model);
+/* Weight files: their bytes, and the tensors that no parameter took (see rz_weights_unused). */
+uint64_t rz_model_file_bytes(const rz_model *model);
+size_t rz_model_unused(const rz_model *model, const char **example);
 
 #endif

@@ -79,7 +79,7 @@ static radz_status image_rows(ids *l, radz_error *err)
 radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err)
 {
     *out = (rz_prompt){0};
-    RZ_TRY(rz_model_require_radz(m, err));
+    RZ_TRY(rz_model_require_films(m, err));
     ids l = {.host = host, .m = m};
     return finish(&l, image_rows(&l, err), "image prompt", out, err);
 }
@@ -108,7 +108,7 @@ static radz_status text_rows(ids *l, const char *whole, radz_error *err)
 radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out, radz_error *err)
 {
     *out = (rz_prompt){0};
-    RZ_TRY(rz_model_require_radz(m, err));
+    RZ_TRY(rz_model_require_texts(m, err));
     char *whole = substitute(host, m->cfg.radz.text_prompt, "{text}", text, strlen(text));
     if (!whole) return RZ_NO_MEMORY(err, "text prompt");
     ids l = {.host = host, .m = m};

@@ -221,3 +221,14 @@ void rz_weights_hash(const rz_weights *w, rz_sha256 *hash)
         for (size_t i = 0; i < rz_st_count(w->files[f]); i++) hash_samples(rz_st_at(w->files[f], i), hash);
     }
 }
+
+uint64_t rz_weights_bytes(const rz_weights *w)
+{
+    uint64_t sum = 0;
+    for (size_t f = 0; f < w->n_files; f++) {
+        size_t size = 0;
+        rz_st_bytes(w->files[f], &size);
+        sum += size;
+    }
+    return sum;
+}

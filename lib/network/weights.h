@@ -18,6 +18,7 @@ size_t rz_weights_unused(const rz_weights *w, const char **example);
 /* Puts every file's fingerprint into the hash: all bytes of files up to 256 MiB; of larger ones the header and
  * samples of every tensor, so that opening a 7B model does not read 14 GB. */
 void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);
+uint64_t rz_weights_bytes(const rz_weights *w); /* of all files */
 bool rz_weights_exist(const rz_host *host, const char *dir);
 
 #endif

@@ -284,6 +284,13 @@ static radz_status check_sum(const char *bytes, size_t n, const char *path, radz
     return RADZ_OK;
 }
 
+radz_status rz_bank_require_model(const rz_bank *bank, const rz_model *m, radz_error *err)
+{
+    if (strcmp(bank->model_hash, m->hash) == 0) return RADZ_OK;
+    return rz_fail(err, RADZ_E_MISMATCH, "the bank was made by another model: hash %.12s, this model has %.12s",
+                   bank->model_hash, m->hash);
+}
+
 radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err)
 {
     if (!bank->model_hash[0])
@@ -310,16 +317,16 @@ void rz_bank_free(rz_bank *b)
     rz_free(b->host, b);
 }
 
-/* Room for n classes of a model's vectors. */
-static radz_status new_bank(const rz_model *m, size_t n, rz_bank **out, radz_error *err)
+/* Room for n classes; model, layer and size of vectors are those of `like`. */
+static radz_status new_bank_like(const rz_bank *like, size_t n, rz_bank **out, radz_error *err)
 {
-    rz_bank *b = rz_calloc(m->cfg.host, 1, sizeof *b);
+    rz_bank *b = rz_calloc(like->host, 1, sizeof *b);
     if (!b) return RZ_NO_MEMORY(err, "anchor bank");
-    b->host = m->cfg.host;
+    b->host = like->host;
     b->n = b->reference = n;
-    b->dim = m->cfg.radz.dim;
-    b->layer = m->cfg.radz.layer;
-    memcpy(b->model_hash, m->hash, sizeof b->model_hash);
+    b->dim = like->dim;
+    b->layer = like->layer;
+    memcpy(b->model_hash, like->model_hash, sizeof b->model_hash);
     b->labels = rz_calloc(b->host, n, sizeof *b->labels);
     b->descriptions = rz_calloc(b->host, n, sizeof *b->descriptions);
     b->anchors = rz_calloc(b->host, n, b->dim * sizeof *b->anchors);
@@ -331,6 +338,13 @@ static radz_status new_bank(const rz_model *m, size_t n, rz_bank **out, radz_err
     return RZ_NO_MEMORY(err, "anchor bank");
 }
 
+static radz_status new_bank(const rz_model *m, size_t n, rz_bank **out, radz_error *err)
+{
+    rz_bank like = {.host = m->cfg.host, .dim = m->cfg.radz.dim, .layer = m->cfg.radz.layer};
+    memcpy(like.model_hash, m->hash, sizeof like.model_hash);
+    return new_bank_like(&like, n, out, err);
+}
+
 static radz_status set_class(rz_bank *b, size_t i, const char *label, char *description, radz_error *err)
 {
     b->labels[i] = rz_strdup(b->host, label);
@@ -340,15 +354,9 @@ static radz_status set_class(rz_bank *b, size_t i, const char *label, char *desc
     return RADZ_OK;
 }
 
-static radz_status fill_bank(rz_bank *b, const rz_net *net, const radz_bank_entry *entries, radz_error *err)
+/* The bank's own hash, once every class is set. */
+static radz_status seal(rz_bank *b, radz_error *err)
 {
-    for (size_t i = 0; i < b->n; i++) {
-        const char *label = entries[i].label, *given = entries[i].description;
-        char *description = given ? rz_strdup(b->host, given) : rz_prompt_label_text(b->host, net->model, &label, 1);
-        RZ_TRY(set_class(b, i, label, description, err));
-    }
-    RZ_TRY(rz_embed_texts(net, RZ_ITEM_DISEASE, (const char *const *)b->descriptions, b->n, RADZ_FEATURE_GLOBAL,
-                          b->anchors, err));
     rz_str s = {.host = b->host};
     radz_status status = encode_bank(b, &s, err);
     if (status == RADZ_OK) hash_of(s.data, s.len, b->hash);
@@ -356,20 +364,126 @@ static radz_status fill_bank(rz_bank *b, const rz_net *net, const radz_bank_entr
     return status;
 }
 
-radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
+/* Classes first.. of the bank from entries: texts, then their anchors. */
+static radz_status fill_bank(rz_bank *b, size_t first, const rz_net *net, const radz_bank_entry *entries,
+                             radz_error *err)
 {
-    *bank = NULL;
-    RZ_TRY(rz_model_require_radz(net->model, err));
-    RZ_TRY(check_entries(net->model->cfg.host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
-    rz_bank *b = NULL;
-    RZ_TRY(new_bank(net->model, n, &b, err));
-    radz_status status = fill_bank(b, net, entries, err);
+    const size_t n = b->n - first;
+    const rz_pick own = rz_embed_own(&net->model->cfg);
+    for (size_t i = 0; i < n; i++) {
+        const char *label = entries[i].label, *given = entries[i].description;
+        char *description = given ? rz_strdup(b->host, given) : rz_prompt_label_text(b->host, net->model, &label, 1);
+        RZ_TRY(set_class(b, first + i, label, description, err));
+    }
+    RZ_TRY(rz_embed_texts(net, RZ_ITEM_DISEASE, (const char *const *)b->descriptions + first, n, &own,
+                          b->anchors + first * b->dim, err));
+    return seal(b, err);
+}
+
+static radz_status bank_done(rz_bank *b, radz_status status, rz_bank **out)
+{
     if (status == RADZ_OK)
-        *bank = b;
+        *out = b;
     else
         rz_bank_free(b);
     return status;
 }
+
+radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
+{
+    *bank = NULL;
+    RZ_TRY(rz_model_require_texts(net->model, err));
+    RZ_TRY(check_entries(net->model->cfg.host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
+    rz_bank *b = NULL;
+    RZ_TRY(new_bank(net->model, n, &b, err));
+    return bank_done(b, fill_bank(b, 0, net, entries, err), bank);
+}
+
+/* ---- Another bank from this one ---- */
+
+static radz_status copy_class(rz_bank *to, size_t k, const rz_bank *from, size_t i, radz_error *err)
+{
+    memcpy(to->anchors + k * to->dim, from->anchors + i * from->dim, to->dim * sizeof *to->anchors);
+    return set_class(to, k, from->labels[i], rz_strdup(to->host, from->descriptions[i]), err);
+}
+
+/* Labels of the old and the new classes together must be good. */
+static radz_status check_with(const rz_bank *bank, const radz_bank_entry *entries, size_t n, radz_error *err)
+{
+    if (n > RZ_BANK_MAX_CLASSES - bank->n)
+        return rz_fail(err, RADZ_E_LIMIT, "anchor bank: at most %u classes, got %zu and %zu more", RZ_BANK_MAX_CLASSES,
+                       bank->n, n);
+    radz_bank_entry *all = rz_malloc(bank->host, (bank->n + n) * sizeof *all);
+    if (!all) return RZ_NO_MEMORY(err, "classes of an anchor bank");
+    for (size_t i = 0; i < bank->n; i++) all[i] = (radz_bank_entry){bank->labels[i], bank->descriptions[i]};
+    memcpy(all + bank->n, entries, n * sizeof *entries);
+    radz_status status = check_entries(bank->host, all, bank->n + n, "anchor bank", RADZ_E_ARGUMENT, err);
+    rz_free(bank->host, all);
+    return status;
+}
+
+static radz_status fill_with(rz_bank *b, const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries,
+                             radz_error *err)
+{
+    for (size_t i = 0; i < bank->n; i++) RZ_TRY(copy_class(b, i, bank, i, err));
+    return fill_bank(b, bank->n, net, entries, err);
+}
+
+radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries, size_t n,
+                         rz_bank **out, radz_error *err)
+{
+    *out = NULL;
+    RZ_TRY(rz_bank_require_model(bank, net->model, err));
+    RZ_TRY(rz_model_require_texts(net->model, err));
+    if (!n) return rz_fail(err, RADZ_E_ARGUMENT, "anchor bank: no class to add");
+    RZ_TRY(check_with(bank, entries, n, err));
+    rz_bank *b = NULL;
+    RZ_TRY(new_bank_like(bank, bank->n + n, &b, err));
+    return bank_done(b, fill_with(b, net, bank, entries, err), out);
+}
+
+static size_t find_label(const rz_bank *bank, const char *label)
+{
+    size_t i = 0;
+    while (i < bank->n && compare_folded(bank->labels[i], label) != 0) i++;
+    return i;
+}
+
+static radz_status fill_without(rz_bank *b, const rz_bank *bank, const bool *gone, radz_error *err)
+{
+    for (size_t i = 0, k = 0; i < bank->n; i++)
+        if (!gone[i]) RZ_TRY(copy_class(b, k++, bank, i, err));
+    return seal(b, err);
+}
+
+static radz_status without(const rz_bank *bank, const char *const *labels, size_t n, bool *gone, rz_bank **out,
+                           radz_error *err)
+{
+    size_t left = bank->n;
+    for (size_t k = 0; k < n; k++) {
+        size_t i = labels[k] ? find_label(bank, labels[k]) : bank->n;
+        if (i == bank->n)
+            return rz_fail(err, RADZ_E_ARGUMENT, "anchor bank: no class '%s'", labels[k] ? labels[k] : "(NULL)");
+        left -= !gone[i];
+        gone[i] = true;
+    }
+    if (!left) return rz_fail(err, RADZ_E_ARGUMENT, "anchor bank: no class would be left");
+    rz_bank *b = NULL;
+    RZ_TRY(new_bank_like(bank, left, &b, err));
+    return bank_done(b, fill_without(b, bank, gone, err), out);
+}
+
+radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size_t n, rz_bank **out, radz_error *err)
+{
+    *out = NULL;
+    bool *gone = rz_calloc(bank->host, bank->n, sizeof *gone);
+    if (!gone) return RZ_NO_MEMORY(err, "classes of an anchor bank");
+    radz_status status = without(bank, labels, n, gone, out, err);
+    rz_free(bank->host, gone);
+    return status;
+}
+
+/* ---- A bank in the model's own directory ---- */
 
 static radz_status write_own(const rz_net *net, const rz_host *host, const char *dir, const radz_bank_entry *entries,
                              size_t n, radz_error *err)
@@ -491,12 +605,7 @@ static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *pa
                        RZ_BANK_MAX_CLASSES, m->cfg.radz.dim);
     rz_bank *b = NULL;
     RZ_TRY(new_bank(m, (size_t)t->dims[0], &b, err));
-    radz_status status = load_bank(b, st, t, path, err);
-    if (status == RADZ_OK)
-        *bank = b;
-    else
-        rz_bank_free(b);
-    return status;
+    return bank_done(b, load_bank(b, st, t, path, err), bank);
 }
 
 static radz_status open_bank(const rz_model *m, const rz_file *file, const char *path, rz_bank **bank, radz_error *err)
@@ -514,7 +623,6 @@ radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank
 {
     rz_file file;
     *bank = NULL;
-    RZ_TRY(rz_model_require_radz(model, err));
     RZ_TRY(rz_file_open(model->cfg.host, path, RZ_FILE_READ, MAX_BANK_BYTES, &file, err));
     radz_status status = open_bank(model, &file, path, bank, err);
     rz_file_close(&file);

@@ -39,8 +39,16 @@ void rz_bank_list_free(const rz_host *host, rz_bank_list *list);
 /* Runs the descriptions (NULL: the label in the model's plain sentence) through the text path and gamma_dis. */
 radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank,
                           radz_error *err) RZ_CHECK;
+/* The classes of `bank` and n more, of which only these are run; RADZ_E_MISMATCH when another model made `bank`. */
+radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries, size_t n,
+                         rz_bank **out, radz_error *err) RZ_CHECK;
+/* The classes of `bank` but for those named, in any case; each must be there, and one must be left. */
+radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size_t n, rz_bank **out,
+                            radz_error *err) RZ_CHECK;
 /* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */
 radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err) RZ_CHECK;
+/* RADZ_E_MISMATCH unless `model` made the bank. */
+radz_status rz_bank_require_model(const rz_bank *bank, const rz_model *model, radz_error *err) RZ_CHECK;
 radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err) RZ_CHECK;
 void rz_bank_free(rz_bank *bank);
 

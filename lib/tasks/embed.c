@@ -84,6 +84,43 @@ void rz_film_free(const rz_host *host, rz_film *film)
     memset(film, 0, sizeof *film);
 }
 
+/* ---- What is asked for ---- */
+
+/* Without special tokens the last row, which has seen all the others, stands for them. */
+static rz_rows rows_of(const rz_config *cfg, radz_feature feature)
+{
+    static const rz_rows rows[] = {RZ_ROWS_SPECIAL, RZ_ROWS_OTHER, RZ_ROWS_LAST, RZ_ROWS_ALL};
+    return feature == RADZ_FEATURE_GLOBAL && !cfg->radz.n_image_tokens ? RZ_ROWS_LAST : rows[feature];
+}
+
+rz_pick rz_embed_own(const rz_config *cfg)
+{
+    return (rz_pick){rows_of(cfg, RADZ_FEATURE_GLOBAL), rz_config_decoder_blocks(cfg), false};
+}
+
+radz_status rz_embed_pick(const rz_config *cfg, const radz_embed_options *o, rz_pick *pick, radz_error *err)
+{
+    const long n = (long)cfg->text.layers;
+    *pick = rz_embed_own(cfg);
+    if (!o) return RADZ_OK;
+    if ((int)o->feature < RADZ_FEATURE_GLOBAL || o->feature > RADZ_FEATURE_ALL)
+        return rz_fail(err, RADZ_E_ARGUMENT, "feature: expected GLOBAL (0), LOCAL (1), LAST (2) or ALL (3), got %d",
+                       (int)o->feature);
+    if (o->layer < -n - 1 || o->layer > n)
+        return rz_fail(err, RADZ_E_ARGUMENT, "layer: this model has hidden states %ld..%ld, got %d", -n - 1, n,
+                       o->layer);
+    if (o->raw != 0 && o->raw != 1) return rz_fail(err, RADZ_E_ARGUMENT, "raw: expected 0 or 1, got %d", o->raw);
+    pick->rows = rows_of(cfg, o->feature);
+    if (o->layer) pick->n_blocks = (size_t)(o->layer > 0 ? o->layer : n + 1 + o->layer);
+    pick->raw = o->raw;
+    return RADZ_OK;
+}
+
+size_t rz_embed_dim(const rz_config *cfg, const rz_pick *pick)
+{
+    return pick->raw ? cfg->text.hidden : cfg->radz.dim;
+}
+
 /* ---- One pass ---- */
 
 /* The promise of radz.h: unit length, every number finite. Damaged weights must not become a score. */
@@ -99,16 +136,14 @@ static radz_status check_vectors(const float *v, size_t n, size_t dim, radz_erro
     return RADZ_OK;
 }
 
-static radz_status encode(const rz_net *net, const rz_item *items, size_t n, radz_feature feature, float *out,
+static radz_status encode(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick, float *out,
                           radz_error *err)
 {
-    const size_t dim = net->model->cfg.radz.dim;
+    const size_t dim = rz_embed_dim(&net->model->cfg, pick);
     rz_net pass = *net;
     pass.keep = false;
-    float *v = NULL;
     rz_mark mark = rz_arena_mark(net->s);
-    rz_encode(&pass, items, n, feature == RADZ_FEATURE_GLOBAL ? &v : NULL, feature == RADZ_FEATURE_LOCAL ? &v : NULL,
-              NULL);
+    float *v = rz_encode_pick(&pass, items, n, pick);
     if (!rz_stream_failed(net->s)) rz_download(net->s, out, v, n * dim * sizeof *out);
     rz_arena_release(net->s, mark);
     RZ_TRY(rz_stream_sync(net->s, err));
@@ -116,9 +151,9 @@ static radz_status encode(const rz_net *net, const rz_item *items, size_t n, rad
 }
 
 /* Nothing of a batch that failed is left to be read. */
-static radz_status or_nan(radz_status status, const rz_net *net, size_t n, float *out)
+static radz_status or_nan(radz_status status, const rz_net *net, size_t n, const rz_pick *pick, float *out)
 {
-    const size_t n_floats = n * net->model->cfg.radz.dim;
+    const size_t n_floats = n * rz_embed_dim(&net->model->cfg, pick);
     if (status != RADZ_OK)
         for (size_t i = 0; i < n_floats; i++) out[i] = NAN;
     return status;
@@ -154,19 +189,20 @@ static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, radz_feature feature, float *out,
+static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, const rz_pick *pick, float *out,
                                radz_error *err)
 {
     rz_item items[MAX_ITEMS];
     RZ_TRY(preprocess(c, n, err));
     for (size_t i = 0; i < n; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, c->pixels + i * c->floats_each, prompt};
-    return encode(c->net, items, n, feature, out, err);
+    return encode(c->net, items, n, pick, out, err);
 }
 
 static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const rz_film *const *films, size_t n,
-                               radz_feature feature, float *out, radz_error *err)
+                               const rz_pick *pick, float *out, radz_error *err)
 {
     const rz_config *cfg = &net->model->cfg;
+    const size_t dim = rz_embed_dim(cfg, pick);
     size_t per_chunk = MAX_ROWS / (prompt->n ? prompt->n : 1);
     per_chunk = per_chunk < 1 ? 1 : per_chunk > MAX_ITEMS ? MAX_ITEMS : per_chunk;
     if (per_chunk > n) per_chunk = n;
@@ -178,30 +214,30 @@ static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const
     radz_status status = c->pixels ? RADZ_OK : RZ_NO_MEMORY(err, "preprocessed films");
     for (size_t i = 0; i < n && status == RADZ_OK; i += per_chunk) {
         c->films = films + i;
-        status = embed_chunk(c, prompt, n - i < per_chunk ? n - i : per_chunk, feature, out + i * cfg->radz.dim, err);
+        status = embed_chunk(c, prompt, n - i < per_chunk ? n - i : per_chunk, pick, out + i * dim, err);
     }
     rz_free(cfg->host, c->pixels);
     rz_free(cfg->host, c);
     return status;
 }
 
-radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, radz_feature feature, float *out,
+radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, const rz_pick *pick, float *out,
                            radz_error *err)
 {
-    RZ_TRY(rz_model_require_radz(net->model, err));
+    RZ_TRY(rz_model_require_films(net->model, err));
     if (n == 0) return RADZ_OK;
     rz_prompt prompt = {0};
     radz_status status = rz_prompt_image(net->model->cfg.host, net->model, &prompt, err);
-    if (status == RADZ_OK) status = embed_films(net, &prompt, films, n, feature, out, err);
+    if (status == RADZ_OK) status = embed_films(net, &prompt, films, n, pick, out, err);
     rz_prompt_free(net->model->cfg.host, &prompt);
-    return or_nan(status, net, n, out);
+    return or_nan(status, net, n, pick, out);
 }
 
 /* ---- Texts to vectors ---- */
 
 /* Takes texts until the chunk is full; *used of them went in. */
 static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
-                                    radz_feature feature, float *out, size_t *used, radz_error *err)
+                                    const rz_pick *pick, float *out, size_t *used, radz_error *err)
 {
     const rz_host *host = net->model->cfg.host;
     rz_prompt prompts[MAX_ITEMS] = {{0}};
@@ -214,18 +250,19 @@ static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const 
         rows += prompts[k].n;
         k++;
     }
-    if (status == RADZ_OK) status = encode(net, items, k, feature, out, err);
+    if (status == RADZ_OK) status = encode(net, items, k, pick, out, err);
     for (size_t i = 0; i < k; i++) rz_prompt_free(host, &prompts[i]);
     *used = k;
     return status;
 }
 
 radz_status rz_embed_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
-                           radz_feature feature, float *out, radz_error *err)
+                           const rz_pick *pick, float *out, radz_error *err)
 {
-    RZ_TRY(rz_model_require_radz(net->model, err));
+    RZ_TRY(rz_model_require_texts(net->model, err));
+    const size_t dim = rz_embed_dim(&net->model->cfg, pick);
     radz_status status = RADZ_OK;
     for (size_t i = 0, used = 0; i < n && status == RADZ_OK; i += used)
-        status = embed_some_texts(net, kind, texts + i, n - i, feature, out + i * net->model->cfg.radz.dim, &used, err);
-    return or_nan(status, net, n, out);
+        status = embed_some_texts(net, kind, texts + i, n - i, pick, out + i * dim, &used, err);
+    return or_nan(status, net, n, pick, out);
 }

@@ -22,12 +22,19 @@ radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pi
                                 size_t height_px, size_t stride_bytes, rz_film *out, radz_error *err) RZ_CHECK;
 void rz_film_free(const rz_host *host, rz_film *film);
 
-/* out (n, K), host memory; filled with NaN on failure. A vector is the same bits alone or in a batch, and every
- * number in it is finite. net->keep is ignored. */
-radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, radz_feature feature, float *out,
+/* What the options ask of this model; NULL: the defaults. */
+radz_status rz_embed_pick(const rz_config *cfg, const radz_embed_options *options, rz_pick *pick,
+                          radz_error *err) RZ_CHECK;
+/* X_g or D with the model's own layer: what everything is scored with. */
+rz_pick rz_embed_own(const rz_config *cfg);
+size_t rz_embed_dim(const rz_config *cfg, const rz_pick *pick); /* floats per vector */
+
+/* out (n, rz_embed_dim), host memory; filled with NaN on failure. A vector is the same bits alone or in a batch, and
+ * every number in it is finite. net->keep is ignored. */
+radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_t n, const rz_pick *pick, float *out,
                            radz_error *err) RZ_CHECK;
 /* kind: RZ_ITEM_TEXT (gamma_txt) or RZ_ITEM_DISEASE (gamma_dis). */
 radz_status rz_embed_texts(const rz_net *net, rz_item_kind kind, const char *const *texts, size_t n,
-                           radz_feature feature, float *out, radz_error *err) RZ_CHECK;
+                           const rz_pick *pick, float *out, radz_error *err) RZ_CHECK;
 
 #endif

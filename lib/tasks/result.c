@@ -176,6 +176,7 @@ static radz_status fill_result(rz_result *r, const rz_net *net, const char *mode
     if (film->path && !(r->path = rz_strdup(r->host, film->path))) return RZ_NO_MEMORY(err, "path of a result");
     r->provenance = provenance(net->model, model_name, bank, err);
     if (!r->provenance) return RADZ_E_MEMORY;
+    if (!net->model->special) RZ_TRY(warn(r, "model is not trained as a LLaVA-RadZ: scores mean little", err));
     RZ_TRY(warn_bank(r, bank, err));
     return warn_film(r, &film->pixels, err);
 }
@@ -199,12 +200,11 @@ radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank
 {
     const rz_model *m = net->model;
     for (size_t i = 0; i < n; i++) results[i] = NULL;
-    if (strcmp(bank->model_hash, m->hash) != 0)
-        return rz_fail(err, RADZ_E_MISMATCH, "the bank was made by another model: hash %.12s, this model has %.12s",
-                       bank->model_hash, m->hash);
+    RZ_TRY(rz_bank_require_model(bank, m, err));
     float *vectors = rz_calloc(m->cfg.host, n, bank->dim * sizeof *vectors);
     if (!vectors) return RZ_NO_MEMORY(err, "vectors");
-    radz_status status = rz_embed_films(net, films, n, RADZ_FEATURE_GLOBAL, vectors, err);
+    const rz_pick own = rz_embed_own(&m->cfg);
+    radz_status status = rz_embed_films(net, films, n, &own, vectors, err);
     if (status == RADZ_OK) status = make_results(net, model_name, bank, films, n, vectors, results, err);
     rz_free(m->cfg.host, vectors);
     if (status == RADZ_OK) return RADZ_OK;

@@ -17,6 +17,16 @@ static double cosine(const float *a, const float *b, size_t dim)
     return c > 1 ? 1 : c < -1 ? -1 : c;
 }
 
+radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *out, radz_error *err)
+{
+    for (size_t i = 0; i < bank->n; i++) {
+        out[i] = cosine(vector, bank->anchors + i * bank->dim, bank->dim);
+        if (!isfinite(out[i]))
+            return rz_fail(err, RADZ_E_ARGUMENT, "expected a vector of finite numbers that are not all zero");
+    }
+    return RADZ_OK;
+}
+
 static double sigmoid(double x)
 {
     return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));

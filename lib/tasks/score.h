@@ -10,6 +10,8 @@ typedef struct rz_score {
     double probability;
 } rz_score;
 
+/* Cosines of a vector (dim) of any length with every anchor; RADZ_E_ARGUMENT when it is zero or not finite. */
+radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *out, radz_error *err) RZ_CHECK;
 /* out (bank->n), best probability first, ties in bank order. With a reference class r: sigmoid((cos_c - cos_r) / tau)
  * for a finding and the softmax share for r; without: softmax over cos / tau. A number that is not finite is
  * RADZ_E_INTERNAL, never a score. */

@@ -130,6 +130,11 @@ const char *rz_kernels_available(size_t i)
     return NULL;
 }
 
+const char *rz_device_kernels(const rz_device *dev)
+{
+    return dev->kernels->name;
+}
+
 static radz_status choose_kernels(const char *name, const struct rz_kernels **kernels, radz_error *err)
 {
     for (size_t i = 0; i < RZ_COUNT(sets); i++) {
