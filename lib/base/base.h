@@ -98,6 +98,9 @@ radz_status rz_file_open(const rz_host *host, const char *path, rz_file_mode mod
 void rz_file_close(rz_file *f); /* zeroes the struct; safe on a zeroed one */
 bool rz_path_exists(const char *path);
 radz_status rz_mkdir_p(const char *path, radz_error *err) RZ_CHECK; /* existing directory is fine */
+/* True when path, all links followed, lies in dir or in its ../../blobs: that is where the Hugging Face cache keeps the
+ * files that its snapshot folders link to. False too where path leads nowhere. */
+bool rz_path_stays(const char *dir, const char *path);
 /* dir + "/" + name (or name alone when it is absolute or dir is empty). NULL: no memory. */
 char *rz_path_join(const rz_host *host, const char *dir, const char *name);
 

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -115,6 +116,29 @@ static bool is_directory(const char *path)
 {
     struct stat st;
     return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+/* "/a/b" holds "/a/b/c" and not "/a/bc". */
+static bool holds(const char *folder, const char *path)
+{
+    size_t n = strlen(folder);
+    while (n && folder[n - 1] == '/') n--;
+    return !strncmp(folder, path, n) && path[n] == '/';
+}
+
+bool rz_path_stays(const char *dir, const char *path)
+{
+    char folder[PATH_MAX], blobs[PATH_MAX + 16], real[PATH_MAX];
+    if (!realpath(dir[0] ? dir : ".", folder) || !realpath(path, real)) return false;
+    if (holds(folder, real)) return true;
+    /* Two levels up by name: the folder itself has no links left in it. */
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(folder, '/');
+        if (!slash || slash == folder) return false;
+        *slash = 0;
+    }
+    snprintf(blobs, sizeof blobs, "%s/blobs", folder);
+    return holds(blobs, real);
 }
 
 radz_status rz_mkdir_p(const char *path, radz_error *err)

@@ -88,6 +88,19 @@ static radz_status check_shard_name(const char *index, const char *name, radz_er
     return RADZ_OK;
 }
 
+/* A link in the folder may lead elsewhere as well as a name can. What leads nowhere is for the opening to report. */
+static radz_status check_shard_place(const rz_weights *w, const char *dir, const char *name, radz_error *err)
+{
+    char *path = rz_path_join(w->host, dir, name);
+    if (!path) return RZ_NO_MEMORY(err, "weights");
+    radz_status status = RADZ_OK;
+    if (rz_path_exists(path) && !rz_path_stays(dir, path))
+        status = rz_fail(err, RADZ_E_FORMAT, "%s: a link that leads out of the model's folder, expected a file in it",
+                         path);
+    rz_free(w->host, path);
+    return status;
+}
+
 /* Opens every file that the index names, once, in order of first mention. */
 static radz_status add_shards(rz_weights *w, const char *dir, const char *index, const json_t *root,
                               rz_file_mode mode, radz_error *err)
@@ -106,6 +119,7 @@ static radz_status add_shards(rz_weights *w, const char *dir, const char *index,
         if (last < n) continue;
         if (n == MAX_SHARDS) return rz_fail(err, RADZ_E_LIMIT, "%s: more than %d shards", index, MAX_SHARDS);
         seen[n++] = name;
+        RZ_TRY(check_shard_place(w, dir, name, err));
         RZ_TRY(add_file(w, dir, name, mode, err));
     }
     return RADZ_OK;
