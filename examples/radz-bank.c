@@ -1,0 +1,312 @@
+/* radz-bank - anchor banks: build, list, add, remove, verify. Uses the public header only.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common.h"
+
+static const char usage_lines[] = "usage: radz-bank build  --out FILE (--diseases FILE | NAME[: DESCRIPTION]...)\n"
+                                  "       radz-bank list   [--bank FILE] [--json]\n"
+                                  "       radz-bank add    [--bank FILE] [--out FILE] NAME[: DESCRIPTION]...\n"
+                                  "       radz-bank remove [--bank FILE] [--out FILE] NAME...\n"
+                                  "       radz-bank verify [--bank FILE] [--rebuild]\n";
+
+static const char help_text[] =
+    "\n"
+    "An anchor bank holds one vector per finding: its description, read by the model. It belongs to the\n"
+    "model that made it. RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "  NAME: DESCRIPTION  a finding and what the model reads; without a description the name in a sentence\n"
+    "  --diseases FILE    \"label: description\" per line, '#' starts a comment\n"
+    "  --bank FILE        the bank; else the model's own\n"
+    "  --out FILE         where the new bank goes; add and remove: else over --bank\n"
+    "  --rebuild          verify: read every description again and compare the vectors too\n"
+    "  --json             list: one JSON object\n"
+    "  --model DIR        model directory; else $RADZ_MODEL, else the model that ships\n"
+    "  --threads N        worker threads, 0 = one per core (default)\n"
+    "  --device NAME      auto (default), cpu or cuda\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 done; 1 a bank is damaged, belongs to another model or could not be written; 2 wrong\n"
+    "usage, or no such model, bank, file or class.\n";
+
+typedef struct settings {
+    const char *model, *bank, *out, *diseases, *threads, *device;
+    bool json, rebuild, help, version;
+    int n_threads;
+    char **names;
+    int n_names;
+} settings;
+
+typedef struct work {
+    settings s;
+    engine e;
+    radz_bank *bank, *made;
+} work;
+
+/* ---- Small things ---- */
+
+static int fail(const radz_error *err)
+{
+    complain("%s", err->message);
+    return err->code == RADZ_E_ARGUMENT || err->code == RADZ_E_IO ? EXIT_USAGE : EXIT_FILM;
+}
+
+static int open_bank(work *w)
+{
+    radz_error err;
+    return radz_bank_open(w->e.model, w->s.bank, &w->bank, &err) ? fail(&err) : 0;
+}
+
+static int save_made(work *w, const char *path)
+{
+    radz_error err;
+    if (radz_bank_save(w->made, path, &err)) return complain("%s", err.message), EXIT_FILM;
+    printf("%zu classes, bank %.12s\n", radz_bank_count(w->made), radz_bank_hash(w->made));
+    return output_done() ? 0 : EXIT_FILM;
+}
+
+/* "NAME: DESCRIPTION" or "NAME", cut in place. */
+static radz_bank_entry *entries_of(char **names, int n)
+{
+    radz_bank_entry *entries = need(calloc((size_t)n + 1, sizeof *entries));
+    for (int i = 0; i < n; i++) {
+        char *colon = strchr(names[i], ':');
+        entries[i].label = names[i];
+        if (!colon) continue;
+        *colon = 0;
+        entries[i].description = colon + 1 + strspn(colon + 1, " \t");
+    }
+    return entries;
+}
+
+/* ---- build, add, remove ---- */
+
+static int build(work *w)
+{
+    radz_error err;
+    radz_status status;
+    if (w->s.diseases) {
+        status = radz_bank_build_file(w->e.session, w->s.diseases, &w->made, &err);
+    } else {
+        radz_bank_entry *entries = entries_of(w->s.names, w->s.n_names);
+        status = radz_bank_build(w->e.session, entries, (size_t)w->s.n_names, &w->made, &err);
+        free(entries);
+    }
+    return status ? fail(&err) : save_made(w, w->s.out);
+}
+
+static int add(work *w)
+{
+    radz_error err;
+    int bad = open_bank(w);
+    if (bad) return bad;
+    radz_bank_entry *entries = entries_of(w->s.names, w->s.n_names);
+    radz_status status = radz_bank_with(w->e.session, w->bank, entries, (size_t)w->s.n_names, &w->made, &err);
+    free(entries);
+    return status ? fail(&err) : save_made(w, w->s.out ? w->s.out : w->s.bank);
+}
+
+static int take_away(work *w)
+{
+    radz_error err;
+    int bad = open_bank(w);
+    if (bad) return bad;
+    if (radz_bank_without(w->bank, (const char *const *)w->s.names, (size_t)w->s.n_names, &w->made, &err))
+        return fail(&err);
+    return save_made(w, w->s.out ? w->s.out : w->s.bank);
+}
+
+/* ---- list ---- */
+
+enum { MAX_LABEL = 28, MAX_WORDS = 40 };
+
+/* Whole words of a description, at most MAX_WORDS bytes of them. */
+static void show_first_words(const char *text)
+{
+    char words[MAX_WORDS + 1];
+    size_t n = strlen(text);
+    if (n <= MAX_WORDS) {
+        show(stdout, text);
+        return;
+    }
+    n = MAX_WORDS;
+    while (n && text[n] != ' ') n--;
+    if (!n) n = MAX_WORDS;
+    memcpy(words, text, n);
+    words[n] = 0;
+    show(stdout, words);
+    fputs(" ...", stdout);
+}
+
+static void list_table(const radz_bank *b, const double *cosines)
+{
+    size_t n = radz_bank_count(b), reference = radz_bank_reference(b), width = 5;
+    for (size_t i = 0; i < n; i++) {
+        size_t w = columns(radz_bank_label(b, i));
+        if (w > width) width = w > MAX_LABEL ? MAX_LABEL : w;
+    }
+    printf("%-*s  %9s  Description\n", (int)width, "Class", "Cosine");
+    for (size_t i = 0; i < n; i++) {
+        size_t w = columns(radz_bank_label(b, i));
+        show(stdout, radz_bank_label(b, i));
+        printf("%*s  ", w < width ? (int)(width - w) : 0, "");
+        if (reference == n)
+            printf("%9s  ", "-");
+        else
+            printf("%9.3f  ", cosines[i]);
+        show_first_words(radz_bank_description(b, i));
+        putchar('\n');
+    }
+    printf("%zu classes, bank %.12s, model %.12s; ", n, radz_bank_hash(b), radz_bank_model_hash(b));
+    if (reference == n) {
+        puts("no reference class.");
+    } else {
+        fputs("cosine to the anchor of ", stdout);
+        show(stdout, radz_bank_label(b, reference));
+        puts(".");
+    }
+}
+
+static void list_json(const radz_bank *b, const double *cosines)
+{
+    size_t n = radz_bank_count(b), reference = radz_bank_reference(b);
+    printf("{\"schema\":\"radz.bank-list/1\",\"hash\":\"%s\",\"model\":\"%s\",\"reference\":", radz_bank_hash(b),
+           radz_bank_model_hash(b));
+    print_json_text(radz_bank_label(b, reference));
+    fputs(",\"classes\":[", stdout);
+    for (size_t i = 0; i < n; i++) {
+        fputs(i ? ",{\"label\":" : "{\"label\":", stdout);
+        print_json_text(radz_bank_label(b, i));
+        fputs(",\"description\":", stdout);
+        print_json_text(radz_bank_description(b, i));
+        fputs(",\"cosine_to_reference\":", stdout);
+        if (reference < n)
+            print_number(cosines[i]);
+        else
+            fputs("null", stdout);
+        putchar('}');
+    }
+    puts("]}");
+}
+
+static int list(work *w)
+{
+    radz_error err;
+    int bad = open_bank(w);
+    if (bad) return bad;
+    const float *anchor = radz_bank_anchor(w->bank, radz_bank_reference(w->bank));
+    double *cosines = need(calloc(radz_bank_count(w->bank), sizeof *cosines));
+    radz_status status = anchor ? radz_bank_score(w->bank, anchor, 1, cosines, &err) : RADZ_OK;
+    if (status)
+        bad = fail(&err);
+    else if (w->s.json)
+        list_json(w->bank, cosines);
+    else
+        list_table(w->bank, cosines);
+    free(cosines);
+    return bad ? bad : output_done() ? 0 : EXIT_FILM;
+}
+
+/* ---- verify ---- */
+
+/* The smallest cosine between an anchor and what the model makes of its description now. */
+static int compare_rebuilt(work *w)
+{
+    radz_error err;
+    size_t n = radz_bank_count(w->bank);
+    double least = 1, *cosines = need(calloc(n, sizeof *cosines));
+    radz_bank_entry *entries = need(calloc(n, sizeof *entries));
+    for (size_t i = 0; i < n; i++)
+        entries[i] = (radz_bank_entry){radz_bank_label(w->bank, i), radz_bank_description(w->bank, i)};
+    radz_status status = radz_bank_build(w->e.session, entries, n, &w->made, &err);
+    for (size_t i = 0; i < n && !status; i++) {
+        status = radz_bank_score(w->bank, radz_bank_anchor(w->made, i), 1, cosines, &err);
+        if (!status && cosines[i] < least) least = cosines[i];
+    }
+    free(entries);
+    free(cosines);
+    if (status) return fail(&err);
+    if (least < 0.9999) return complain("the anchors are not what this model makes of the descriptions"), EXIT_FILM;
+    puts("anchors: as this model makes them from the descriptions");
+    return 0;
+}
+
+static int verify(work *w)
+{
+    int bad = open_bank(w);
+    if (bad) return bad;
+    fputs("bank ", stdout);
+    printf("%s: whole, %zu classes of %zu numbers, made by this model (", radz_bank_hash(w->bank),
+           radz_bank_count(w->bank), radz_bank_dim(w->bank));
+    show(stdout, radz_model_name(w->e.model));
+    puts(")");
+    if (w->s.rebuild) bad = compare_rebuilt(w);
+    return bad ? bad : output_done() ? 0 : EXIT_FILM;
+}
+
+/* ---- Main ---- */
+
+typedef struct command {
+    const char *name;
+    int (*run)(work *w);
+    bool names, changes; /* takes names; changes a bank */
+} command;
+
+static const command commands[] = {{"build", build, true, false},
+                                   {"list", list, false, false},
+                                   {"add", add, true, true},
+                                   {"remove", take_away, true, true},
+                                   {"verify", verify, false, false}};
+
+static int check_settings(const command *c, settings *s)
+{
+    bool builds = c->run == build;
+    int status = parse_number("threads", s->threads, 0, 1024, &s->n_threads);
+    if (status) return status;
+    if (!c->names && s->n_names) return usage("%s takes no names", c->name);
+    if (s->diseases && (!builds || s->n_names)) return usage("--diseases goes with build and without names");
+    if (c->names && !s->n_names && !s->diseases) return usage("no class given");
+    if (builds && s->bank) return usage("--bank does not go with build");
+    if (builds && !s->out) return usage("--out is missing");
+    if (c->changes && !s->out && !s->bank) return usage("--out or --bank is missing: the model's own bank is kept");
+    if (!builds && !c->changes && s->out) return usage("--out does not go with %s", c->name);
+    if (s->rebuild && c->run != verify) return usage("--rebuild does not go with %s", c->name);
+    if (s->json && c->run != list) return usage("--json does not go with %s", c->name);
+    return 0;
+}
+
+/* The command is the first input. 0 or an exit status. */
+static int parse_settings(settings *s, int argc, char **argv, const command **c)
+{
+    const option_entry known[] = {{"model", &s->model, NULL, NULL},     {"bank", &s->bank, NULL, NULL},
+                                  {"out", &s->out, NULL, NULL},         {"diseases", &s->diseases, NULL, NULL},
+                                  {"threads", &s->threads, NULL, NULL}, {"device", &s->device, NULL, NULL},
+                                  {"json", NULL, &s->json, NULL},       {"rebuild", NULL, &s->rebuild, NULL},
+                                  {"help", NULL, &s->help, NULL},       {"version", NULL, &s->version, NULL}};
+    int n = 0, status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &n);
+    if (status || s->help || s->version) return status;
+    if (!n) return usage("no command given");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(argv[0], commands[i].name) == 0) *c = &commands[i];
+    if (!*c) return usage("unknown command %s", argv[0]);
+    s->names = argv + 1, s->n_names = n - 1;
+    return check_settings(*c, s);
+}
+
+int main(int argc, char **argv)
+{
+    work w = {0};
+    const command *c = NULL;
+    program_name = "radz-bank", program_usage = usage_lines;
+    int status = begin_program();
+    if (!status) status = parse_settings(&w.s, argc, argv, &c);
+    if (!status && w.s.help) return print_help(help_text);
+    if (!status && w.s.version) return print_version();
+    if (!status) status = open_engine(&w.e, w.s.model, w.s.device, w.s.n_threads);
+    if (!status) status = c->run(&w);
+    radz_bank_close(w.bank);
+    radz_bank_close(w.made);
+    close_engine(&w.e);
+    return status;
+}

@@ -1,0 +1,272 @@
+/* radz-embed - films and texts to vectors in a file. Uses the public header only.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common.h"
+
+enum { BATCH = 8, MAX_BATCH_PX = 32 * 1024 * 1024 };
+
+static const char usage_lines[] =
+    "usage: radz-embed --out FILE.npy|FILE.safetensors [--model DIR] [--text TEXT]... [--texts FILE]\n"
+    "                  [--feature global|local|last|all] [--layer N] [--raw] [--threads N]\n"
+    "                  [--device auto|cpu|cuda] [--quiet] [FILE|DIR...]\n";
+
+static const char help_text[] =
+    "\n"
+    "Turns chest X-ray films (PNG or JPEG) and texts into unit vectors.\n"
+    "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "  FILE            a film; '-' reads one from standard input\n"
+    "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
+    "  --text TEXT     a text; may be given several times\n"
+    "  --texts FILE    a text per line; empty lines are left out\n"
+    "  --out FILE      x.npy: float32 (n, K), names in x.names.json; x.safetensors: tensor\n"
+    "                  \"embeddings\", names in its metadata. Films first, then texts. What failed is\n"
+    "                  left out; the names say what is there\n"
+    "  --feature NAME  rows that are averaged: global (default: the special tokens), local (all\n"
+    "                  others), last, all\n"
+    "  --layer N       index into the hidden states, -1 the last; default: the model's own\n"
+    "  --raw           the mean row itself, without the trained head\n"
+    "  --model DIR     model directory; else $RADZ_MODEL, else the model that ships\n"
+    "  --threads N     worker threads, 0 = one per core (default)\n"
+    "  --device NAME   auto (default), cpu or cuda\n"
+    "  --quiet         nothing on standard error but failures\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 all inputs done; 1 an input failed (the others are done) or nothing could be\n"
+    "written; 2 wrong usage, or no such model.\n";
+
+typedef struct settings {
+    const char *model, *texts_file, *out, *feature, *layer, *threads, *device;
+    text_list texts;
+    bool raw, quiet, help, version;
+    int n_threads;
+    char **inputs;
+    int n_inputs;
+    radz_embed_options embed;
+} settings;
+
+/* ---- Command line ---- */
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+    return n > k && strcmp(s + n - k, end) == 0;
+}
+
+static int parse_feature(settings *s)
+{
+    static const char *const names[] = {"global", "local", "last", "all"};
+    for (int i = 0; i < 4; i++) {
+        if (s->feature && strcmp(s->feature, names[i]) != 0) continue;
+        s->embed.feature = (radz_feature)i;
+        return 0;
+    }
+    return usage("--feature: expected global, local, last or all, got %s", s->feature);
+}
+
+static int check_settings(settings *s)
+{
+    int n_stdin = 0;
+    radz_embed_options_init(&s->embed);
+    int status = parse_feature(s);
+    if (!status) status = parse_number("threads", s->threads, 0, 1024, &s->n_threads);
+    if (!status) status = parse_number("layer", s->layer, -10000, 10000, &s->embed.layer);
+    if (status) return status;
+    s->embed.raw = s->raw;
+    for (int i = 0; i < s->n_inputs; i++) n_stdin += strcmp(s->inputs[i], "-") == 0;
+    if (n_stdin > 1) return usage("standard input ('-') can be read only once");
+    if (!s->out) return usage("--out is missing");
+    if (!ends_with(s->out, ".npy") && !ends_with(s->out, ".safetensors"))
+        return usage("--out: expected a name that ends in .npy or .safetensors, got %s", s->out);
+    if (!s->n_inputs && !s->texts.n && !s->texts_file) return usage("no film and no text given");
+    return 0;
+}
+
+static int parse_settings(settings *s, int argc, char **argv)
+{
+    const option_entry known[] = {{"model", &s->model, NULL, NULL},     {"out", &s->out, NULL, NULL},
+                                  {"text", NULL, NULL, &s->texts},      {"texts", &s->texts_file, NULL, NULL},
+                                  {"feature", &s->feature, NULL, NULL}, {"layer", &s->layer, NULL, NULL},
+                                  {"raw", NULL, &s->raw, NULL},         {"threads", &s->threads, NULL, NULL},
+                                  {"device", &s->device, NULL, NULL},   {"quiet", NULL, &s->quiet, NULL},
+                                  {"help", NULL, &s->help, NULL},       {"version", NULL, &s->version, NULL}};
+    s->inputs = argv;
+    int status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &s->n_inputs);
+    return status || s->help || s->version ? status : check_settings(s);
+}
+
+/* ---- Vectors and their names ---- */
+
+typedef struct table {
+    engine e;
+    const settings *s;
+    size_t dim, n, cap, n_failed;
+    float *vectors;
+    const char **names; /* not owned */
+} table;
+
+/* Room for n more rows; the first of them. */
+static float *room(table *t, size_t n)
+{
+    if (t->n + n > t->cap) {
+        t->cap = 2 * (t->n + n) + 64;
+        t->vectors = need(realloc(t->vectors, t->cap * t->dim * sizeof *t->vectors));
+        t->names = need(realloc(t->names, t->cap * sizeof *t->names));
+    }
+    return t->vectors + t->n * t->dim;
+}
+
+static void fail_input(table *t, const char *name, const radz_error *error)
+{
+    bool named = strstr(error->message, name) != NULL;
+    t->n_failed++;
+    complain("%s%s%s", named ? "" : name, named ? "" : ": ", error->message);
+}
+
+/* ---- Films ---- */
+
+typedef struct batch {
+    const char *names[BATCH];
+    radz_image *images[BATCH];
+    size_t n, n_px;
+} batch;
+
+static bool embed_films(table *t, const batch *b, size_t first, size_t n, radz_error *err)
+{
+    float *out = room(t, n);
+    if (radz_embed_images(t->e.session, (const radz_image *const *)b->images + first, n, &t->s->embed, out, err))
+        return false;
+    memcpy(t->names + t->n, b->names + first, n * sizeof *b->names);
+    t->n += n;
+    return true;
+}
+
+static void embed_batch(table *t, batch *b)
+{
+    radz_error err;
+    if (!embed_films(t, b, 0, b->n, &err)) /* one film after another: only the bad one fails */
+        for (size_t i = 0; i < b->n; i++)
+            if (!embed_films(t, b, i, 1, &err)) fail_input(t, b->names[i], &err);
+    for (size_t i = 0; i < b->n; i++) radz_image_close(b->images[i]);
+    b->n = b->n_px = 0;
+}
+
+static void embed_all_films(table *t, const film_list *films)
+{
+    batch b = {.n = 0};
+    for (size_t i = 0; i < films->n; i++) {
+        radz_error err;
+        radz_image *image;
+        if (open_film(t->e.runtime, &films->places[i], &image, &err)) {
+            fail_input(t, films->places[i].path, &err);
+        } else {
+            b.names[b.n] = films->places[i].path;
+            b.images[b.n++] = image;
+            b.n_px += radz_image_width(image) * radz_image_height(image);
+        }
+        if (b.n && (b.n == BATCH || b.n_px > MAX_BATCH_PX || i + 1 == films->n)) embed_batch(t, &b);
+    }
+}
+
+/* ---- Texts ---- */
+
+static bool embed_texts(table *t, const char *const *texts, size_t n, radz_error *err)
+{
+    float *out = room(t, n);
+    if (radz_embed_texts(t->e.session, texts, n, &t->s->embed, out, err)) return false;
+    memcpy(t->names + t->n, texts, n * sizeof *texts);
+    t->n += n;
+    return true;
+}
+
+static void embed_all_texts(table *t, const text_list *l)
+{
+    radz_error err;
+    for (size_t i = 0; i < l->n; i += BATCH) {
+        size_t n = l->n - i < BATCH ? l->n - i : BATCH;
+        if (embed_texts(t, l->items + i, n, &err)) continue;
+        for (size_t k = i; k < i + n; k++)
+            if (!embed_texts(t, l->items + k, 1, &err)) fail_input(t, "a text", &err);
+    }
+}
+
+/* Lines of a file added to the list, which points into *text. 0 or an exit status. */
+static int read_lines(const char *path, text_list *l, char **text)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = 0, cap = 1 << 16, got;
+    if (!f) return complain("%s: %s", path, strerror(errno)), EXIT_USAGE;
+    *text = need(malloc(cap));
+    while ((got = fread(*text + n, 1, cap - n - 1, f)) > 0)
+        if ((n += got) == cap - 1) *text = need(realloc(*text, cap *= 2));
+    bool bad = ferror(f);
+    fclose(f);
+    if (bad) return complain("%s: %s", path, strerror(errno)), EXIT_USAGE;
+    (*text)[n] = 0;
+    if (memchr(*text, 0, n)) return complain("%s: holds a NUL byte, expected text", path), EXIT_USAGE;
+    for (char *line = *text, *end; *line; line = end) {
+        end = line + strcspn(line, "\n");
+        if (*end) *end++ = 0;
+        size_t len = strlen(line);
+        if (len && line[len - 1] == '\r') line[len - 1] = 0;
+        if (*line) add_text(l, line);
+    }
+    return 0;
+}
+
+/* ---- Main ---- */
+
+static int save(table *t)
+{
+    radz_error err;
+    if (!t->n) return complain("nothing to write: every input failed"), EXIT_FILM;
+    if (radz_vectors_save(t->s->out, t->names, t->vectors, t->n, t->dim, &err))
+        return complain("%s", err.message), EXIT_FILM;
+    if (!t->s->quiet) fprintf(stderr, "%zu vectors of %zu numbers. %s\n", t->n, t->dim, radz_disclaimer());
+    return t->n_failed ? EXIT_FILM : 0;
+}
+
+static int run(table *t, const film_list *films)
+{
+    radz_error err;
+    const settings *s = t->s;
+    int status = open_engine(&t->e, s->model, s->device, s->n_threads);
+    if (status) return status;
+    t->dim = radz_embed_dim(t->e.model, &s->embed);
+    if (!t->dim) { /* the message comes from the call that would have used the options */
+        if (radz_embed_texts(t->e.session, NULL, 0, &s->embed, NULL, &err)) complain("%s", err.message);
+        return EXIT_USAGE;
+    }
+    if (!s->quiet)
+        fprintf(stderr, "libradz %s, model %s, %s\n", radz_version(), radz_model_name(t->e.model),
+                radz_model_device(t->e.model));
+    embed_all_films(t, films);
+    embed_all_texts(t, &s->texts);
+    return save(t);
+}
+
+int main(int argc, char **argv)
+{
+    settings s = {0};
+    film_list films = {0};
+    table t = {.s = &s};
+    char *text = NULL;
+    program_name = "radz-embed", program_usage = usage_lines;
+    int status = begin_program();
+    if (!status) status = parse_settings(&s, argc, argv);
+    if (!status && s.help) return print_help(help_text);
+    if (!status && s.version) return print_version();
+    if (!status && s.texts_file) status = read_lines(s.texts_file, &s.texts, &text);
+    for (int i = 0; i < s.n_inputs && !status; i++) add_input(&films, s.inputs[i]);
+    if (!status) status = run(&t, &films);
+    close_engine(&t.e);
+    free_films(&films);
+    free(t.vectors);
+    free(t.names);
+    free(s.texts.items);
+    free(text);
+    return status;
+}

@@ -1,0 +1,235 @@
+/* radz-info - says what a model directory is. Uses the public header only.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <string.h>
+
+#include "common.h"
+
+static const char usage_lines[] = "usage: radz-info [--json] [--device auto|cpu|cuda] [--threads N] [DIR]\n";
+
+static const char help_text[] =
+    "\n"
+    "Says what a model is: sizes, number format, hashes, where its vision tower comes from, the memory it\n"
+    "needs, and which device and kernels would run it. RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "  DIR             model directory; else $RADZ_MODEL, else the model that ships\n"
+    "  --json          one JSON object (schema radz.info/1)\n"
+    "  --device NAME   auto (default), cpu or cuda\n"
+    "  --threads N     worker threads, 0 = one per core (default)\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 done; 1 the output could not be written; 2 wrong usage, or not a model.\n";
+
+typedef struct settings {
+    const char *dir, *threads, *device;
+    bool json, help, version;
+    int n_threads;
+} settings;
+
+typedef struct facts {
+    engine e;
+    radz_model_info m;
+    radz_bank *bank;
+    radz_error no_bank; /* why bank is NULL */
+} facts;
+
+/* ---- For people ---- */
+
+static void row(const char *name, const char *text)
+{
+    printf("%-12s", name);
+    show(stdout, text);
+    putchar('\n');
+}
+
+static void bytes_text(char *out, size_t n, uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    size_t unit = 0;
+    for (; v >= 1024 && unit < 4; unit++) v /= 1024;
+    snprintf(out, n, unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
+}
+
+static void print_network(const radz_model_info *m)
+{
+    char text[400];
+    if (m->vision_layers) {
+        snprintf(text, sizeof text, "%zu x %zu pixels, patches of %zu, %zu layers of %zu, %zu heads; layer %d",
+                 m->image_size_px, m->image_size_px, m->patch_px, m->vision_layers, m->vision_hidden, m->vision_heads,
+                 m->feature_layer);
+        row("tower", text);
+        row("  from", m->tower_source);
+    } else {
+        row("tower", "none: texts only");
+    }
+    snprintf(text, sizeof text, "%zu layers of %zu, %zu heads (%zu for keys) of %zu, MLP %zu; layer %d", m->text_layers,
+             m->text_hidden, m->text_heads, m->text_kv_heads, m->head_dim, m->text_intermediate, m->layer);
+    row("decoder", text);
+    snprintf(text, sizeof text, "%zu rows at most%s, %zu of them for a film", m->max_positions,
+             m->window ? ", sliding window" : "", m->image_rows);
+    row("  prompt", text);
+    snprintf(text, sizeof text, "%zu numbers; %zu + %zu special tokens; tau %.4g", m->embedding_dim, m->n_image_tokens,
+             m->n_text_tokens, m->tau);
+    row("vectors", text);
+    snprintf(text, sizeof text, "%s, vocabulary of %zu", m->tokenizer ? m->tokenizer : "none", m->vocab);
+    row("tokenizer", text);
+}
+
+static void print_memory(const radz_model_info *m)
+{
+    char files[32], weights[32], film[32], text[200];
+    bytes_text(files, sizeof files, m->file_bytes);
+    bytes_text(weights, sizeof weights, m->weight_bytes);
+    bytes_text(film, sizeof film, m->film_bytes);
+    snprintf(text, sizeof text, "%" PRIu64 " in %s, %s of files", m->n_parameters, m->dtype, files);
+    row("parameters", text);
+    snprintf(text, sizeof text, "%s of weights, shared by all sessions; about %s for a film in each", weights, film);
+    row("memory", text);
+}
+
+/* Why there is no bank; NULL: the directory simply has none. */
+static const char *bank_problem(const facts *f)
+{
+    bool absent = f->no_bank.code == RADZ_E_IO && strstr(f->no_bank.message, "No such file");
+    return f->bank || absent ? NULL : f->no_bank.message;
+}
+
+static void print_bank(const facts *f)
+{
+    char text[120];
+    if (!f->bank) {
+        row("bank", bank_problem(f) ? bank_problem(f) : "none");
+        return;
+    }
+    snprintf(text, sizeof text, "%zu classes, %s", radz_bank_count(f->bank), radz_bank_hash(f->bank));
+    row("bank", text);
+}
+
+static void print_runtime(const facts *f)
+{
+    char text[200];
+    size_t used = 0;
+    for (size_t i = 0; radz_kernels_available(i) && used < sizeof text; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "", radz_kernels_available(i));
+    row("runs on", radz_model_device(f->e.model));
+    row("kernels", text);
+}
+
+static void print_text(const facts *f)
+{
+    const radz_model_info *m = &f->m;
+    row("model", radz_model_name(f->e.model));
+    row("hash", radz_model_hash(f->e.model));
+    print_network(m);
+    if (m->tokenizer_hash) row("  hash", m->tokenizer_hash);
+    print_memory(m);
+    print_bank(f);
+    print_runtime(f);
+    if (m->missing) printf("%-12s%s\n", "missing", m->missing);
+    if (m->n_unused_tensors) {
+        printf("%-12s%zu tensors, ", "left over", m->n_unused_tensors);
+        show(stdout, m->unused_tensor);
+        puts(" for one");
+    }
+    puts(radz_disclaimer());
+}
+
+/* ---- JSON ---- */
+
+static void member(const char *before, const char *text)
+{
+    fputs(before, stdout);
+    print_json_text(text);
+}
+
+static void json_network(const radz_model_info *m)
+{
+    member(",\"tower\":{\"source\":", m->tower_source);
+    printf(",\"hidden\":%zu,\"intermediate\":%zu,\"layers\":%zu,\"heads\":%zu,\"image_size_px\":%zu,\"patch_px\":%zu,"
+           "\"image_rows\":%zu,\"layer\":%d}",
+           m->vision_hidden, m->vision_intermediate, m->vision_layers, m->vision_heads, m->image_size_px, m->patch_px,
+           m->image_rows, m->feature_layer);
+    printf(",\"decoder\":{\"hidden\":%zu,\"intermediate\":%zu,\"layers\":%zu,\"heads\":%zu,\"kv_heads\":%zu,\"head_"
+           "dim\":%zu,"
+           "\"vocab\":%zu,\"max_positions\":%zu,\"window\":%zu,\"layer\":%d}",
+           m->text_hidden, m->text_intermediate, m->text_layers, m->text_heads, m->text_kv_heads, m->head_dim, m->vocab,
+           m->max_positions, m->window, m->layer);
+    printf(",\"embedding_dim\":%zu,\"image_tokens\":%zu,\"text_tokens\":%zu,\"tau\":", m->embedding_dim,
+           m->n_image_tokens, m->n_text_tokens);
+    print_number(m->tau);
+}
+
+static void print_json(const facts *f)
+{
+    const radz_model_info *m = &f->m;
+    member("{\"schema\":\"radz.info/1\",\"library\":", radz_version());
+    member(",\"name\":", radz_model_name(f->e.model));
+    member(",\"hash\":", radz_model_hash(f->e.model));
+    json_network(m);
+    member(",\"tokenizer\":{\"kind\":", m->tokenizer);
+    member(",\"hash\":", m->tokenizer_hash);
+    printf("},\"parameters\":%" PRIu64 ",\"file_bytes\":%" PRIu64 ",\"weight_bytes\":%" PRIu64
+           ",\"film_bytes\":%" PRIu64,
+           m->n_parameters, m->file_bytes, m->weight_bytes, m->film_bytes);
+    member(",\"dtype\":", m->dtype);
+    printf(",\"bank\":{\"classes\":%zu", radz_bank_count(f->bank));
+    member(",\"hash\":", radz_bank_hash(f->bank));
+    member(",\"problem\":", bank_problem(f));
+    member("},\"device\":", radz_model_device(f->e.model));
+    member(",\"kernels\":", radz_runtime_kernels(f->e.runtime));
+    fputs(",\"kernels_available\":[", stdout);
+    for (size_t i = 0; radz_kernels_available(i); i++) member(i ? "," : "", radz_kernels_available(i));
+    member("],\"missing\":", m->missing);
+    printf(",\"unused_tensors\":%zu", m->n_unused_tensors);
+    member(",\"unused_tensor\":", m->unused_tensor);
+    member(",\"disclaimer\":", radz_disclaimer());
+    puts("}");
+}
+
+/* ---- Main ---- */
+
+static int parse_settings(settings *s, int argc, char **argv)
+{
+    const option_entry known[] = {{"json", NULL, &s->json, NULL},
+                                  {"device", &s->device, NULL, NULL},
+                                  {"threads", &s->threads, NULL, NULL},
+                                  {"help", NULL, &s->help, NULL},
+                                  {"version", NULL, &s->version, NULL}};
+    int n = 0, status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &n);
+    if (status || s->help || s->version) return status;
+    if (n > 1) return usage("one directory at a time, got %s too", argv[1]);
+    if (n) s->dir = argv[0];
+    return parse_number("threads", s->threads, 0, 1024, &s->n_threads);
+}
+
+static int run(facts *f, const settings *s)
+{
+    radz_error err;
+    int status = open_engine(&f->e, s->dir, s->device, s->n_threads);
+    if (status) return status;
+    radz_model_info_init(&f->m);
+    if (radz_model_get_info(f->e.model, &f->m, &err)) return complain("%s", err.message), EXIT_USAGE;
+    if (radz_bank_open(f->e.model, NULL, &f->bank, &f->no_bank)) f->bank = NULL;
+    if (s->json)
+        print_json(f);
+    else
+        print_text(f);
+    return output_done() ? 0 : EXIT_FILM;
+}
+
+int main(int argc, char **argv)
+{
+    settings s = {0};
+    facts f;
+    memset(&f, 0, sizeof f);
+    program_name = "radz-info", program_usage = usage_lines;
+    int status = begin_program();
+    if (!status) status = parse_settings(&s, argc, argv);
+    if (!status && s.help) return print_help(help_text);
+    if (!status && s.version) return print_version();
+    if (!status) status = run(&f, &s);
+    radz_bank_close(f.bank);
+    close_engine(&f.e);
+    return status;
+}
