@@ -25,7 +25,7 @@ static const struct problem PROBLEMS[] = {
     {3, {5, 0, 33}, {5, 0, 33}, 2, 1, 8, true, 0},
     {2, {3, 1}, {40, 17}, 4, 2, 16, true, 0}, /* fewer queries than keys: a cache */
     {2, {50, 9}, {50, 9}, 2, 1, 7, true, 6},  /* window */
-    {1, {13}, {70}, 2, 2, 33, true, 20},      /* window and cache */
+    {1, {13}, {70}, 1, 1, 17, true, 20},      /* window and cache */
     {2, {6, 4}, {4, 4}, 1, 1, 4, true, 0},    /* the first two queries see nothing */
     {1, {20}, {35}, 3, 1, 6, false, 0},       /* cross attention */
     {1, {101}, {101}, 1, 1, 3, true, 0},      /* several blocks of the backward */
