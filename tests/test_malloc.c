@@ -73,6 +73,12 @@ static bool ready(void)
     return true;
 }
 
+/* The shared libraries must see these too; a sanitizer does not bear it, there only our own calls fail. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#pragma GCC visibility push(default)
+#else
+#pragma GCC visibility push(hidden)
+#endif
 void *malloc(size_t n)
 {
     if (!ready()) return take_early(n);
@@ -98,6 +104,7 @@ void free(void *p)
     if (atomic_load(&plan.armed)) atomic_fetch_sub(&plan.live, 1);
     if (ready()) real_free(p);
 }
+#pragma GCC visibility pop
 
 /* ---- The whole way ------------------------------------------------------------------------------------ */
 

@@ -1,0 +1,19 @@
+/* JSON: what we read and refuse is what jansson's own reader does. SPDX-License-Identifier: Apache-2.0 */
+#include "formats.h"
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    json_t *ours, *theirs;
+    radz_error err;
+    radz_status status = rz_json_parse((const char *)data, size, "text", &ours, &err);
+    fuzz_check(status, &err);
+    fuzz_require(!status == !!ours, "a tree or a failure");
+    theirs = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
+    if (status != RADZ_E_LIMIT && !(size > 2 && !memcmp(data, "\xef\xbb\xbf", 3)))
+        fuzz_require(!ours == !theirs, "both take it or neither does");
+    if (ours && theirs) fuzz_require(json_equal(ours, theirs), "both read the same");
+    json_decref(ours);
+    json_decref(theirs);
+    return 0;
+}
