@@ -72,7 +72,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan \
+.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -109,6 +109,7 @@ check-built: all $(CHOSEN)
 # Leaks count as failures. halt_on_error: a race is a failed test, not a line in a log.
 export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS ?= print_stacktrace=1
+FUZZ_CC ?= clang
 export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 asan: deps-test ## every test under AddressSanitizer, leaks included
 	+@$(SUBMAKE) BUILD=asan check-built
@@ -117,6 +118,8 @@ ubsan: deps-test ## every test under UndefinedBehaviorSanitizer
 tsan: deps-test ## the tests that start threads, under ThreadSanitizer
 	+@$(SUBMAKE) BUILD=tsan $(if $T,,TEST_BINS='$(TSAN_TESTS:tests/%.c=build/tsan/tests/%)') check-built
 
+fuzz: ## every parser under libFuzzer, FUZZ_SECONDS=600 each (needs clang); T=fuzz_image runs one
+	+@! tests/fuzz/have '$(FUZZ_CC)' || $(SUBMAKE) -f tests/fuzz/Makefile FUZZ_CC='$(FUZZ_CC)'
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
 
