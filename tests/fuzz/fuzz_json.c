@@ -9,9 +9,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     radz_status status = rz_json_parse((const char *)data, size, "text", &ours, &err);
     fuzz_check(status, &err);
     fuzz_require(!status == !!ours, "a tree or a failure");
+    /* NUL bytes, byte-order marks and depth are ours to refuse; jansson takes some of them. */
+    bool stricter =
+        status == RADZ_E_LIMIT || !size || memchr(data, 0, size) || (size > 2 && !memcmp(data, "\xef\xbb\xbf", 3));
     theirs = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
-    if (status != RADZ_E_LIMIT && !(size > 2 && !memcmp(data, "\xef\xbb\xbf", 3)))
-        fuzz_require(!ours == !theirs, "both take it or neither does");
+    if (!stricter) fuzz_require(!ours == !theirs, "both take it or neither does");
     if (ours && theirs) fuzz_require(json_equal(ours, theirs), "both read the same");
     json_decref(ours);
     json_decref(theirs);
