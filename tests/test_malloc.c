@@ -74,10 +74,17 @@ static bool ready(void)
 }
 
 /* The shared libraries must see these too; a sanitizer does not bear it, there only our own calls fail. */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#pragma GCC visibility push(default)
-#else
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
 #pragma GCC visibility push(hidden)
+#else
+#pragma GCC visibility push(default)
 #endif
 void *malloc(size_t n)
 {
