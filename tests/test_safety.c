@@ -308,6 +308,7 @@ static void library_loads_and_unloads(void **state)
     snprintf(path, sizeof path, "%s", fixture_program("x"));
     *strrchr(path, '/') = 0;
     strcpy(strrchr(path, '/'), "/libradz.so");
+    int files = count_entries("/proc/self/fd"), threads = count_entries("/proc/self/task");
     for (int i = 0; i < 200; i++) {
         void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (!library) fail_msg("%s", dlerror());
@@ -321,6 +322,8 @@ static void library_loads_and_unloads(void **state)
         destroy(runtime);
         assert_int_equal(dlclose(library), 0);
     }
+    assert_int_equal(count_entries("/proc/self/fd"), files);
+    assert_int_equal(count_entries("/proc/self/task"), threads);
 }
 
 int main(void)
