@@ -329,7 +329,8 @@ static void library_loads_and_unloads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fpu_is_left_alone),         cmocka_unit_test(process_is_left_alone),     cmocka_unit_test(no_descriptor_or_thread_stays),
+        cmocka_unit_test(signals_are_left_alone),    cmocka_unit_test(fpu_is_left_alone),
+        cmocka_unit_test(process_is_left_alone),     cmocka_unit_test(no_descriptor_or_thread_stays),
         cmocka_unit_test(nothing_is_printed),        cmocka_unit_test(decimal_commas_change_nothing),
         cmocka_unit_test(address_space_runs_out),    cmocka_unit_test(descriptors_run_out),
         cmocka_unit_test(library_loads_and_unloads),
