@@ -156,9 +156,21 @@ RADZ_API const char *radz_kernels_available(size_t i);
  * and anchors.safetensors (its own anchor bank). Weights are mapped, not copied. */
 typedef struct radz_model radz_model;
 
+/* LLaVA-Med's own code takes the vision tower from OpenAI's CLIP, a conversion the one inside the checkpoint. Every
+ * result says which it was: provenance "tower" is "checkpoint" or "external". */
+typedef enum radz_vision_source {
+    RADZ_VISION_AUTO = 0,       /* vision_dir where it is given; else the checkpoint's where it has one; else external */
+    RADZ_VISION_CHECKPOINT = 1, /* the tower inside the checkpoint */
+    RADZ_VISION_EXTERNAL = 2    /* vision_dir; NULL: the directory that config.json's mm_vision_tower names, relative to
+                                   the model's, or vision_tower/ in it */
+} radz_vision_source;
+
 typedef struct radz_model_options {
     size_t struct_size;
     int use_mmap; /* 1 (default): map the weights; 0: read them (a file truncated later cannot hurt) */
+    radz_vision_source vision_source;
+    const char *vision_dir;  /* directory of a CLIP model: config.json and *.safetensors; NULL: none */
+    const char *adapter_dir; /* directory of a PEFT LoRA adapter, merged into the weights; NULL: none */
 } radz_model_options;
 
 RADZ_API void radz_model_options_init(radz_model_options *options);

@@ -600,7 +600,7 @@ static void test_thread_counts(void **state)
         radz_runtime_options_init(&o);
         o.device = "cpu", o.n_threads = n;
         ok(radz_runtime_create(&o, &r, &err));
-        ok(radz_model_open(r, model_dir, &(radz_model_options){sizeof(radz_model_options), 0}, &m, &err));
+        ok(radz_model_open(r, model_dir, &(radz_model_options){.struct_size = sizeof(radz_model_options)}, &m, &err));
         ok(radz_session_open(m, NULL, &s, &err));
         ok(radz_embed_images(s, &im, 1, NULL, got, &err));
         assert_memory_equal(want, got, sizeof got);

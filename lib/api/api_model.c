@@ -38,7 +38,15 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     m->dir = rz_strdup(host, dir);
     m->name = dir_name(host, dir);
     if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
-    return rz_model_load(host, m->runtime->dev, dir, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net, err);
+    rz_source source = {.dir = dir, .vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
+    switch (o->vision_source) {
+    case RADZ_VISION_AUTO: source.tower = RZ_TOWER_AUTO; break;
+    case RADZ_VISION_CHECKPOINT: source.tower = RZ_TOWER_CHECKPOINT; break;
+    case RADZ_VISION_EXTERNAL: source.tower = RZ_TOWER_EXTERNAL; break;
+    default: return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
+    }
+    return rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
+                              err);
 }
 
 radz_status radz_model_open(radz_runtime *runtime, const char *dir, const radz_model_options *options,
@@ -122,7 +130,7 @@ static void fill_vision(const rz_config *cfg, radz_model_info *info)
 {
     const rz_vision_config *v = &cfg->vision;
     if (!cfg->has_vision) return;
-    info->tower_source = "model";
+    info->tower_source = cfg->vision_dir ? cfg->vision_dir : "model";
     info->vision_hidden = v->hidden, info->vision_intermediate = v->intermediate;
     info->vision_layers = v->layers, info->vision_heads = v->heads;
     info->image_size_px = v->image_size, info->patch_px = v->patch;

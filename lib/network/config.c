@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "weights.h"
+
 #define JSON_MAX_BYTES (16u << 20)
 #define MAX_WIDTH (1 << 20)  /* hidden sizes */
 #define MAX_LAYERS 1024
@@ -259,14 +261,16 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
 {
     const json_t *vision = json_object_get(root, "vision_config");
     if (json_is_null(vision)) vision = NULL;
+    if (cfg->vision_dir) vision = NULL;
     if (vision && !json_is_object(vision))
         return rz_fail(err, RADZ_E_FORMAT, "config.json: vision_config: expected an object");
     cfg->has_vision = true;
     cfg->projector_act = RZ_ACT_GELU;
     cfg->projector_bias = true;
-    cfg->vision = (rz_vision_config){.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16,
-                                     .image_size = 336, .patch = 14, .channels = 3, .eps = 1e-5f,
-                                     .act = RZ_ACT_QUICK_GELU};
+    if (!cfg->vision_dir)
+        cfg->vision = (rz_vision_config){.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16,
+                                         .image_size = 336, .patch = 14, .channels = 3, .eps = 1e-5f,
+                                         .act = RZ_ACT_QUICK_GELU};
     if (vision) RZ_TRY(read_vision(vision, "config.json: vision_config", &cfg->vision, err));
     RZ_TRY(get_act(root, "config.json", "projector_hidden_act", &cfg->projector_act, err));
     RZ_TRY(rz_json_bool(root, "config.json", "multimodal_projector_bias", &cfg->projector_bias, err));
@@ -303,7 +307,7 @@ static radz_status read_config(const json_t *root, rz_config *cfg, radz_error *e
     const json_t *text = json_object_get(root, "text_config");
     if (!text) { /* LLaVA's first conversions keep the text keys at the top */
         RZ_TRY(read_text(root, "config.json", false, &cfg->text, err));
-        return read_llava(root, json_object_get(root, "mm_vision_select_layer") != NULL, cfg, err);
+        return read_llava(root, cfg->original, cfg, err);
     }
     if (!json_is_object(text)) return rz_fail(err, RADZ_E_FORMAT, "config.json: text_config: expected an object");
     RZ_TRY(rz_json_string(text, "config.json: text_config", "model_type", &text_type, err));
@@ -525,19 +529,99 @@ static radz_status read_json_file(rz_config *cfg, const char *dir, const char *n
     return status;
 }
 
-radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err)
+/* ---- Where the tower is ---- */
+
+/* What read_config reads the rest with. */
+static radz_status read_names(const json_t *root, rz_config *cfg, radz_error *err)
 {
-    *cfg = (rz_config){.host = host};
-    radz_status status = set_defaults(cfg, err);
-    if (!status) status = read_json_file(cfg, dir, "config.json", true, read_config, err);
+    const char *type = "";
+    RZ_TRY(rz_json_string(root, "config.json", "model_type", &type, err));
+    bool first = !json_object_get(root, "text_config") && json_object_get(root, "mm_vision_select_layer");
+    cfg->has_vision = !strncmp(type, "llava", 5);
+    cfg->original = !strncmp(type, "llava_", 6) || (cfg->has_vision && first);
+    return cfg->original ? get_copy(cfg->host, root, "config.json", "mm_vision_tower", &cfg->tower_name, err) : RADZ_OK;
+}
+
+/* A CLIP model's configuration, of the tower alone or of both halves. */
+static radz_status read_tower(const json_t *root, rz_config *cfg, radz_error *err)
+{
+    const json_t *vision = json_object_get(root, "vision_config");
+    if (json_is_object(vision)) return read_vision(vision, "config.json: vision_config", &cfg->vision, err);
+    return read_vision(root, "config.json", &cfg->vision, err);
+}
+
+/* dir/name when it holds a config.json; *out NULL: it does not. A name may not lead out of the model's directory. */
+static radz_status tower_in(const rz_host *host, const char *dir, const char *name, char **out, radz_error *err)
+{
+    *out = NULL;
+    if (!name || !*name || name[0] == '/' || strstr(name, "..")) return RADZ_OK;
+    char *path = rz_path_join(host, dir, name), *config = path ? rz_path_join(host, path, "config.json") : NULL;
+    radz_status status = config ? RADZ_OK : RZ_NO_MEMORY(err, "vision tower");
+    if (!status && rz_path_exists(config))
+        *out = path;
+    else
+        rz_free(host, path);
+    rz_free(host, config);
+    return status;
+}
+
+static radz_status find_tower(const rz_source *src, rz_config *cfg, radz_error *err)
+{
+    static const char *const probe = "vision_tower.vision_model.embeddings.class_embedding";
+    const rz_host *host = cfg->host;
+    if (src->tower == RZ_TOWER_CHECKPOINT || (!cfg->has_vision && !src->vision_dir)) return RADZ_OK;
+    if (!cfg->has_vision)
+        return rz_fail(err, RADZ_E_ARGUMENT, "%s: a text model, it has no place for a vision tower", src->dir);
+    if (src->vision_dir)
+        return (cfg->vision_dir = rz_strdup(host, src->vision_dir)) ? RADZ_OK : RZ_NO_MEMORY(err, "vision tower");
+    if (src->tower == RZ_TOWER_AUTO && (!cfg->original || !rz_weights_exist(host, src->dir) ||
+                                        rz_weights_hold(host, src->dir, probe)))
+        return RADZ_OK;
+    RZ_TRY(tower_in(host, src->dir, cfg->tower_name, &cfg->vision_dir, err));
+    if (!cfg->vision_dir) RZ_TRY(tower_in(host, src->dir, "vision_tower", &cfg->vision_dir, err));
+    if (cfg->vision_dir) return RADZ_OK;
+    return rz_fail(err, RADZ_E_MISMATCH,
+                   "%s: no vision tower: put config.json and model.safetensors of '%s' into %s/vision_tower, or give "
+                   "its directory as vision_dir",
+                   src->dir, cfg->tower_name ? cfg->tower_name : "the CLIP model", src->dir);
+}
+
+/* Settings of the films: beside the model, else beside its tower. */
+static radz_status read_films(rz_config *cfg, const char *dir, radz_error *err)
+{
     rz_preprocess_config *p = &cfg->preprocess;
     p->shortest_edge = p->crop_width = p->crop_height = cfg->vision.image_size;
-    if (!status && cfg->has_vision)
-        status = read_json_file(cfg, dir, "preprocessor_config.json", false, read_preprocess, err);
+    if (!cfg->has_vision) return RADZ_OK;
+    char *path = rz_path_join(cfg->host, dir, "preprocessor_config.json");
+    if (!path) return RZ_NO_MEMORY(err, "preprocessor_config.json");
+    bool own = rz_path_exists(path) || !cfg->vision_dir;
+    rz_free(cfg->host, path);
+    return read_json_file(cfg, own ? dir : cfg->vision_dir, "preprocessor_config.json", false, read_preprocess, err);
+}
+
+static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
+{
+    RZ_TRY(set_defaults(cfg, err));
+    RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_names, err));
+    RZ_TRY(find_tower(src, cfg, err));
+    if (cfg->vision_dir) RZ_TRY(read_json_file(cfg, cfg->vision_dir, "config.json", true, read_tower, err));
+    RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_config, err));
+    RZ_TRY(read_films(cfg, src->dir, err));
     cfg->radz.dim = cfg->text.hidden;
-    if (!status) status = read_json_file(cfg, dir, "radz.json", false, read_radz, err);
+    return read_json_file(cfg, src->dir, "radz.json", false, read_radz, err);
+}
+
+radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err)
+{
+    *cfg = (rz_config){.host = host};
+    radz_status status = load(source, cfg, err);
     if (status) rz_config_free(cfg);
     return status;
+}
+
+radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err)
+{
+    return rz_config_load_from(host, &(rz_source){.dir = dir, .tower = RZ_TOWER_CHECKPOINT}, cfg, err);
 }
 
 void rz_config_free(rz_config *cfg)
@@ -545,6 +629,8 @@ void rz_config_free(rz_config *cfg)
     rz_free(cfg->host, cfg->radz.image_prompt);
     rz_free(cfg->host, cfg->radz.text_prompt);
     rz_free(cfg->host, cfg->radz.label_text);
+    rz_free(cfg->host, cfg->tower_name);
+    rz_free(cfg->host, cfg->vision_dir);
     *cfg = (rz_config){0};
 }
 

@@ -56,9 +56,23 @@ typedef struct rz_preprocess_config {
     float rescale, mean[3], std[3];
 } rz_preprocess_config;
 
+/* Where the vision tower is: where the checkpoint has it, in the checkpoint; from the files beside it; from elsewhere. */
+typedef enum rz_tower_source { RZ_TOWER_AUTO, RZ_TOWER_CHECKPOINT, RZ_TOWER_EXTERNAL } rz_tower_source;
+
+/* What a model is put together from. */
+typedef struct rz_source {
+    const char *dir;
+    const char *vision_dir;  /* a CLIP model; NULL: what config.json names, in dir */
+    const char *adapter_dir; /* PEFT; NULL: none */
+    rz_tower_source tower;
+} rz_source;
+
 typedef struct rz_config {
     const rz_host *host;
     bool has_vision; /* false: a bare text decoder */
+    bool original;   /* the LLaVA authors' own layout */
+    char *tower_name; /* mm_vision_tower of that layout; NULL: none */
+    char *vision_dir; /* the tower's own directory; NULL: it is in the checkpoint */
     rz_vision_config vision;
     rz_text_config text;
     rz_radz_config radz;
@@ -73,6 +87,8 @@ typedef struct rz_config {
 
 /* Reads config.json, preprocessor_config.json and radz.json of dir. */
 radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
+radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg,
+                                radz_error *err) RZ_CHECK;
 void rz_config_free(rz_config *cfg);
 /* Decoder blocks that run for cfg->radz.layer; tower blocks that run for the i-th of cfg->feature_layers, and for all
  * of them. */

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "lora.h"
 #include "rope.h"
 #include "weights.h"
 
@@ -144,7 +145,8 @@ static void list_decoder(builder *b)
     }
     set_prefix(b, "language_model.");
     m->decoder_norm = add_norm(b, "model.norm", c, false);
-    if (!t->tied) m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
+    /* An adapter of a tied table is not one of the head: the head gets a place of its own. */
+    if (!t->tied || (m->lora && !rz_lora_ties(m->lora))) m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
 }
 
 static rz_head list_head(builder *b, const char *name)
@@ -265,12 +267,34 @@ static radz_status fill_as_stored(rz_model *m, rz_param *p, const rz_st_tensor *
     return RADZ_OK;
 }
 
+static radz_status merge(rz_model *m, rz_param *p, radz_error *err)
+{
+    rz_stream *s = NULL;
+    RZ_TRY(rz_stream_open(m->dev, &s, err));
+    radz_status status = rz_lora_merge(m->lora, s, p, p->name, err);
+    if (!status && p == m->lm_head && m->cfg.text.tied) status = rz_lora_merge_tied(m->lora, s, p, m->embed->name, err);
+    rz_stream_close(s);
+    return status;
+}
+
+static bool in_tower(const rz_param *p)
+{
+    return !strncmp(p->name, "vision_tower.", 13);
+}
+
+/* The adapter's own tensor, else the checkpoint's. */
+static const rz_st_tensor *find_tensor(rz_model *m, const rz_param *p)
+{
+    rz_weights *files = m->tower_files && in_tower(p) ? m->tower_files : m->files;
+    const rz_st_tensor *t = rz_weights_find(files, p->name), *own = m->lora ? rz_lora_replacement(m->lora, p->name) : NULL;
+    if (own) t = own;
+    /* some checkpoints tie the head without saying so */
+    return !t && p == m->lm_head ? rz_weights_find(files, m->embed->name) : t;
+}
+
 static radz_status load_param(rz_model *m, rz_param *p, bool as_float, bool optional, radz_error *err)
 {
-    const rz_st_tensor *t = rz_weights_find(m->files, p->name);
-    if (!t && p == m->lm_head) { /* some checkpoints tie the head without saying so */
-        t = rz_weights_find(m->files, m->embed->name);
-    }
+    const rz_st_tensor *t = find_tensor(m, p);
     if (!t && optional) {
         float tau = (float)log(m->cfg.radz.tau);
         p->w.dtype = RZ_F32;
@@ -278,7 +302,10 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, bool opti
     }
     if (!t) return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s' is missing", p->name);
     RZ_TRY(check_shape(p, t, err));
-    return as_float ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
+    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) || (p == m->lm_head && m->cfg.text.tied &&
+                                                                     rz_lora_changes(m->lora, m->embed->name)));
+    RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
+    return changes ? merge(m, p, err) : RADZ_OK;
 }
 
 static float init_std(const rz_model *m, const rz_param *p, init_kind kind)
@@ -315,6 +342,8 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
         else
             RZ_TRY(load_param(m, p, b->as_float[i] || mode == RZ_MODEL_TRAIN, b->optional[i], err));
     }
+    if (m->lora) RZ_TRY(rz_lora_finish(m->lora, err));
+    m->cfg.text.tied &= !m->lm_head;
     return RADZ_OK;
 }
 
@@ -362,6 +391,16 @@ static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
     rz_sha256_init(&h);
     for (size_t i = 0; i < RZ_COUNT(files); i++) RZ_TRY(hash_small_file(m, dir, files[i], &h, err));
     rz_weights_hash(m->files, &h);
+    if (m->tower_files) {
+        rz_sha256_put(&h, "tower", 5);
+        RZ_TRY(hash_small_file(m, m->cfg.vision_dir, "config.json", &h, err));
+        RZ_TRY(hash_small_file(m, m->cfg.vision_dir, "preprocessor_config.json", &h, err));
+        rz_weights_hash(m->tower_files, &h);
+    }
+    if (m->lora) {
+        rz_sha256_put(&h, "adapter", 7);
+        rz_lora_hash(m->lora, &h);
+    }
     rz_sha256_hex(&h, m->hash);
     return RADZ_OK;
 }
@@ -379,19 +418,32 @@ static radz_status load_tokenizer(rz_model *m, const char *dir, radz_error *err)
     return status;
 }
 
-static radz_status load_all(rz_model *m, const char *dir, rz_model_mode mode, uint64_t seed, radz_error *err)
+static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode mode, radz_error *err)
+{
+    const rz_host *host = m->cfg.host;
+    rz_file_mode how = mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ;
+    if (mode == RZ_MODEL_INIT) return RADZ_OK;
+    RZ_TRY(rz_weights_open(host, src->dir, how, (rz_weights **)&m->files, err));
+    if (m->cfg.vision_dir)
+        RZ_TRY(rz_weights_open(host, m->cfg.vision_dir, how, (rz_weights **)&m->tower_files, err));
+    return RADZ_OK;
+}
+
+static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mode, uint64_t seed, radz_error *err)
 {
     builder b = {.m = m};
-    radz_status status = list_params(&b, err);
-    if (!status) status = load_tokenizer(m, dir, err);
-    if (!status && mode != RZ_MODEL_INIT)
-        status = rz_weights_open(m->cfg.host, dir, mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ,
-                                 (rz_weights **)&m->files, err);
+    rz_file_mode how = mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ;
+    radz_status status = RADZ_OK;
+    if (src->adapter_dir && mode != RZ_MODEL_INIT)
+        status = rz_lora_open(m->cfg.host, src->adapter_dir, how, (rz_lora **)&m->lora, err);
+    if (!status) status = list_params(&b, err);
+    if (!status) status = load_tokenizer(m, src->dir, err);
+    if (!status) status = open_files(m, src, mode, err);
     if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
-        rz_fail_prefix(err, status, "%s", dir);
+        rz_fail_prefix(err, status, "%s", src->dir);
     if (!status) status = make_inv_freq(m, err);
-    if (!status) status = check_tau(m, dir, err);
-    if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, dir, err);
+    if (!status) status = check_tau(m, src->dir, err);
+    if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, src->dir, err);
     rz_free(m->cfg.host, b.init);
     rz_free(m->cfg.host, b.as_float);
     rz_free(m->cfg.host, b.optional);
@@ -405,27 +457,40 @@ static void report_unused(const rz_model *m, const char *dir)
     if (n) rz_log(m->cfg.host, RADZ_LOG_WARNING, "%s: %zu tensors are not used, '%s' for one", dir, n, example);
 }
 
-radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
-                          rz_model **model, radz_error *err)
+static void close_files(rz_model *m)
+{
+    rz_weights_close(m->files);
+    rz_weights_close(m->tower_files);
+    rz_lora_close(m->lora);
+    m->files = m->tower_files = m->lora = NULL;
+}
+
+radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_source *src, rz_model_mode mode,
+                               uint64_t seed, rz_model **model, radz_error *err)
 {
     *model = NULL;
     rz_model *m = rz_calloc(host, 1, sizeof *m);
     if (!m) return RZ_NO_MEMORY(err, "model");
     m->dev = dev;
-    radz_status status = rz_config_load(host, dir, &m->cfg, err);
+    rz_source from = *src;
+    if (mode == RZ_MODEL_INIT) from.tower = RZ_TOWER_CHECKPOINT; /* random as everything else */
+    radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
     m->cfg.host = host;
-    if (!status) status = load_all(m, dir, mode, seed, err);
+    if (!status) status = load_all(m, &from, mode, seed, err);
     if (status) {
         rz_model_unload(m);
         return status;
     }
-    report_unused(m, dir);
-    if (mode == RZ_MODEL_TRAIN) { /* every parameter has been copied */
-        rz_weights_close(m->files);
-        m->files = NULL;
-    }
+    report_unused(m, src->dir);
+    if (mode == RZ_MODEL_TRAIN) close_files(m); /* every parameter has been copied */
     *model = m;
     return RADZ_OK;
+}
+
+radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
+                          rz_model **model, radz_error *err)
+{
+    return rz_model_load_from(host, dev, &(rz_source){.dir = dir}, mode, seed, model, err);
 }
 
 void rz_model_unload(rz_model *m)
@@ -438,7 +503,7 @@ void rz_model_unload(rz_model *m)
         rz_free(host, m->params[i].name);
     }
     if (m->inv_freq) rz_device_free(m->dev, m->inv_freq);
-    rz_weights_close(m->files);
+    close_files(m);
     rz_tokenizer_close(m->tok);
     rz_free(host, m->params);
     rz_free(host, m->tower);

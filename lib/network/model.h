@@ -53,6 +53,8 @@ typedef struct rz_model {
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
     void *files; /* open weight files */
+    void *tower_files; /* those of a tower of its own; NULL: it is in `files` */
+    void *lora;        /* open adapter; NULL: none */
 } rz_model;
 
 typedef enum rz_model_mode {
@@ -64,6 +66,8 @@ typedef enum rz_model_mode {
 
 radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
                           rz_model **model, radz_error *err) RZ_CHECK;
+radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_source *source, rz_model_mode mode,
+                               uint64_t seed, rz_model **model, radz_error *err) RZ_CHECK;
 void rz_model_unload(rz_model *model);
 /* True when dir holds weights (model.safetensors or its index). */
 bool rz_model_has_weights(const char *dir);

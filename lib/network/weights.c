@@ -17,7 +17,7 @@ struct rz_weights {
 
 /* Our prefix, and what the same part is called elsewhere. The first that fits is taken. */
 static const struct {
-    const char *ours, *theirs[5];
+    const char *ours, *theirs[8];
 } renamed[] = {
     {"language_model.model.", {"model.language_model.", "model."}},
     {"language_model.lm_head.", {"lm_head."}},
@@ -25,7 +25,8 @@ static const struct {
     {"multi_modal_projector.linear_2.", {"model.multi_modal_projector.linear_2.", "model.mm_projector.2."}},
     {"vision_tower.vision_model.",
      {"model.vision_tower.vision_model.", "model.vision_tower.", "model.vision_tower.vision_tower.vision_model.",
-      "vision_tower."}}, /* the last: transformers 5 */
+      "vision_tower.", /* transformers 5 */
+      "vision_model.", ""}}, /* a CLIP model in a directory of its own */
 };
 
 static const rz_st_tensor *find_exact(rz_weights *w, const char *name)
@@ -39,19 +40,33 @@ static const rz_st_tensor *find_exact(rz_weights *w, const char *name)
     return NULL;
 }
 
+bool rz_weights_alias(const char *name, size_t i, char *out, size_t size)
+{
+    int len = -1;
+    if (!i--) len = snprintf(out, size, "%s", name);
+    for (size_t k = 0; k < RZ_COUNT(renamed) && len < 0; k++) {
+        size_t n = strlen(renamed[k].ours);
+        if (strncmp(name, renamed[k].ours, n)) continue;
+        if (i >= RZ_COUNT(renamed[k].theirs) || !renamed[k].theirs[i]) return false;
+        len = snprintf(out, size, "%s%s", renamed[k].theirs[i], name + n);
+    }
+    return len > 0 && (size_t)len < size;
+}
+
 const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name)
 {
-    const rz_st_tensor *t = find_exact(w, name);
-    for (size_t i = 0; i < RZ_COUNT(renamed) && !t; i++) {
-        size_t n = strlen(renamed[i].ours);
-        if (strncmp(name, renamed[i].ours, n)) continue;
-        for (size_t k = 0; k < RZ_COUNT(renamed[i].theirs) && renamed[i].theirs[k] && !t; k++) {
-            char other[256];
-            int len = snprintf(other, sizeof other, "%s%s", renamed[i].theirs[k], name + n);
-            if (len > 0 && (size_t)len < sizeof other) t = find_exact(w, other);
-        }
-    }
+    const rz_st_tensor *t = NULL;
+    char other[256];
+    for (size_t i = 0; !t && rz_weights_alias(name, i, other, sizeof other); i++) t = find_exact(w, other);
     return t;
+}
+
+bool rz_weights_hold(const rz_host *host, const char *dir, const char *name)
+{
+    rz_weights *w = NULL;
+    bool there = !rz_weights_open(host, dir, RZ_FILE_MAP, &w, NULL) && rz_weights_find(w, name);
+    rz_weights_close(w);
+    return there;
 }
 
 /* Two tensors of one name would leave it to chance which one is meant. */

@@ -122,6 +122,7 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     put_text(&s, ",\"device\":", rz_device_name(m->dev));
     put_text(&s, ",\"model\":{\"name\":", model_name);
     put_text(&s, ",\"hash\":", m->hash);
+    put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
     put_text(&s, "},\"bank\":{\"hash\":", bank->hash);
     rz_str_puts(&s, "},\"score\":\"img_anchor\",\"tau\":");

@@ -1,0 +1,29 @@
+/* lora.h - a PEFT adapter (LoRA): what it changes in which parameter. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_LORA_H
+#define RZ_LORA_H
+
+#include "model.h"
+
+typedef struct rz_lora rz_lora;
+
+/* adapter_config.json and adapter_model.safetensors of dir. A setting that changes results and is not known here is
+ * RADZ_E_UNSUPPORTED by name. */
+radz_status rz_lora_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_lora **lora,
+                         radz_error *err) RZ_CHECK;
+void rz_lora_close(rz_lora *lora);
+/* The tensor that takes the whole place of the checkpoint's; NULL: none. */
+const rz_st_tensor *rz_lora_replacement(rz_lora *lora, const char *name);
+/* True when rz_lora_merge would change the parameter; it must be a float copy then. `name` as in the model, of the
+ * embedding table for a tied head. */
+bool rz_lora_changes(rz_lora *lora, const char *name);
+/* W + scale B A, or rows of a table replaced. Merged once, at loading: inference costs nothing more than without. */
+radz_status rz_lora_merge(rz_lora *lora, rz_stream *s, const rz_param *p, const char *name, radz_error *err) RZ_CHECK;
+/* New rows of the embedding table are new rows of a head tied to it; its LoRA is not the head's. */
+radz_status rz_lora_merge_tied(rz_lora *lora, rz_stream *s, const rz_param *head, const char *table,
+                               radz_error *err) RZ_CHECK;
+/* Every tensor has found its place; RADZ_E_MISMATCH names one that has not. */
+radz_status rz_lora_finish(const rz_lora *lora, radz_error *err) RZ_CHECK;
+bool rz_lora_ties(const rz_lora *lora); /* ensure_weight_tying */
+void rz_lora_hash(const rz_lora *lora, rz_sha256 *hash);
+
+#endif
