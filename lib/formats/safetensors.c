@@ -569,7 +569,7 @@ static void put_entry(rz_str *s, const rz_st_out *t, uint64_t begin, uint64_t en
  * element size (torch refuses others), else as declared. */
 #define FOR_EACH_OUT(t, tensors, n)                                                                                    \
     for (size_t width_ = 8; width_; width_ /= 2)                                                                       \
-        for (const rz_st_out *t = (tensors); t < (tensors) + (n); t++)                                                 \
+        for (const rz_st_out *t = (tensors), *end_ = (n) ? t + (n) : t; t < end_; t++)                                 \
             if (dtype_size(t->dtype) == width_)
 
 /* What we write must pass our own reading: duplicate names, reserved names and the like are found there. */
