@@ -350,7 +350,7 @@ static bool run(const ins *code, states *now, states *then, uint16_t *stack, con
 {
     memset(now, 0, sizeof *now);
     reach(code, now, stack, 0, text, n, first);
-    for (size_t i = first; i < n; i++) {
+    for (size_t i = first; i < n && now->n; i++) {
         memset(then, 0, sizeof *then);
         for (size_t k = 0; k < now->n; k++) {
             const ins *c = &code[now->at[k]];

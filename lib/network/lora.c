@@ -9,6 +9,7 @@
 
 #define CONFIG "adapter_config.json"
 #define NAME_MAX_BYTES 320
+#define MAX_PATTERNS 1024 /* each is tried on each module: a stranger's file must not cost hours */
 
 struct rz_lora {
     const rz_host *host;
@@ -178,6 +179,8 @@ static radz_status by_pattern(const rz_lora *l, const char *key, const char *pat
 {
     const char *pattern;
     json_t *v, *all = json_object_get(l->cfg, key);
+    if (json_object_size(all) > MAX_PATTERNS)
+        return rz_fail(err, RADZ_E_LIMIT, CONFIG ": %s: more than %d patterns", key, MAX_PATTERNS);
     json_object_foreach(all, pattern, v)
     {
         bool fits = false;
