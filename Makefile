@@ -72,7 +72,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz \
+.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz parity \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -120,6 +120,8 @@ tsan: deps-test ## the tests that start threads, under ThreadSanitizer
 
 fuzz: ## every parser under libFuzzer, FUZZ_SECONDS=600 each (needs clang); T=fuzz_image runs one
 	+@! tests/fuzz/have '$(FUZZ_CC)' || $(SUBMAKE) -f tests/fuzz/Makefile FUZZ_CC='$(FUZZ_CC)'
+parity: $O/tests/test_variants ## fresh random checkpoints against transformers and peft, in a virtual environment
+	python3 tests/parity/live.py $< $(SEED)
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
 
