@@ -140,6 +140,15 @@ static void products_match_double(void **state)
     }
 }
 
+/* More of B than is packed at once, in both directions. */
+static void large_products_match_double(void **state)
+{
+    (void)state;
+    rz_stream *s = compute_open(NULL, "auto", 2);
+    check_product(s, "large", &(struct shape){34, 4100, 500, false, true, RZ_F32, RZ_F32, 1, 0.5f, 0});
+    compute_close(s);
+}
+
 static void openblas_matches_double(void **state)
 {
     (void)state;
@@ -176,7 +185,8 @@ static float *product(const char *set, int threads, bool ta, bool tb, size_t m, 
 static void bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
-    static const size_t shapes[][3] = {{300, 131, 600}, {9, 700, 517}, {1000, 48, 96}, {130, 5000, 33}, {64, 40, 9000}};
+    static const size_t shapes[][3] = {{300, 131, 600}, {9, 700, 517},  {1000, 48, 96},
+                                       {130, 5000, 33}, {64, 40, 9000}, {40, 4200, 800}};
     for (const char *const *set = compute_sets(); *set; set++)
         for (size_t i = 0; i < RZ_COUNT(shapes); i++) {
             const size_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
@@ -253,9 +263,13 @@ static void empty_products(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_match_double),           cmocka_unit_test(openblas_matches_double),
-        cmocka_unit_test(bits_do_not_depend_on_threads),   cmocka_unit_test(bits_do_not_depend_on_the_batch),
-        cmocka_unit_test(nan_stays_in_its_row_and_column), cmocka_unit_test(empty_products),
+        cmocka_unit_test(products_match_double),
+        cmocka_unit_test(large_products_match_double),
+        cmocka_unit_test(openblas_matches_double),
+        cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(bits_do_not_depend_on_the_batch),
+        cmocka_unit_test(nan_stays_in_its_row_and_column),
+        cmocka_unit_test(empty_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,9 @@
 
 #include "compute_help.h"
 
+#define RZ_W 4
+#include "vec.h"
+
 /* float arithmetic over up to 100 terms, against values of size 1 */
 #define TOL 2e-6
 
@@ -96,6 +99,20 @@ static void activations_match_double(void **state)
     }
     free(x);
     free(y);
+}
+
+/* In units of the last place of the result, denormal results included. */
+static void exponential_is_accurate(void **state)
+{
+    (void)state;
+    for (float x = -103.9f; x < 88.72f; x += 1.0f / 1024) {
+        double want = exp((double)x), ulp = ldexp(1, (int)fmax(floor(log2(want)), -126) - 23);
+        float got = v_exp(v_set(x))[0];
+        if (!(fabs((double)got - want) <= 1.5 * ulp))
+            fail_msg("exp(%.9g) is %.9g, expected %.9g", (double)x, (double)got, want);
+    }
+    assert_true(v_exp(v_set(0))[1] == 1 && v_exp(v_set(-INFINITY))[1] == 0 && v_exp(v_set(88.73f))[1] == INFINITY);
+    assert_true(isnan(v_exp(v_set(NAN))[3]));
 }
 
 static void check_act_bwd(rz_stream *s, const char *set, size_t rows, size_t cols)
@@ -548,6 +565,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations_match_double),
+        cmocka_unit_test(exponential_is_accurate),
         cmocka_unit_test(activation_gradients),
         cmocka_unit_test(activations_do_not_depend_on_position),
         cmocka_unit_test(layernorm),
