@@ -79,10 +79,12 @@ uint16_t rz_f32_to_f16(float v);
 /* dtype "F32" | "F16" | "BF16" (else RADZ_E_UNSUPPORTED naming the tensor) -> out[n_elements]. */
 radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err) RZ_CHECK;
 
-/* ---- Tokenizer (tokenizer.c): SentencePiece BPE from tokenizer.model ------------------------- */
+/* ---- Tokenizer (tokenizer.c): tokenizer.model (tokenizer_spm.c) or tokenizer.json (tokenizer_json.c), by content ---- */
 
 typedef struct rz_tokenizer rz_tokenizer; /* immutable, shared by threads */
-/* The protobuf of a SentencePiece model of type BPE: pieces with scores and types, byte fallback, normaliser
+/* tokenizer.json: BPE of the byte-fallback and the byte-level kind, ids as the tokenizers package with encode_special_tokens;
+ * what is not known is RADZ_E_UNSUPPORTED by name. rz_tokenizer_open also reads tokenizer_config.json beside it (BOS, EOS).
+ * tokenizer.model: the protobuf of a SentencePiece model of type BPE: pieces with scores and types, byte fallback, normaliser
  * settings (add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces; charsmap "identity" or none, nfkc-like maps are
  * RADZ_E_UNSUPPORTED by name), user-defined symbols. */
 radz_status rz_tokenizer_open(const rz_host *host, const char *path, rz_tokenizer **tok, radz_error *err) RZ_CHECK;

@@ -390,6 +390,10 @@ static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
     rz_sha256 h;
     rz_sha256_init(&h);
     for (size_t i = 0; i < RZ_COUNT(files); i++) RZ_TRY(hash_small_file(m, dir, files[i], &h, err));
+    if (m->tok_is_json) {
+        RZ_TRY(hash_small_file(m, dir, "tokenizer.json", &h, err));
+        RZ_TRY(hash_small_file(m, dir, "tokenizer_config.json", &h, err));
+    }
     rz_weights_hash(m->files, &h);
     if (m->tower_files) {
         rz_sha256_put(&h, "tower", 5);
@@ -405,17 +409,29 @@ static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status load_tokenizer(rz_model *m, const char *dir, radz_error *err)
+/* *tok stays NULL where there is no such file. */
+static radz_status open_tokenizer(rz_model *m, const char *dir, const char *name, radz_error *err)
 {
-    char *path = rz_path_join(m->cfg.host, dir, "tokenizer.model");
+    char *path = rz_path_join(m->cfg.host, dir, name);
     if (!path) return RZ_NO_MEMORY(err, "tokenizer");
     radz_status status = RADZ_OK;
     if (rz_path_exists(path)) status = rz_tokenizer_open(m->cfg.host, path, &m->tok, err);
-    if (!status && m->tok && rz_tokenizer_size(m->tok) > m->cfg.text.vocab)
+    /* a tokenizer.json may have added tokens without a row: they are refused where a prompt has them */
+    if (!status && m->tok && !m->tok_is_json && rz_tokenizer_size(m->tok) > m->cfg.text.vocab)
         status = rz_fail(err, RADZ_E_MISMATCH, "%s: %zu pieces, but config.json says vocab_size %zu", path,
                          rz_tokenizer_size(m->tok), m->cfg.text.vocab);
     rz_free(m->cfg.host, path);
     return status;
+}
+
+static radz_status load_tokenizer(rz_model *m, const char *dir, radz_error *err)
+{
+    RZ_TRY(open_tokenizer(m, dir, "tokenizer.model", err));
+    if (m->tok) return RADZ_OK;
+    m->tok_is_json = true;
+    RZ_TRY(open_tokenizer(m, dir, "tokenizer.json", err));
+    m->tok_is_json = m->tok != NULL;
+    return RADZ_OK;
 }
 
 static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode mode, radz_error *err)
@@ -526,7 +542,7 @@ const char *rz_model_missing(const rz_model *m)
 {
     return !m->cfg.has_vision ? "a vision tower"
            : !m->special      ? "radz.json with its special tokens; train it with radz-train first"
-           : !m->tok          ? "tokenizer.model"
+           : !m->tok          ? "tokenizer.model or tokenizer.json"
                               : NULL;
 }
 

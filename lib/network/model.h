@@ -33,6 +33,7 @@ typedef struct rz_head {
 typedef struct rz_model {
     rz_config cfg;
     rz_device *dev;
+    bool tok_is_json;  /* tokenizer.json, there being no tokenizer.model */
     rz_tokenizer *tok; /* NULL where the directory has none (weights only) */
     char hash[65];     /* sha256 over everything that changes a vector; "" for a model being trained */
     /* tower */

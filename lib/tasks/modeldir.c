@@ -4,6 +4,8 @@
 #define SETTINGS_MAX_BYTES ((size_t)64 << 20)
 
 static const char *const settings[] = {"config.json", "preprocessor_config.json", "tokenizer.model", "radz.json"};
+/* Where there is no tokenizer.model: */
+static const char *const json_tokenizer[] = {"tokenizer.json", "tokenizer_config.json"};
 static const char *const weights[] = {"model.safetensors", "model.safetensors.index.json", "radz.safetensors"};
 
 static radz_status hash_put(const rz_host *host, const char *path, rz_sha256 *h, radz_error *err)
@@ -34,11 +36,18 @@ static radz_status hash_member(const rz_host *host, const char *dir, const char 
     return st;
 }
 
+static bool uses_json_tokenizer(const rz_host *host, const char *dir)
+{
+    return !rz_modeldir_has(host, dir, "tokenizer.model") && rz_modeldir_has(host, dir, "tokenizer.json");
+}
+
 radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65], radz_error *err)
 {
     rz_sha256 h;
     rz_sha256_init(&h);
     for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(hash_member(host, dir, settings[i], &h, err));
+    for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, dir); i++)
+        RZ_TRY(hash_member(host, dir, json_tokenizer[i], &h, err));
     for (size_t i = 0; i < RZ_COUNT(weights); i++) RZ_TRY(hash_member(host, dir, weights[i], &h, err));
     rz_sha256_hex(&h, hex);
     return RADZ_OK;
@@ -78,5 +87,7 @@ static radz_status copy_file(const rz_host *host, const char *from, const char *
 radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err)
 {
     for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(copy_file(host, from, to, settings[i], err));
+    for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
+        RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));
     return RADZ_OK;
 }
