@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "failing_host.h"
 #include "model.h"
 #include "regex.h"
 #include "scratch.h"
@@ -184,6 +185,23 @@ static void test_tower(void **state)
     scratch_remove();
 }
 
+/* ---- Memory runs out --------------------------------------------------------------------------------- */
+
+static radz_status load_with(const rz_host *host, void *arg)
+{
+    rz_model *m = NULL;
+    radz_status status = rz_model_load_from(host, dev, arg, RZ_MODEL_READ, 0, &m, &err);
+    rz_model_unload(m);
+    return status;
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    failing_host_try_all(load_with, &(rz_source){.dir = ROOT "lora_text", .adapter_dir = ROOT "lora_text/layers"});
+    failing_host_try_all(load_with, &(rz_source){.dir = ROOT "external_clip"});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_regex),
@@ -191,6 +209,7 @@ int main(void)
                                        cmocka_unit_test(test_adapter_refused),
                                        cmocka_unit_test(test_adapter_of_another),
                                        cmocka_unit_test(test_hash),
-                                       cmocka_unit_test(test_tower)};
+                                       cmocka_unit_test(test_tower),
+                                       cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

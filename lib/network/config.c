@@ -574,9 +574,11 @@ static radz_status find_tower(const rz_source *src, rz_config *cfg, radz_error *
         return rz_fail(err, RADZ_E_ARGUMENT, "%s: a text model, it has no place for a vision tower", src->dir);
     if (src->vision_dir)
         return (cfg->vision_dir = rz_strdup(host, src->vision_dir)) ? RADZ_OK : RZ_NO_MEMORY(err, "vision tower");
-    if (src->tower == RZ_TOWER_AUTO && (!cfg->original || !rz_weights_exist(host, src->dir) ||
-                                        rz_weights_hold(host, src->dir, probe)))
-        return RADZ_OK;
+    if (src->tower == RZ_TOWER_AUTO) {
+        bool there = true;
+        if (cfg->original) RZ_TRY(rz_weights_hold(host, src->dir, probe, &there, err));
+        if (there) return RADZ_OK;
+    }
     RZ_TRY(tower_in(host, src->dir, cfg->tower_name, &cfg->vision_dir, err));
     if (!cfg->vision_dir) RZ_TRY(tower_in(host, src->dir, "vision_tower", &cfg->vision_dir, err));
     if (cfg->vision_dir) return RADZ_OK;

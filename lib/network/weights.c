@@ -61,12 +61,13 @@ const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name)
     return t;
 }
 
-bool rz_weights_hold(const rz_host *host, const char *dir, const char *name)
+radz_status rz_weights_hold(const rz_host *host, const char *dir, const char *name, bool *there, radz_error *err)
 {
     rz_weights *w = NULL;
-    bool there = !rz_weights_open(host, dir, RZ_FILE_MAP, &w, NULL) && rz_weights_find(w, name);
+    RZ_TRY(rz_weights_open(host, dir, RZ_FILE_MAP, &w, err));
+    *there = rz_weights_find(w, name) != NULL;
     rz_weights_close(w);
-    return there;
+    return RADZ_OK;
 }
 
 /* Two tensors of one name would leave it to chance which one is meant. */

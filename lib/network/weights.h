@@ -15,8 +15,9 @@ void rz_weights_close(rz_weights *w);
 const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name);
 /* The i-th name (0: our own) that the tensor may have; false: there are no more, or size is too small. */
 bool rz_weights_alias(const char *name, size_t i, char *out, size_t size);
-/* True when the files of dir can be opened and hold the tensor. */
-bool rz_weights_hold(const rz_host *host, const char *dir, const char *name);
+/* *there: the files of dir hold the tensor. */
+radz_status rz_weights_hold(const rz_host *host, const char *dir, const char *name, bool *there,
+                            radz_error *err) RZ_CHECK;
 /* Tensors that nobody asked for, buffers such as inv_freq left out; *example is one of them. */
 size_t rz_weights_unused(const rz_weights *w, const char **example);
 /* Puts every file's fingerprint into the hash: all bytes of files up to 256 MiB; of larger ones the header and
