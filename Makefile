@@ -176,10 +176,14 @@ $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
 
 MODEL_FILES := $(wildcard models/radz-tiny/*)
 MAN_PAGES := $(wildcard docs/man/*.1)
+MAN_PAGES_3 := $(wildcard docs/man/*.3)
+# bash looks for a file of the program's name
+COMPLETIONS = $(addprefix $(DATADIR)/bash-completion/completions/,$(notdir $(PROGRAMS)))
 from_pc = $(shell realpath -m --relative-to='$(LIBDIR)/pkgconfig' '$(1)')
 INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
 	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
-	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES)))
+	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES))) \
+	$(addprefix $(DATADIR)/man/man3/,$(notdir $(MAN_PAGES_3))) $(COMPLETIONS)
 
 install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
 	install -d $(addprefix '$(DESTDIR)',$(INCLUDEDIR) $(LIBDIR)/pkgconfig $(BINDIR) $(DATADIR)/radz/models/radz-tiny)
@@ -194,6 +198,9 @@ install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
 	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) '$(DESTDIR)$(BINDIR)')
 	$(if $(MODEL_FILES),install -m 644 $(MODEL_FILES) '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny')
 	$(if $(MAN_PAGES),install -d '$(DESTDIR)$(DATADIR)/man/man1' && install -m 644 $(MAN_PAGES) '$(DESTDIR)$(DATADIR)/man/man1')
+	install -d '$(DESTDIR)$(DATADIR)/man/man3' '$(DESTDIR)$(DATADIR)/bash-completion/completions'
+	install -m 644 $(MAN_PAGES_3) '$(DESTDIR)$(DATADIR)/man/man3'
+	for f in $(COMPLETIONS); do install -m 644 docs/completion/radz '$(DESTDIR)'"$$f" || exit 1; done
 
 uninstall: ## remove what install has put there
 	rm -f $(addprefix '$(DESTDIR)',$(INSTALLED))

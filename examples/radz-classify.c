@@ -91,6 +91,14 @@ typedef struct reader {
     size_t n_notes;
 } reader;
 
+/* The library has a list of findings for models that come without one. */
+static bool untrained(const radz_model *model)
+{
+    radz_model_info info;
+    radz_model_info_init(&info);
+    return radz_model_get_info(model, &info, NULL) == RADZ_OK && info.n_image_tokens == 0;
+}
+
 static int open_bank(reader *r)
 {
     radz_error err;
@@ -107,7 +115,7 @@ static int open_bank(reader *r)
     } else {
         status = radz_bank_open(r->e.model, r->s->bank, &r->bank, &err);
     }
-    if (status == RADZ_OK) return 0;
+    if (status == RADZ_OK || (status == RADZ_E_IO && !r->s->bank && untrained(r->e.model))) return 0;
     complain("%s", err.message);
     return EXIT_USAGE;
 }

@@ -91,7 +91,7 @@ static void print_memory(const radz_model_info *m)
 /* Why there is no bank; NULL: the directory simply has none. */
 static const char *bank_problem(const facts *f)
 {
-    bool absent = f->no_bank.code == RADZ_E_IO && strstr(f->no_bank.message, "No such file");
+    bool absent = f->no_bank.code == RADZ_E_IO && strstr(f->no_bank.message, "no such file");
     return f->bank || absent ? NULL : f->no_bank.message;
 }
 

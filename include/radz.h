@@ -350,7 +350,8 @@ RADZ_API const char *radz_bank_model_hash(const radz_bank *bank); /* radz_model_
 
 typedef struct radz_result radz_result;
 
-/* Scores one film against a bank (NULL: the model's own). similarity is cos(X_g, D);
+/* Scores one film against a bank (NULL: the model's own; where a checkpoint was never trained as a LLaVA-RadZ and has
+ * none, fourteen common findings by name, and every result warns). similarity is cos(X_g, D);
  * probability is sigmoid((cos_c - cos_reference) / tau) for a finding and the softmax
  * share for the reference class itself; a bank without a reference class is read as
  * exclusive classes: softmax over cos / tau. Probabilities are not calibrated. */

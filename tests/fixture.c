@@ -177,11 +177,16 @@ static void good(radz_status status, const radz_error *err)
 
 void fixture_model(const char *dir, uint64_t seed)
 {
+    fixture_model_files(dir);
+    fixture_weights(dir, seed);
+}
+
+void fixture_weights(const char *dir, uint64_t seed)
+{
     radz_error err;
     rz_device *dev;
     rz_model *model;
     rz_device_options cpu = {.device = "cpu", .n_threads = 1};
-    fixture_model_files(dir);
     good(rz_device_open(NULL, &cpu, &dev, &err), &err);
     good(rz_model_load(NULL, dev, dir, RZ_MODEL_INIT, seed, &model, &err), &err);
     good(rz_model_save(model, dir, "F32", &err), &err);

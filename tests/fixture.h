@@ -21,6 +21,8 @@ char *fixture_read(const char *path, size_t *n);
 void fixture_model_files(const char *dir);
 /* The same with random weights from seed. */
 void fixture_model(const char *dir, uint64_t seed);
+/* Random weights for the configuration that lies in dir. */
+void fixture_weights(const char *dir, uint64_t seed);
 
 /* A PNG: channels 1 or 3, 8 bits, seeded smooth noise. */
 void fixture_png(const char *path, size_t width, size_t height, int channels, uint64_t seed);

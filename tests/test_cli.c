@@ -1,6 +1,5 @@
 /* test_cli.c - the program radz-classify as its users meet it: arguments, output, exit status.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -8,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "bank.h"
 #include "fixture.h"
 #include "formats.h"
+#include "run_program.h"
 
 static radz_error err;
 static char *dir, *model, *film, *broken, *films;
@@ -24,66 +23,13 @@ static const char descriptions[] = "Effusion: fluid around the lung\nNo Finding:
                                    "for the column it stands in: x\n\xc3\x9c"
                                    "bel, \"quoted\": y\n";
 
-/* ---- Running it ---- */
-
-enum { TO_FILE, TO_FULL, TO_NOTHING }; /* where standard output goes */
-
-typedef struct run {
-    int status;
-    char *out, *err;
-    size_t n_out;
-} run;
-
-static void child(const char *const *argv, const char *input, int output)
-{
-    int in = open(input ? input : "/dev/null", O_RDONLY);
-    int out = output == TO_FULL ? open("/dev/full", O_WRONLY)
-                                : open(fixture_path(dir, "stdout"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    int error = open(fixture_path(dir, "stderr"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    dup2(in, 0), dup2(out, 1), dup2(error, 2);
-    for (int fd = 3; fd < 64; fd++) close(fd);
-    if (output == TO_NOTHING) close(1);
-    alarm(120);
-    execv(argv[0], (char *const *)(uintptr_t)argv);
-    _exit(127);
-}
-
-static run run_argv(const char *const *argv, const char *input, int output)
-{
-    run r;
-    int status;
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) child(argv, input, output);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    if (!WIFEXITED(status)) fail_msg("ended by signal %d", WTERMSIG(status));
-    r.status = WEXITSTATUS(status);
-    if (r.status == 127) fail_msg("%s does not run: is it built?", argv[0]);
-    r.out = output == TO_FILE ? fixture_read(fixture_path(dir, "stdout"), &r.n_out) : strdup("");
-    r.err = fixture_read(fixture_path(dir, "stderr"), NULL);
-    return r;
-}
-
-#define RUN(...) run_argv((const char *const[]){program, __VA_ARGS__, NULL}, NULL, TO_FILE)
-
-static void done(run *r)
-{
-    free(r->out);
-    free(r->err);
-}
-
-static void expect(const run *r, int status, const char *out_words, const char *err_words)
-{
-    if (r->status != status) fail_msg("exit %d, not %d; stderr: %s", r->status, status, r->err);
-    if (out_words && !strstr(r->out, out_words)) fail_msg("'%s' not in stdout: %s", out_words, r->out);
-    if (err_words && !strstr(r->err, err_words)) fail_msg("'%s' not in stderr: %s", err_words, r->err);
-}
+#define RUN(...) run_program((const char *const[]){program, __VA_ARGS__, NULL}, NULL, TO_FILE)
 
 static int setup(void **state)
 {
     (void)state;
     dir = fixture_temp_dir();
+    run_folder = dir;
     program = fixture_program("radz-classify");
     model = strdup(fixture_path(dir, "model"));
     film = strdup(fixture_path(dir, "film.png"));
@@ -121,14 +67,14 @@ static void test_help_and_version(void **state)
 {
     (void)state;
     run r = RUN("--help");
-    expect(&r, 0, "usage: radz-classify", NULL);
-    expect(&r, 0, "NOT FOR DIAGNOSIS", NULL);
+    run_expect(&r, 0, "usage: radz-classify", NULL);
+    run_expect(&r, 0, "NOT FOR DIAGNOSIS", NULL);
     assert_string_equal(r.err, "");
-    done(&r);
+    run_done(&r);
     r = RUN("--version");
-    expect(&r, 0, radz_version(), NULL);
-    expect(&r, 0, "Research use only", NULL);
-    done(&r);
+    run_expect(&r, 0, radz_version(), NULL);
+    run_expect(&r, 0, "Research use only", NULL);
+    run_done(&r);
 }
 
 static void test_wrong_usage(void **state)
@@ -159,29 +105,29 @@ static void test_wrong_usage(void **state)
     for (size_t i = 0; i < RZ_COUNT(cases); i++) {
         const char *argv[8] = {program};
         for (size_t k = 0; k < 5 && cases[i].args[k]; k++) argv[k + 1] = cases[i].args[k];
-        run r = run_argv(argv, NULL, TO_FILE);
-        expect(&r, 2, NULL, cases[i].words);
-        expect(&r, 2, NULL, "usage: radz-classify");
+        run r = run_program(argv, NULL, TO_FILE);
+        run_expect(&r, 2, NULL, cases[i].words);
+        run_expect(&r, 2, NULL, "usage: radz-classify");
         assert_string_equal(r.out, "");
-        done(&r);
+        run_done(&r);
     }
     run r = RUN("--classes", "a,,b", film);
-    expect(&r, 2, NULL, "--classes: a name is empty");
-    done(&r);
+    run_expect(&r, 2, NULL, "--classes: a name is empty");
+    run_done(&r);
     r = RUN("--classes", "a,b,A", film);
-    expect(&r, 2, NULL, "--classes: A comes twice");
-    done(&r);
+    run_expect(&r, 2, NULL, "--classes: A comes twice");
+    run_done(&r);
 }
 
 static void test_no_such_model_or_bank(void **state)
 {
     (void)state;
     run r = RUN("--model", fixture_path(dir, "nowhere"), film);
-    expect(&r, 2, NULL, "nowhere");
-    done(&r);
+    run_expect(&r, 2, NULL, "nowhere");
+    run_done(&r);
     r = RUN("--bank", film, film);
-    expect(&r, 2, NULL, "not an anchor bank");
-    done(&r);
+    run_expect(&r, 2, NULL, "not an anchor bank");
+    run_done(&r);
 }
 
 /* A copy of the program far from any model says where it looked. */
@@ -198,10 +144,10 @@ static void test_no_model_anywhere(void **state)
     for (int up = 0; up < 2; up++) *strrchr(lib, '/') = 0;
     setenv("LD_LIBRARY_PATH", lib, 1);
     unsetenv("RADZ_MODEL");
-    run r = run_argv((const char *const[]){copy, film, NULL}, NULL, TO_FILE);
-    expect(&r, 2, NULL, "--model DIR");
-    expect(&r, 2, NULL, "bin/../share/radz/models/radz-tiny");
-    done(&r);
+    run r = run_program((const char *const[]){copy, film, NULL}, NULL, TO_FILE);
+    run_expect(&r, 2, NULL, "--model DIR");
+    run_expect(&r, 2, NULL, "bin/../share/radz/models/radz-tiny");
+    run_done(&r);
     unsetenv("LD_LIBRARY_PATH");
     setenv("RADZ_MODEL", model, 1);
     free(bytes);
@@ -213,7 +159,7 @@ static void test_table(void **state)
 {
     (void)state;
     run r = RUN("--model", model, "--device", "cpu", "--threads=2", film);
-    expect(&r, 0, "film.png   120 x 100 pixels\n", "libradz ");
+    run_expect(&r, 0, "film.png   120 x 100 pixels\n", "libradz ");
     static const char *const words[] = {"Finding",
                                         "Probability",
                                         "Similarity",
@@ -223,23 +169,23 @@ static void test_table(void **state)
                                         "A label that is far too long for the column it stands in\n",
                                         "Research use only. Not for diagnosis.\n",
                                         "not calibrated"};
-    for (size_t i = 0; i < RZ_COUNT(words); i++) expect(&r, 0, words[i], NULL);
+    for (size_t i = 0; i < RZ_COUNT(words); i++) run_expect(&r, 0, words[i], NULL);
     const char *line = strchr(r.out, '\n') + 1; /* the first line holds the path */
     for (const char *end; (end = strchr(line, '\n')); line = end + 1)
         if (end - line > 80 && strncmp(line, "Note: ", 6) != 0) fail_msg("too wide: %.*s", (int)(end - line), line);
-    done(&r);
+    run_done(&r);
 }
 
 static void test_quiet(void **state)
 {
     (void)state;
     run r = RUN("--quiet", film, film, film, film, film);
-    expect(&r, 0, "Research use only", NULL);
+    run_expect(&r, 0, "Research use only", NULL);
     assert_string_equal(r.err, "");
-    done(&r);
+    run_done(&r);
     r = RUN("--quiet", "--csv", film);
     assert_string_equal(r.err, "");
-    done(&r);
+    run_done(&r);
 }
 
 static void test_names_are_escaped(void **state)
@@ -248,18 +194,18 @@ static void test_names_are_escaped(void **state)
     const char *evil = fixture_path(dir, "a\n\x1b[31m\xe2\x80\xae.png");
     fixture_png(evil, 64, 64, 1, 1);
     run r = RUN("--classes", "x\x1by,b", evil);
-    expect(&r, 2, NULL, "control character");
+    run_expect(&r, 2, NULL, "control character");
     assert_null(strchr(r.err, '\x1b'));
-    done(&r);
+    run_done(&r);
     r = RUN("--classes", "a,b", evil);
-    expect(&r, 0, "a\\x0a\\x1b[31m\\xe2\\x80\\xae.png", NULL);
+    run_expect(&r, 0, "a\\x0a\\x1b[31m\\xe2\\x80\\xae.png", NULL);
     assert_null(strchr(r.out, '\x1b'));
-    done(&r);
+    run_done(&r);
     remove(evil);
     r = RUN(evil);
-    expect(&r, 1, NULL, "\\x1b");
+    run_expect(&r, 1, NULL, "\\x1b");
     assert_null(strchr(r.err, '\x1b'));
-    done(&r);
+    run_done(&r);
 }
 
 /* ---- JSON ---- */
@@ -293,7 +239,7 @@ static void test_json(void **state)
     (void)state;
     const char *nowhere = fixture_path(dir, "nowhere.png");
     run r = RUN("--json", film, broken, nowhere, film);
-    expect(&r, 1, NULL, "2 of 4 inputs failed");
+    run_expect(&r, 1, NULL, "2 of 4 inputs failed");
     assert_int_equal(count_lines(&r), 4);
     const char *paths[] = {film, broken, nowhere, film}, *codes[] = {NULL, "format", "io", NULL};
     for (size_t i = 0; i < 4; i++) {
@@ -309,7 +255,7 @@ static void test_json(void **state)
                         json_number_value(json_object_get(json_array_get(scores, k - 1), "probability")));
         json_decref(line);
     }
-    done(&r);
+    run_done(&r);
 }
 
 static void test_same_output_for_any_thread_count(void **state)
@@ -319,40 +265,40 @@ static void test_same_output_for_any_thread_count(void **state)
     json_t *x = json_line(&a, 1), *y = json_line(&b, 0);
     assert_true(json_equal(json_object_get(x, "scores"), json_object_get(y, "scores")));
     json_decref(x), json_decref(y);
-    done(&a), done(&b);
+    run_done(&a), run_done(&b);
 }
 
 static void test_standard_input(void **state)
 {
     (void)state;
-    run r = run_argv((const char *const[]){program, "--json", "-", NULL}, film, TO_FILE);
+    run r = run_program((const char *const[]){program, "--json", "-", NULL}, film, TO_FILE);
     run same = RUN("--json", film);
-    expect(&r, 0, "\"path\":\"-\"", NULL);
+    run_expect(&r, 0, "\"path\":\"-\"", NULL);
     json_t *x = json_line(&r, 0), *y = json_line(&same, 0);
     assert_true(json_equal(json_object_get(x, "scores"), json_object_get(y, "scores")));
     assert_true(json_equal(json_object_get(json_object_get(x, "input"), "sha256"),
                            json_object_get(json_object_get(y, "input"), "sha256")));
     json_decref(x), json_decref(y);
-    done(&r), done(&same);
+    run_done(&r), run_done(&same);
     r = RUN("--json", "-");
-    expect(&r, 1, "\"error\"", NULL);
-    done(&r);
+    run_expect(&r, 1, "\"error\"", NULL);
+    run_done(&r);
 }
 
 static void test_classes_never_seen(void **state)
 {
     (void)state;
     run r = RUN("--json", "--classes", " Scoliosis , Rib fracture,normal", film);
-    expect(&r, 0, "\"reference\":\"normal\"", NULL);
-    expect(&r, 0, "\"label\":\"Rib fracture\"", NULL);
+    run_expect(&r, 0, "\"reference\":\"normal\"", NULL);
+    run_expect(&r, 0, "\"label\":\"Rib fracture\"", NULL);
     json_t *line = json_line(&r, 0);
     assert_int_equal(json_array_size(json_object_get(line, "scores")), 3);
     json_decref(line);
-    done(&r);
+    run_done(&r);
     r = RUN("--json", "--classes=a,b", film);
-    expect(&r, 0, "\"reference\":null", NULL);
-    expect(&r, 0, "probabilities are shares", NULL);
-    done(&r);
+    run_expect(&r, 0, "\"reference\":null", NULL);
+    run_expect(&r, 0, "probabilities are shares", NULL);
+    run_done(&r);
 }
 
 /* ---- Folders ---- */
@@ -369,7 +315,7 @@ static void test_folder(void **state)
     fixture_write_text(fixture_path(films, "c.jpg"), "not a film");
     assert_int_equal(symlink(films, fixture_path(films, "loop")), 0);
     run r = RUN("--json", films);
-    expect(&r, 1, NULL, "1 of 4");
+    run_expect(&r, 1, NULL, "1 of 4");
     assert_int_equal(count_lines(&r), 4);
     static const char *const names[] = {"a.jpeg", "b.PNG", "c.jpg", "sub/z.png"};
     for (size_t i = 0; i < 4; i++) {
@@ -377,7 +323,7 @@ static void test_folder(void **state)
         assert_string_equal(path_of(line), fixture_path(films, names[i]));
         json_decref(line);
     }
-    done(&r);
+    run_done(&r);
 }
 
 static void test_empty_folder(void **state)
@@ -386,18 +332,18 @@ static void test_empty_folder(void **state)
     const char *empty = fixture_path(dir, "empty");
     assert_int_equal(mkdir(empty, 0700), 0);
     run r = RUN("--json", empty, film);
-    expect(&r, 1, "\"scores\"", "1 of 2 inputs failed");
+    run_expect(&r, 1, "\"scores\"", "1 of 2 inputs failed");
     assert_non_null(strstr(r.out, "\"error\":{\"code\":\"io\",\"message\":"));
     assert_non_null(strstr(r.out, "empty: no *.png"));
-    done(&r);
+    run_done(&r);
 }
 
 static void test_double_dash(void **state)
 {
     (void)state;
     run r = RUN("--json", "--", "--csv");
-    expect(&r, 1, "\"path\":\"--csv\"", NULL);
-    done(&r);
+    run_expect(&r, 1, "\"path\":\"--csv\"", NULL);
+    run_done(&r);
 }
 
 /* ---- CSV ---- */
@@ -408,7 +354,7 @@ static void test_csv(void **state)
     const char *odd = fixture_path(dir, "odd, \"name\".png");
     fixture_png(odd, 70, 90, 1, 1);
     run r = RUN("--csv", odd, broken), same = RUN("--json", odd);
-    expect(&r, 1, NULL, "broken.png");
+    run_expect(&r, 1, NULL, "broken.png");
     rz_csv *csv;
     if (rz_csv_parse(NULL, r.out, r.n_out, "stdout", &csv, &err)) fail_msg("%s", err.message);
     assert_int_equal(rz_csv_rows(csv), 5);
@@ -430,7 +376,7 @@ static void test_csv(void **state)
     assert_string_equal(rz_csv_get(csv, 4, rz_csv_column(csv, "error")), "format");
     json_decref(line);
     rz_csv_close(csv);
-    done(&r), done(&same);
+    run_done(&r), run_done(&same);
 }
 
 /* ---- Output that can not be written ---- */
@@ -441,10 +387,10 @@ static void test_broken_output(void **state)
     static const char *const forms[] = {"--json", "--csv", "--quiet", "--help", "--version"};
     for (size_t i = 0; i < RZ_COUNT(forms); i++) {
         const char *argv[] = {program, forms[i], film, NULL};
-        run full = run_argv(argv, NULL, TO_FULL), closed = run_argv(argv, NULL, TO_NOTHING);
-        expect(&full, 1, NULL, "cannot write to standard output");
-        expect(&closed, 1, NULL, "standard output is closed");
-        done(&full), done(&closed);
+        run full = run_program(argv, NULL, TO_FULL), closed = run_program(argv, NULL, TO_NOTHING);
+        run_expect(&full, 1, NULL, "cannot write to standard output");
+        run_expect(&closed, 1, NULL, "standard output is closed");
+        run_done(&full), run_done(&closed);
     }
 }
 

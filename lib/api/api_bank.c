@@ -59,6 +59,15 @@ radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *e
     return status;
 }
 
+radz_status rz_session_bank(radz_session *session, rz_bank **bank, radz_error *err)
+{
+    radz_error why;
+    radz_status status = rz_model_bank(session->model, bank, &why);
+    if (status == RADZ_E_IO && !session->model->net->special) return rz_bank_build_common(&session->net, bank, err);
+    if (status && err) *err = why;
+    return status;
+}
+
 radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank, radz_error *err)
 {
     if (bank) *bank = NULL;

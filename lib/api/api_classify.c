@@ -31,7 +31,7 @@ static radz_status classify_films(radz_session *session, const radz_bank *bank, 
 {
     const radz_model *model = session->model;
     const rz_host *host = &model->runtime->host;
-    if (!bank && !session->own_bank) RZ_TRY(rz_model_bank(model, &session->own_bank, err));
+    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
     rz_result **raw = rz_calloc(host, n, sizeof *raw);
     if (!raw) return RZ_NO_MEMORY(err, "results");
     const rz_bank *used = bank ? bank->bank : session->own_bank;

@@ -79,6 +79,9 @@ radz_status rz_images_films(const rz_host *host, const radz_image *const *images
 /* The bank that lies in the model's directory. */
 radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *err) RZ_CHECK;
 
+/* The same; of a model that was never trained as a LLaVA-RadZ and has none, common findings by name. */
+radz_status rz_session_bank(radz_session *session, rz_bank **bank, radz_error *err) RZ_CHECK;
+
 /* For public functions, which all have `err` as a parameter. */
 #define RZ_NEED(p)                                                                                                     \
     do {                                                                                                               \

@@ -399,6 +399,16 @@ radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, siz
     return bank_done(b, fill_bank(b, 0, net, entries, err), bank);
 }
 
+radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *err)
+{
+    static const radz_bank_entry common[] = {
+        {"No Finding", NULL},   {"Atelectasis", NULL}, {"Cardiomegaly", NULL}, {"Consolidation", NULL},
+        {"Edema", NULL},        {"Effusion", NULL},    {"Emphysema", NULL},    {"Fibrosis", NULL},
+        {"Infiltration", NULL}, {"Mass", NULL},        {"Nodule", NULL},       {"Pleural Thickening", NULL},
+        {"Pneumonia", NULL},    {"Pneumothorax", NULL}};
+    return rz_bank_build(net, common, RZ_COUNT(common), bank, err);
+}
+
 /* ---- Another bank from this one ---- */
 
 static radz_status copy_class(rz_bank *to, size_t k, const rz_bank *from, size_t i, radz_error *err)

@@ -39,6 +39,8 @@ void rz_bank_list_free(const rz_host *host, rz_bank_list *list);
 /* Runs the descriptions (NULL: the label in the model's plain sentence) through the text path and gamma_dis. */
 radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank,
                           radz_error *err) RZ_CHECK;
+/* Fourteen common findings by name, for models that come without a bank. */
+radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *err) RZ_CHECK;
 /* The classes of `bank` and n more, of which only these are run; RADZ_E_MISMATCH when another model made `bank`. */
 radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries, size_t n,
                          rz_bank **out, radz_error *err) RZ_CHECK;
