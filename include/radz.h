@@ -191,7 +191,7 @@ typedef struct radz_model_info {
     size_t struct_size;
     const char *dtype;          /* of most weights: "f32", "f16", "bf16" */
     const char *tower_source;   /* where the vision tower's weights come from: "model", a directory; NULL: no tower */
-    const char *tokenizer;      /* "sentencepiece-bpe", "byte-level-bpe"; NULL: none */
+    const char *tokenizer;      /* "sentencepiece-bpe", "tokenizer.json"; NULL: none */
     const char *tokenizer_hash; /* sha256, 64 hex digits; NULL: none */
     const char *missing;        /* what it lacks to read films as a trained LLaVA-RadZ, in a few words; NULL: nothing */
     const char *unused_tensor;  /* one tensor of the files that the network has no place for; NULL: none */

@@ -40,10 +40,17 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
     rz_source source = {.dir = dir, .vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
     switch (o->vision_source) {
-    case RADZ_VISION_AUTO: source.tower = RZ_TOWER_AUTO; break;
-    case RADZ_VISION_CHECKPOINT: source.tower = RZ_TOWER_CHECKPOINT; break;
-    case RADZ_VISION_EXTERNAL: source.tower = RZ_TOWER_EXTERNAL; break;
-    default: return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
+    case RADZ_VISION_AUTO:
+        source.tower = RZ_TOWER_AUTO;
+        break;
+    case RADZ_VISION_CHECKPOINT:
+        source.tower = RZ_TOWER_CHECKPOINT;
+        break;
+    case RADZ_VISION_EXTERNAL:
+        source.tower = RZ_TOWER_EXTERNAL;
+        break;
+    default:
+        return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
     }
     return rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
                               err);
@@ -156,7 +163,7 @@ static void fill_info(const radz_model *model, radz_model_info *info)
     count_weights(m, info);
     fill_vision(&m->cfg, info);
     fill_text(&m->cfg, info);
-    info->tokenizer = m->tok ? "sentencepiece-bpe" : NULL;
+    info->tokenizer = m->tok ? rz_tokenizer_name(m->tok) : NULL;
     info->tokenizer_hash = m->tok ? rz_tokenizer_hash(m->tok) : NULL;
     info->missing = rz_model_missing(m);
     info->n_unused_tensors = rz_model_unused(m, &info->unused_tensor);

@@ -97,6 +97,7 @@ int32_t rz_tokenizer_eos(const rz_tokenizer *tok);
 int32_t rz_tokenizer_unk(const rz_tokenizer *tok);
 /* sha256 of the file, 64 hex digits. */
 const char *rz_tokenizer_hash(const rz_tokenizer *tok);
+const char *rz_tokenizer_name(const rz_tokenizer *tok); /* "sentencepiece-bpe", "tokenizer.json": the kind of file */
 /* Ids of text[0..n), equal to the sentencepiece package's encode (no BOS, no EOS); any bytes are accepted, invalid UTF-8 as
  * the reference treats it. Control pieces written in the text (<s>) are plain text. *ids is from rz_malloc(host).
  * Near-linear time in n; more than 64 MB are RADZ_E_LIMIT. */

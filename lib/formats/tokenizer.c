@@ -76,6 +76,11 @@ int32_t rz_tokenizer_unk(const rz_tokenizer *t)
 {
     return t->unk;
 }
+const char *rz_tokenizer_name(const rz_tokenizer *t)
+{
+    return t->kind->name;
+}
+
 const char *rz_tokenizer_hash(const rz_tokenizer *t)
 {
     return t->hash;

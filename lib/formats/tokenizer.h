@@ -18,6 +18,7 @@ struct rz_tokenizer {
 
 /* n is at most RZ_TOKENIZER_MAX_BYTES; ids given to decode are in range. */
 typedef struct rz_tokenizer_kind {
+    const char *name;
     void (*close)(rz_tokenizer *t);
     radz_status (*encode)(const rz_tokenizer *t, const char *text, size_t n, rz_ids *ids, radz_error *err);
     radz_status (*decode)(const rz_tokenizer *t, const int32_t *ids, size_t n, rz_str *s, radz_error *err);

@@ -640,7 +640,7 @@ static bool too_many_values(const uint8_t *bytes, size_t n)
 radz_status rz_tokenizer_build_json(rz_tokenizer *tok, const uint8_t *bytes, size_t n, const char *what,
                                     radz_error *err)
 {
-    static const rz_tokenizer_kind kind = {close_json, rz_jtok_encode, rz_jtok_decode, piece_of};
+    static const rz_tokenizer_kind kind = {"tokenizer.json", close_json, rz_jtok_encode, rz_jtok_decode, piece_of};
     rz_jtok *t;
     json_t *root;
     if (too_many_values(bytes, n)) return rz_fail(err, RADZ_E_LIMIT, "%s: more than %zu JSON values", what, MAX_VALUES);
