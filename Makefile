@@ -72,7 +72,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz parity \
+.PHONY: bench all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz parity \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -124,6 +124,14 @@ parity: $O/tests/test_variants ## fresh random checkpoints against transformers 
 	python3 tests/parity/live.py $< $(SEED)
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
+
+$O/bench/%: $O/bench/%.o $(STATIC)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
+bench: deps ## speed of the kernels, beside OpenBLAS where it is there
+	+@$(SUBMAKE) $O/bench/bench_compute
+	@$O/bench/bench_compute 1
+	@$O/bench/bench_compute 2
 
 clean: ## remove build/
 	rm -rf build
