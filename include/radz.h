@@ -159,7 +159,7 @@ typedef struct radz_model radz_model;
 /* LLaVA-Med's own code takes the vision tower from OpenAI's CLIP, a conversion the one inside the checkpoint. Every
  * result says which it was: provenance "tower" is "checkpoint" or "external". */
 typedef enum radz_vision_source {
-    RADZ_VISION_AUTO = 0,       /* vision_dir where it is given; else the checkpoint's where it has one; else external */
+    RADZ_VISION_AUTO = 0, /* vision_dir where it is given; else the checkpoint's where it has one; else external */
     RADZ_VISION_CHECKPOINT = 1, /* the tower inside the checkpoint */
     RADZ_VISION_EXTERNAL = 2    /* vision_dir; NULL: the directory that config.json's mm_vision_tower names, relative to
                                    the model's, or vision_tower/ in it */

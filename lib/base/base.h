@@ -54,8 +54,14 @@ void rz_log(const rz_host *host, radz_log_level level, const char *fmt, ...) RZ_
 
 /* ---- Checked sizes -------------------------------------------------------------- */
 
-static inline bool rz_size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
-static inline bool rz_size_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+static inline bool rz_size_mul(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+static inline bool rz_size_add(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_add_overflow(a, b, out);
+}
 
 /* ---- Text (text.c): no locale anywhere ------------------------------------------- */
 
@@ -113,8 +119,8 @@ radz_status rz_writer_commit(rz_writer *w, radz_error *err) RZ_CHECK; /* frees w
 void rz_writer_abort(rz_writer *w);                                   /* NULL is fine */
 /* The three in one. */
 radz_status rz_write_file(const rz_host *host, const char *path, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
-double rz_seconds(void); /* monotonic clock */
-long rz_process_id(void);  /* changes in a forked child */
+double rz_seconds(void);  /* monotonic clock */
+long rz_process_id(void); /* changes in a forked child */
 
 /* ---- Hashes (hash.c) ---------------------------------------------------------------- */
 

@@ -20,7 +20,10 @@
 #include "pool.h"
 
 typedef enum rz_dtype { RZ_F32 = 0, RZ_F16 = 1, RZ_BF16 = 2 } rz_dtype;
-static inline size_t rz_dtype_size(rz_dtype t) { return t == RZ_F32 ? 4 : 2; }
+static inline size_t rz_dtype_size(rz_dtype t)
+{
+    return t == RZ_F32 ? 4 : 2;
+}
 
 typedef struct rz_device rz_device;
 typedef struct rz_stream rz_stream;
@@ -39,11 +42,11 @@ typedef struct rz_device_options {
 radz_status rz_device_open(const rz_host *host, const rz_device_options *options, rz_device **dev,
                            radz_error *err) RZ_CHECK;
 void rz_device_close(rz_device *dev);
-const char *rz_device_name(const rz_device *dev); /* "cpu (avx2, own gemm, 2 threads)" */
+const char *rz_device_name(const rz_device *dev);    /* "cpu (avx2, own gemm, 2 threads)" */
 const char *rz_device_kernels(const rz_device *dev); /* "avx2" */
 /* The i-th kernel set that this CPU can run, best first; NULL past the last. */
 const char *rz_kernels_available(size_t i);
-rz_pool *rz_device_pool(rz_device *dev);          /* host threads, for decoding images and the like */
+rz_pool *rz_device_pool(rz_device *dev); /* host threads, for decoding images and the like */
 /* True where device pointers are ordinary memory, so that mapped weights need no upload. */
 bool rz_device_is_host(const rz_device *dev);
 /* 64-byte aligned, not zeroed. */
@@ -71,7 +74,7 @@ void *rz_arena_bytes(rz_stream *s, size_t n_bytes);
 float *rz_arena_f32(rz_stream *s, size_t rows, size_t cols); /* checked product */
 float *rz_arena_zeros(rz_stream *s, size_t rows, size_t cols);
 int32_t *rz_arena_i32(rz_stream *s, const int32_t *host, size_t n); /* uploads */
-void *rz_arena_host(rz_stream *s, size_t n, size_t item_size); /* zeroed HOST memory with the same lifetime */
+void *rz_arena_host(rz_stream *s, size_t n, size_t item_size);      /* zeroed HOST memory with the same lifetime */
 rz_mark rz_arena_mark(rz_stream *s);
 void rz_arena_release(rz_stream *s, rz_mark m);
 size_t rz_arena_peak(const rz_stream *s); /* bytes held */
@@ -90,7 +93,10 @@ typedef struct rz_mat {
     rz_dtype dtype;
     size_t ld; /* elements from one row to the next */
 } rz_mat;
-static inline rz_mat rz_mat_f32(const float *p, size_t ld) { return (rz_mat){p, RZ_F32, ld}; }
+static inline rz_mat rz_mat_f32(const float *p, size_t ld)
+{
+    return (rz_mat){p, RZ_F32, ld};
+}
 
 /* C (m,n) = beta C + alpha op(A) op(B); op(X) = X or its transpose. op(A) is (m,k), op(B) is (k,n):
  * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16 and is
@@ -100,9 +106,9 @@ void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
-void rz_add(rz_stream *s, float *y, const float *x, size_t n);                      /* y += x */
-void rz_scale(rz_stream *s, float *y, float a, size_t n);                           /* y *= a */
-void rz_add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t cols); /* y[r][c] += b[c] */
+void rz_add(rz_stream *s, float *y, const float *x, size_t n);                            /* y += x */
+void rz_scale(rz_stream *s, float *y, float a, size_t n);                                 /* y *= a */
+void rz_add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t cols);       /* y[r][c] += b[c] */
 void rz_add_bias_bwd(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols); /* db[c] += sum_r */
 /* y[r] = table[ids[r]]; ids are device int32, 0 <= id < n_table (checked by the caller). */
 void rz_gather(rz_stream *s, float *y, rz_mat table, const int32_t *ids, size_t rows, size_t cols);
@@ -159,8 +165,8 @@ void rz_rope(rz_stream *s, float *x, size_t ld, const int32_t *pos, const float 
 
 /* Sequences of different length lie one after another without padding: rows start[i] .. start[i+1]-1. */
 typedef struct rz_ragged {
-    size_t n;             /* sequences */
-    const int32_t *start; /* n + 1, host memory */
+    size_t n;                 /* sequences */
+    const int32_t *start;     /* n + 1, host memory */
     const int32_t *start_dev; /* the same on the device */
 } rz_ragged;
 
@@ -170,7 +176,7 @@ typedef struct rz_attn {
     size_t q_ld, kv_ld, out_ld;           /* floats between rows of q; of k and v; of out */
     float scale;                          /* usually 1/sqrt(head_dim) */
     bool causal;
-    size_t window;                        /* causal only: at most this many keys back, itself included; 0: all */
+    size_t window; /* causal only: at most this many keys back, itself included; 0: all */
 } rz_attn;
 /* out = softmax(scale q k^T + mask) v. lse (q rows, n_heads): log of the softmax's denominator, kept for the
  * backward; may be NULL. */

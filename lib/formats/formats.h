@@ -44,9 +44,9 @@ radz_status rz_st_parse(const rz_host *host, const uint8_t *bytes, size_t n, con
                         radz_error *err) RZ_CHECK;
 void rz_st_close(rz_st *st);
 size_t rz_st_count(const rz_st *st);
-const rz_st_tensor *rz_st_at(const rz_st *st, size_t i);                /* in file order */
-const rz_st_tensor *rz_st_find(const rz_st *st, const char *name);      /* NULL: not there. O(log n) or better */
-const char *rz_st_metadata(const rz_st *st, const char *key);           /* NULL: not there */
+const rz_st_tensor *rz_st_at(const rz_st *st, size_t i);           /* in file order */
+const rz_st_tensor *rz_st_find(const rz_st *st, const char *name); /* NULL: not there. O(log n) or better */
+const char *rz_st_metadata(const rz_st *st, const char *key);      /* NULL: not there */
 size_t rz_st_metadata_count(const rz_st *st);
 const char *rz_st_metadata_at(const rz_st *st, size_t i, const char **value); /* key, in file order */
 /* The whole file's bytes, for hashing. */
@@ -79,14 +79,16 @@ uint16_t rz_f32_to_f16(float v);
 /* dtype "F32" | "F16" | "BF16" (else RADZ_E_UNSUPPORTED naming the tensor) -> out[n_elements]. */
 radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err) RZ_CHECK;
 
-/* ---- Tokenizer (tokenizer.c): tokenizer.model (tokenizer_spm.c) or tokenizer.json (tokenizer_json.c), by content ---- */
+/* ---- Tokenizer (tokenizer.c): tokenizer.model (tokenizer_spm.c) or tokenizer.json (tokenizer_json.c), by content ----
+ */
 
 typedef struct rz_tokenizer rz_tokenizer; /* immutable, shared by threads */
-/* tokenizer.json: BPE of the byte-fallback and the byte-level kind, ids as the tokenizers package with encode_special_tokens;
- * what is not known is RADZ_E_UNSUPPORTED by name. rz_tokenizer_open also reads tokenizer_config.json beside it (BOS, EOS).
- * tokenizer.model: the protobuf of a SentencePiece model of type BPE: pieces with scores and types, byte fallback, normaliser
- * settings (add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces; charsmap "identity" or none, nfkc-like maps are
- * RADZ_E_UNSUPPORTED by name), user-defined symbols. */
+/* tokenizer.json: BPE of the byte-fallback and the byte-level kind, ids as the tokenizers package with
+ * encode_special_tokens; what is not known is RADZ_E_UNSUPPORTED by name. rz_tokenizer_open also reads
+ * tokenizer_config.json beside it (BOS, EOS). tokenizer.model: the protobuf of a SentencePiece model of type BPE:
+ * pieces with scores and types, byte fallback, normaliser settings (add_dummy_prefix, remove_extra_whitespaces,
+ * escape_whitespaces; charsmap "identity" or none, nfkc-like maps are RADZ_E_UNSUPPORTED by name), user-defined
+ * symbols. */
 radz_status rz_tokenizer_open(const rz_host *host, const char *path, rz_tokenizer **tok, radz_error *err) RZ_CHECK;
 radz_status rz_tokenizer_parse(const rz_host *host, const uint8_t *bytes, size_t n, const char *what,
                                rz_tokenizer **tok, radz_error *err) RZ_CHECK;
@@ -98,9 +100,9 @@ int32_t rz_tokenizer_unk(const rz_tokenizer *tok);
 /* sha256 of the file, 64 hex digits. */
 const char *rz_tokenizer_hash(const rz_tokenizer *tok);
 const char *rz_tokenizer_name(const rz_tokenizer *tok); /* "sentencepiece-bpe", "tokenizer.json": the kind of file */
-/* Ids of text[0..n), equal to the sentencepiece package's encode (no BOS, no EOS); any bytes are accepted, invalid UTF-8 as
- * the reference treats it. Control pieces written in the text (<s>) are plain text. *ids is from rz_malloc(host).
- * Near-linear time in n; more than 64 MB are RADZ_E_LIMIT. */
+/* Ids of text[0..n), equal to the sentencepiece package's encode (no BOS, no EOS); any bytes are accepted, invalid
+ * UTF-8 as the reference treats it. Control pieces written in the text (<s>) are plain text. *ids is from
+ * rz_malloc(host). Near-linear time in n; more than 64 MB are RADZ_E_LIMIT. */
 radz_status rz_tokenizer_encode(const rz_tokenizer *tok, const char *text, size_t n, int32_t **ids, size_t *n_ids,
                                 radz_error *err) RZ_CHECK;
 /* Text of ids, as sentencepiece's decode; appended to s. */
@@ -118,10 +120,10 @@ const char *rz_tokenizer_piece(const rz_tokenizer *tok, int32_t id);
  * dropped as PIL's convert("RGB") drops it, palettes expanded, gray below 8 bits scaled to 8. */
 typedef struct rz_pixels {
     size_t width_px, height_px;
-    int channels;        /* 1 gray or 3 RGB */
-    int bits;            /* 8 or 16 */
-    void *data;          /* uint8_t or uint16_t, from rz_malloc(host) */
-    const char *format;  /* "png", "jpeg", "raw"; static */
+    int channels;       /* 1 gray or 3 RGB */
+    int bits;           /* 8 or 16 */
+    void *data;         /* uint8_t or uint16_t, from rz_malloc(host) */
+    const char *format; /* "png", "jpeg", "raw"; static */
 } rz_pixels;
 /* PNG or JPEG by content; other known kinds (DICOM, WEBP, TIFF, GIF, BMP, PDF) are RADZ_E_UNSUPPORTED by name, the
  * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation of a JPEG is applied. */
@@ -147,9 +149,9 @@ radz_status rz_csv_open(const rz_host *host, const char *path, size_t max_bytes,
 radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv **csv,
                          radz_error *err) RZ_CHECK;
 void rz_csv_close(rz_csv *csv);
-size_t rz_csv_rows(const rz_csv *csv);                               /* without the header */
-int rz_csv_column(const rz_csv *csv, const char *name);              /* -1: no such column */
-const char *rz_csv_get(const rz_csv *csv, size_t row, int column);   /* "" when column is -1; NUL-terminated */
-size_t rz_csv_line(const rz_csv *csv, size_t row);                   /* line number in the file, from 1 */
+size_t rz_csv_rows(const rz_csv *csv);                             /* without the header */
+int rz_csv_column(const rz_csv *csv, const char *name);            /* -1: no such column */
+const char *rz_csv_get(const rz_csv *csv, size_t row, int column); /* "" when column is -1; NUL-terminated */
+size_t rz_csv_line(const rz_csv *csv, size_t row);                 /* line number in the file, from 1 */
 
 #endif

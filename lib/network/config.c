@@ -7,7 +7,7 @@
 #include "weights.h"
 
 #define JSON_MAX_BYTES (16u << 20)
-#define MAX_WIDTH (1 << 20)  /* hidden sizes */
+#define MAX_WIDTH (1 << 20) /* hidden sizes */
 #define MAX_LAYERS 1024
 #define MAX_VOCAB (1 << 24)
 
@@ -22,8 +22,8 @@ static radz_status get_size(const json_t *obj, const char *where, const char *ke
     return RADZ_OK;
 }
 
-static radz_status get_float(const json_t *obj, const char *where, const char *key, double min, double max,
-                             float *out, radz_error *err)
+static radz_status get_float(const json_t *obj, const char *where, const char *key, double min, double max, float *out,
+                             radz_error *err)
 {
     double v = (double)*out;
     RZ_TRY(rz_json_double(obj, where, key, min, max, &v, err));
@@ -36,9 +36,12 @@ static radz_status get_act(const json_t *obj, const char *where, const char *key
     static const struct {
         const char *name;
         rz_act_kind kind;
-    } known[] = {{"quick_gelu", RZ_ACT_QUICK_GELU}, {"gelu", RZ_ACT_GELU},
-                 {"gelu_new", RZ_ACT_GELU_TANH},    {"gelu_pytorch_tanh", RZ_ACT_GELU_TANH},
-                 {"silu", RZ_ACT_SILU},             {"swish", RZ_ACT_SILU},
+    } known[] = {{"quick_gelu", RZ_ACT_QUICK_GELU},
+                 {"gelu", RZ_ACT_GELU},
+                 {"gelu_new", RZ_ACT_GELU_TANH},
+                 {"gelu_pytorch_tanh", RZ_ACT_GELU_TANH},
+                 {"silu", RZ_ACT_SILU},
+                 {"swish", RZ_ACT_SILU},
                  {"relu", RZ_ACT_RELU}};
     const char *name = NULL;
     RZ_TRY(rz_json_string(obj, where, key, &name, err));
@@ -68,9 +71,10 @@ static radz_status get_copy(const rz_host *host, const json_t *obj, const char *
 
 static radz_status rope_kind(const json_t *r, const char *where, rz_rope_kind *kind, radz_error *err)
 {
-    static const char *const names[] = {
-        [RZ_ROPE_DEFAULT] = "default", [RZ_ROPE_LINEAR] = "linear", [RZ_ROPE_DYNAMIC] = "dynamic",
-        [RZ_ROPE_LLAMA3] = "llama3"};
+    static const char *const names[] = {[RZ_ROPE_DEFAULT] = "default",
+                                        [RZ_ROPE_LINEAR] = "linear",
+                                        [RZ_ROPE_DYNAMIC] = "dynamic",
+                                        [RZ_ROPE_LLAMA3] = "llama3"};
     const char *type = "default";
     RZ_TRY(rz_json_string(r, where, "type", &type, err));
     RZ_TRY(rz_json_string(r, where, "rope_type", &type, err));
@@ -79,8 +83,8 @@ static radz_status rope_kind(const json_t *r, const char *where, rz_rope_kind *k
             *kind = (rz_rope_kind)i;
             return RADZ_OK;
         }
-    return rz_fail(err, RADZ_E_UNSUPPORTED,
-                   "%s: rope type '%s' is not supported (default, linear, dynamic, llama3)", where, type);
+    return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: rope type '%s' is not supported (default, linear, dynamic, llama3)",
+                   where, type);
 }
 
 /* A number that this rope type cannot do without. */
@@ -124,8 +128,7 @@ static radz_status read_rope(const json_t *obj, const char *where, rz_text_confi
     for (size_t i = 0; i < RZ_COUNT(places); i++) {
         const json_t *r = json_object_get(obj, places[i]);
         if (!r || json_is_null(r)) continue;
-        if (!json_is_object(r))
-            return rz_fail(err, RADZ_E_FORMAT, "%s: %s: expected an object", where, places[i]);
+        if (!json_is_object(r)) return rz_fail(err, RADZ_E_FORMAT, "%s: %s: expected an object", where, places[i]);
         if (!json_object_size(r)) continue;
         char at[128];
         snprintf(at, sizeof at, "%s: %s", where, places[i]);
@@ -161,9 +164,15 @@ static radz_status check_text(const rz_text_config *t, const char *where, radz_e
 
 static radz_status read_text(const json_t *obj, const char *where, bool mistral, rz_text_config *t, radz_error *err)
 {
-    *t = (rz_text_config){.hidden = 4096, .intermediate = mistral ? 14336 : 11008, .layers = 32, .heads = 32,
-                          .vocab = 32000, .max_positions = mistral ? 131072 : 2048, .eps = 1e-6f,
-                          .rope.theta = 10000.0, .act = RZ_ACT_SILU};
+    *t = (rz_text_config){.hidden = 4096,
+                          .intermediate = mistral ? 14336 : 11008,
+                          .layers = 32,
+                          .heads = 32,
+                          .vocab = 32000,
+                          .max_positions = mistral ? 131072 : 2048,
+                          .eps = 1e-6f,
+                          .rope.theta = 10000.0,
+                          .act = RZ_ACT_SILU};
     RZ_TRY(get_size(obj, where, "hidden_size", 1, MAX_WIDTH, &t->hidden, err));
     RZ_TRY(get_size(obj, where, "intermediate_size", 1, MAX_WIDTH, &t->intermediate, err));
     RZ_TRY(get_size(obj, where, "num_hidden_layers", 1, MAX_LAYERS, &t->layers, err));
@@ -195,8 +204,15 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
 static radz_status read_vision(const json_t *obj, const char *where, rz_vision_config *v, radz_error *err)
 {
     const char *type = "clip_vision_model";
-    *v = (rz_vision_config){.hidden = 768, .intermediate = 3072, .layers = 12, .heads = 12, .image_size = 224,
-                            .patch = 32, .channels = 3, .eps = 1e-5f, .act = RZ_ACT_QUICK_GELU};
+    *v = (rz_vision_config){.hidden = 768,
+                            .intermediate = 3072,
+                            .layers = 12,
+                            .heads = 12,
+                            .image_size = 224,
+                            .patch = 32,
+                            .channels = 3,
+                            .eps = 1e-5f,
+                            .act = RZ_ACT_QUICK_GELU};
     RZ_TRY(rz_json_string(obj, where, "model_type", &type, err));
     if (strcmp(type, "clip_vision_model"))
         return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: model_type '%s' is not supported, only 'clip_vision_model'", where,
@@ -268,8 +284,14 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     cfg->projector_act = RZ_ACT_GELU;
     cfg->projector_bias = true;
     if (!cfg->vision_dir)
-        cfg->vision = (rz_vision_config){.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16,
-                                         .image_size = 336, .patch = 14, .channels = 3, .eps = 1e-5f,
+        cfg->vision = (rz_vision_config){.hidden = 1024,
+                                         .intermediate = 4096,
+                                         .layers = 24,
+                                         .heads = 16,
+                                         .image_size = 336,
+                                         .patch = 14,
+                                         .channels = 3,
+                                         .eps = 1e-5f,
                                          .act = RZ_ACT_QUICK_GELU};
     if (vision) RZ_TRY(read_vision(vision, "config.json: vision_config", &cfg->vision, err));
     RZ_TRY(get_act(root, "config.json", "projector_hidden_act", &cfg->projector_act, err));
@@ -280,8 +302,8 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     const char *projector = NULL, *aspect = NULL;
     RZ_TRY(rz_json_string(root, "config.json", "mm_projector_type", &projector, err));
     if (projector && strcmp(projector, "mlp2x_gelu"))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "config.json: mm_projector_type '%s' is not supported, only 'mlp2x_gelu'",
-                       projector);
+        return rz_fail(err, RADZ_E_UNSUPPORTED,
+                       "config.json: mm_projector_type '%s' is not supported, only 'mlp2x_gelu'", projector);
     RZ_TRY(rz_json_string(root, "config.json", "image_aspect_ratio", &aspect, err));
     cfg->preprocess.pad_to_square = aspect && !strcmp(aspect, "pad");
     size_t side = cfg->vision.image_size / cfg->vision.patch;
@@ -301,9 +323,9 @@ static radz_status read_config(const json_t *root, rz_config *cfg, radz_error *e
         return read_llava(root, true, cfg, err);
     }
     if (strcmp(type, "llava"))
-        return rz_fail(err, RADZ_E_UNSUPPORTED,
-                       "config.json: model_type '%s' is not supported (llava, llava_llama, llava_mistral, llama, mistral)",
-                       type);
+        return rz_fail(
+            err, RADZ_E_UNSUPPORTED,
+            "config.json: model_type '%s' is not supported (llava, llava_llama, llava_mistral, llama, mistral)", type);
     const json_t *text = json_object_get(root, "text_config");
     if (!text) { /* LLaVA's first conversions keep the text keys at the top */
         RZ_TRY(read_text(root, "config.json", false, &cfg->text, err));
@@ -364,8 +386,8 @@ static radz_status check_preprocess(const rz_config *cfg, size_t size_w, size_t 
     const char *where = "preprocessor_config.json";
     size_t want = cfg->vision.image_size, w = p->crop ? p->crop_width : size_w, h = p->crop ? p->crop_height : size_h;
     if (w != want || h != want)
-        return rz_fail(err, RADZ_E_MISMATCH, "%s: films become %zu x %zu, the tower takes %zu x %zu", where, w, h,
-                       want, want);
+        return rz_fail(err, RADZ_E_MISMATCH, "%s: films become %zu x %zu, the tower takes %zu x %zu", where, w, h, want,
+                       want);
     if (size_w < want)
         return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size: shortest_edge %zu is smaller than the tower's %zu", where,
                        size_w, want);
@@ -373,8 +395,10 @@ static radz_status check_preprocess(const rz_config *cfg, size_t size_w, size_t 
         return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: expected do_resize, and do_center_crop or padding to a square",
                        where);
     if (exact && !p->pad_to_square)
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size: width and height would distort the film; "
-                       "expected shortest_edge", where);
+        return rz_fail(err, RADZ_E_UNSUPPORTED,
+                       "%s: size: width and height would distort the film; "
+                       "expected shortest_edge",
+                       where);
     for (int c = 0; c < 3; c++)
         if (!(p->std[c] > 0)) return rz_fail(err, RADZ_E_FORMAT, "%s: image_std: expected numbers above 0", where);
     return RADZ_OK;
@@ -399,8 +423,7 @@ static radz_status read_preprocess(const json_t *root, rz_config *cfg, radz_erro
         return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: resample %d is not supported, only 3 (bicubic)", where,
                        (int)resample);
     RZ_TRY(read_sides(root, "size", &w, &h, err));
-    if (w != h)
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size %zu x %zu is not square", where, w, h);
+    if (w != h) return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size %zu x %zu is not square", where, w, h);
     p->shortest_edge = w;
     RZ_TRY(read_sides(root, "crop_size", &p->crop_width, &p->crop_height, err));
     RZ_TRY(get_float(root, where, "rescale_factor", 0.0, 1e6, &p->rescale, err));
@@ -484,8 +507,8 @@ static radz_status read_radz(const json_t *root, rz_config *cfg, radz_error *err
     RZ_TRY(rz_json_int(root, "radz.json", "layer", -n - 1, n, &layer, err));
     r->layer = (int)layer;
     if (rz_config_decoder_blocks(cfg) == cfg->text.layers)
-        return rz_fail(err, RADZ_E_UNSUPPORTED,
-                       "radz.json: layer %d is after the final norm; expected %d..-2", r->layer, (int)(-n - 1));
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "radz.json: layer %d is after the final norm; expected %d..-2",
+                       r->layer, (int)(-n - 1));
     RZ_TRY(read_gamma(root, cfg, err));
     RZ_TRY(rz_json_double(root, "radz.json", "tau", 1e-4, 100.0, &r->tau, err));
     RZ_TRY(rz_json_double(root, "radz.json", "lambda", 0.0, 1.0, &r->lambda, err));
@@ -501,7 +524,9 @@ static radz_status set_defaults(rz_config *cfg, radz_error *err)
     r->image_prompt = rz_strdup(cfg->host, "<image>\nWhat disease is indicated by the chest X-ray?");
     r->text_prompt = rz_strdup(cfg->host, "{text}\nWhat disease is described in this text?");
     r->label_text = rz_strdup(cfg->host, "This is a chest X-ray showing {labels}.");
-    cfg->preprocess = (rz_preprocess_config){.resize = true, .crop = true, .rescale = 1.0f / 255.0f,
+    cfg->preprocess = (rz_preprocess_config){.resize = true,
+                                             .crop = true,
+                                             .rescale = 1.0f / 255.0f,
                                              .mean = {0.48145466f, 0.4578275f, 0.40821073f},
                                              .std = {0.26862954f, 0.26130258f, 0.27577711f}};
     return r->image_prompt && r->text_prompt && r->label_text ? RADZ_OK : RZ_NO_MEMORY(err, "configuration");
@@ -642,7 +667,10 @@ static size_t blocks_before(int layer, size_t n_layers)
     return layer >= 0 ? (size_t)layer : n_layers + 1 - (size_t)-layer;
 }
 
-size_t rz_config_decoder_blocks(const rz_config *cfg) { return blocks_before(cfg->radz.layer, cfg->text.layers); }
+size_t rz_config_decoder_blocks(const rz_config *cfg)
+{
+    return blocks_before(cfg->radz.layer, cfg->text.layers);
+}
 
 size_t rz_config_feature_blocks(const rz_config *cfg, size_t i)
 {

@@ -56,7 +56,8 @@ typedef struct rz_preprocess_config {
     float rescale, mean[3], std[3];
 } rz_preprocess_config;
 
-/* Where the vision tower is: where the checkpoint has it, in the checkpoint; from the files beside it; from elsewhere. */
+/* Where the vision tower is: where the checkpoint has it, in the checkpoint; from the files beside it; from elsewhere.
+ */
 typedef enum rz_tower_source { RZ_TOWER_AUTO, RZ_TOWER_CHECKPOINT, RZ_TOWER_EXTERNAL } rz_tower_source;
 
 /* What a model is put together from. */
@@ -69,8 +70,8 @@ typedef struct rz_source {
 
 typedef struct rz_config {
     const rz_host *host;
-    bool has_vision; /* false: a bare text decoder */
-    bool original;   /* the LLaVA authors' own layout */
+    bool has_vision;  /* false: a bare text decoder */
+    bool original;    /* the LLaVA authors' own layout */
     char *tower_name; /* mm_vision_tower of that layout; NULL: none */
     char *vision_dir; /* the tower's own directory; NULL: it is in the checkpoint */
     rz_vision_config vision;
@@ -80,15 +81,14 @@ typedef struct rz_config {
     rz_act_kind projector_act;
     bool projector_bias;
     int feature_layers[RZ_MAX_FEATURE_LAYERS]; /* tower hidden_states indices; {-2}: before the last block */
-    size_t n_feature_layers;  /* more than one: their rows side by side */
-    bool keep_class_row;      /* select strategy "full" */
-    size_t image_rows;        /* rows one image takes in the decoder */
+    size_t n_feature_layers;                   /* more than one: their rows side by side */
+    bool keep_class_row;                       /* select strategy "full" */
+    size_t image_rows;                         /* rows one image takes in the decoder */
 } rz_config;
 
 /* Reads config.json, preprocessor_config.json and radz.json of dir. */
 radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
-radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg,
-                                radz_error *err) RZ_CHECK;
+radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err) RZ_CHECK;
 void rz_config_free(rz_config *cfg);
 /* Decoder blocks that run for cfg->radz.layer; tower blocks that run for the i-th of cfg->feature_layers, and for all
  * of them. */

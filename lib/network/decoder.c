@@ -5,8 +5,8 @@
 #include "rope.h"
 
 typedef struct block_acts {
-    float *h, *n1, *stats1, *q, *k, *v, *att, *lse;      /* attention half; q and k after RoPE */
-    float *mid, *n2, *stats2, *gate, *up, *act;          /* MLP half */
+    float *h, *n1, *stats1, *q, *k, *v, *att, *lse; /* attention half; q and k after RoPE */
+    float *mid, *n2, *stats2, *gate, *up, *act;     /* MLP half */
 } block_acts;
 
 struct rz_decoder_acts {

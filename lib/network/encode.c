@@ -130,8 +130,7 @@ static bool is_picked(rz_rows rows, bool special, bool last)
 }
 
 /* Groups of rows: per item of `kind` the rows that were asked for. */
-static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, rz_rows which,
-                       vector_list *v)
+static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, rz_rows which, vector_list *v)
 {
     size_t vocab = net->model->cfg.text.vocab, n_rows = 0;
     int32_t *rows = rz_arena_host(net->s, e->n_rows, sizeof *rows);

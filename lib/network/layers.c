@@ -23,8 +23,7 @@ void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float
     size_t out = l->w->dims[0], in = l->w->n / out;
     if (dx) rz_gemm(net->s, false, false, rows, in, out, 1.0f, rz_mat_f32(dy, out), l->w->w, beta, dx, in);
     if (l->w->grad)
-        rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad,
-                in);
+        rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad, in);
     if (l->b && l->b->grad) rz_add_bias_bwd(net->s, l->b->grad, dy, rows, out);
 }
 

@@ -52,8 +52,7 @@ static size_t count_labelled(rz_stream *s, const rz_loss_input *in)
     return labelled;
 }
 
-radz_status rz_losses(rz_stream *s, const rz_loss_input *in, rz_loss_grads *grads, rz_loss_output *out,
-                      radz_error *err)
+radz_status rz_losses(rz_stream *s, const rz_loss_input *in, rz_loss_grads *grads, rz_loss_output *out, radz_error *err)
 {
     rz_mark mark = rz_arena_mark(s);
     rz_loss_grads none = {0}, *g = grads ? grads : &none;

@@ -8,10 +8,10 @@ typedef struct rz_loss_input {
     size_t b, n_classes, dim;
     const float *xg, *xl, *yg, *yl; /* (b, dim): image global, local; text global, local. Device. */
     const float *d;                 /* (n_classes, dim): anchors */
-    const float *targets;           /* (b, n_classes) device: soft targets of L_CG, rows sum to 1 (0: row has no class) */
-    const float *keep;              /* (b, b) device: 0 = not a negative of each other; NULL: all. Diagonal is 1. */
-    const float *keep_classes;      /* (b, n_classes) device: 0 = class unknown for this film, left out of its softmax;
-                                       NULL: all */
+    const float *targets;      /* (b, n_classes) device: soft targets of L_CG, rows sum to 1 (0: row has no class) */
+    const float *keep;         /* (b, b) device: 0 = not a negative of each other; NULL: all. Diagonal is 1. */
+    const float *keep_classes; /* (b, n_classes) device: 0 = class unknown for this film, left out of its softmax;
+                                  NULL: all */
     double tau, lambda;
 } rz_loss_input;
 typedef struct rz_loss_grads {

@@ -17,10 +17,10 @@ typedef enum init_kind { INIT_ZERO, INIT_ONE, INIT_ROWS, INIT_LINEAR, INIT_RESID
 typedef struct builder {
     rz_model *m;
     size_t cap;
-    init_kind *init;    /* per parameter */
-    bool *as_float;     /* read as float whatever the file holds */
+    init_kind *init; /* per parameter */
+    bool *as_float;  /* read as float whatever the file holds */
     bool *optional;
-    bool radz;          /* parameters that follow belong to radz.safetensors */
+    bool radz; /* parameters that follow belong to radz.safetensors */
     char prefix[128];
     bool failed;
 } builder;
@@ -97,8 +97,8 @@ static void list_tower(builder *b)
     size_t side = v->image_size / v->patch, c = v->hidden;
     set_prefix(b, "vision_tower.vision_model.");
     m->class_row = add_vector(b, "embeddings.class_embedding", "", INIT_ROWS, c);
-    m->patch = add(b, "embeddings.patch_embedding.weight", "", INIT_LINEAR,
-                   (size_t[4]){c, v->channels, v->patch, v->patch});
+    m->patch =
+        add(b, "embeddings.patch_embedding.weight", "", INIT_LINEAR, (size_t[4]){c, v->channels, v->patch, v->patch});
     m->positions = add_rows(b, "embeddings.position_embedding.weight", side * side + 1, c);
     keep_float(b);
     m->tower_pre = add_norm(b, "pre_layrnorm", c, true);
@@ -117,10 +117,10 @@ static void list_tower(builder *b)
     set_prefix(b, "vision_tower.vision_model.");
     m->tower_post = add_norm(b, "post_layernorm", c, true);
     set_prefix(b, "multi_modal_projector.");
-    m->projector[0] = add_linear(b, "linear_1", m->cfg.text.hidden, m->cfg.n_feature_layers * c, m->cfg.projector_bias,
-                                 INIT_LINEAR);
-    m->projector[1] = add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias,
-                                 INIT_LINEAR);
+    m->projector[0] =
+        add_linear(b, "linear_1", m->cfg.text.hidden, m->cfg.n_feature_layers * c, m->cfg.projector_bias, INIT_LINEAR);
+    m->projector[1] =
+        add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias, INIT_LINEAR);
 }
 
 static void list_decoder(builder *b)
@@ -146,7 +146,8 @@ static void list_decoder(builder *b)
     set_prefix(b, "language_model.");
     m->decoder_norm = add_norm(b, "model.norm", c, false);
     /* An adapter of a tied table is not one of the head: the head gets a place of its own. */
-    if (!t->tied || (m->lora && !rz_lora_ties(m->lora))) m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
+    if (!t->tied || (m->lora && !rz_lora_ties(m->lora)))
+        m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
 }
 
 static rz_head list_head(builder *b, const char *name)
@@ -286,7 +287,8 @@ static bool in_tower(const rz_param *p)
 static const rz_st_tensor *find_tensor(rz_model *m, const rz_param *p)
 {
     rz_weights *files = m->tower_files && in_tower(p) ? m->tower_files : m->files;
-    const rz_st_tensor *t = rz_weights_find(files, p->name), *own = m->lora ? rz_lora_replacement(m->lora, p->name) : NULL;
+    const rz_st_tensor *t = rz_weights_find(files, p->name),
+                       *own = m->lora ? rz_lora_replacement(m->lora, p->name) : NULL;
     if (own) t = own;
     /* some checkpoints tie the head without saying so */
     return !t && p == m->lm_head ? rz_weights_find(files, m->embed->name) : t;
@@ -302,8 +304,8 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, bool opti
     }
     if (!t) return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s' is missing", p->name);
     RZ_TRY(check_shape(p, t, err));
-    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) || (p == m->lm_head && m->cfg.text.tied &&
-                                                                     rz_lora_changes(m->lora, m->embed->name)));
+    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) ||
+                               (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
     RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
     return changes ? merge(m, p, err) : RADZ_OK;
 }
@@ -440,8 +442,7 @@ static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode m
     rz_file_mode how = mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ;
     if (mode == RZ_MODEL_INIT) return RADZ_OK;
     RZ_TRY(rz_weights_open(host, src->dir, how, (rz_weights **)&m->files, err));
-    if (m->cfg.vision_dir)
-        RZ_TRY(rz_weights_open(host, m->cfg.vision_dir, how, (rz_weights **)&m->tower_files, err));
+    if (m->cfg.vision_dir) RZ_TRY(rz_weights_open(host, m->cfg.vision_dir, how, (rz_weights **)&m->tower_files, err));
     return RADZ_OK;
 }
 
@@ -528,7 +529,10 @@ void rz_model_unload(rz_model *m)
     rz_free(host, m);
 }
 
-bool rz_model_has_weights(const char *dir) { return rz_weights_exist(NULL, dir); }
+bool rz_model_has_weights(const char *dir)
+{
+    return rz_weights_exist(NULL, dir);
+}
 
 double rz_model_tau(const rz_model *m)
 {
@@ -617,8 +621,10 @@ static radz_status save_file(const rz_model *m, const char *dir, const char *nam
         rz_st_out *o = &out[n];
         *o = (rz_st_out){p->name, bf16 ? "BF16" : "F32", p->n_dims, {0}, export_param(m, p, bf16)};
         for (size_t d = 0; d < p->n_dims; d++) o->dims[d] = p->dims[d];
-        if (o->data) n++;
-        else status = RZ_NO_MEMORY(err, p->name);
+        if (o->data)
+            n++;
+        else
+            status = RZ_NO_MEMORY(err, p->name);
     }
     if (!status && n) status = rz_st_write(host, path, out, n, metadata, err);
     for (size_t i = 0; i < n; i++) rz_free(host, (void *)(uintptr_t)out[i].data);

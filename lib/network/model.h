@@ -14,8 +14,12 @@ typedef struct rz_param {
     bool radz;   /* belongs to radz.safetensors */
 } rz_param;
 
-typedef struct rz_linear { rz_param *w, *b; } rz_linear; /* w (out, in); b (out) or NULL */
-typedef struct rz_norm { rz_param *w, *b; } rz_norm;
+typedef struct rz_linear {
+    rz_param *w, *b;
+} rz_linear; /* w (out, in); b (out) or NULL */
+typedef struct rz_norm {
+    rz_param *w, *b;
+} rz_norm;
 
 typedef struct rz_tower_block {
     rz_norm ln1, ln2;
@@ -50,10 +54,10 @@ typedef struct rz_model {
     rz_head gamma_img, gamma_txt, gamma_dis;
     rz_param *log_tau; /* (1); NULL: cfg.radz.tau */
 
-    float *inv_freq; /* device, head_dim / 2 */
+    float *inv_freq;  /* device, head_dim / 2 */
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
-    void *files; /* open weight files */
+    void *files;       /* open weight files */
     void *tower_files; /* those of a tower of its own; NULL: it is in `files` */
     void *lora;        /* open adapter; NULL: none */
 } rz_model;
@@ -78,7 +82,8 @@ radz_status rz_model_save(const rz_model *model, const char *dir, const char *dt
 double rz_model_tau(const rz_model *model);
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
-/* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not. */
+/* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not.
+ */
 radz_status rz_model_require_texts(const rz_model *model, radz_error *err) RZ_CHECK;
 radz_status rz_model_require_films(const rz_model *model, radz_error *err) RZ_CHECK;
 /* What it lacks to be a whole LLaVA-RadZ; NULL: nothing. */

@@ -9,12 +9,12 @@ typedef struct block_acts {
 
 struct rz_tower_acts {
     size_t n, n_blocks;
-    float *patches;             /* (n * P, channels * patch^2) */
-    float *embedded, *stats;    /* (n * rows, hidden): before the first norm, and its stats */
-    int32_t *patch_rows;        /* which of the n * rows rows each patch becomes */
+    float *patches;          /* (n * P, channels * patch^2) */
+    float *embedded, *stats; /* (n * rows, hidden): before the first norm, and its stats */
+    int32_t *patch_rows;     /* which of the n * rows rows each patch becomes */
     int32_t *class_rows, *zeros;
-    int32_t *positions;         /* row -> row of the position table */
-    int32_t *kept_rows;         /* rows that reach the projector */
+    int32_t *positions; /* row -> row of the position table */
+    int32_t *kept_rows; /* rows that reach the projector */
     size_t n_kept;
     rz_ragged seq;
     block_acts *blocks;
@@ -73,10 +73,8 @@ static void embed_backward(const rz_net *net, const rz_tower_acts *a, const floa
     size_t rows = rz_tower_rows(&m->cfg), n_patches = a->n * (rows - 1), c = m->cfg.vision.hidden;
     float *dx = rz_arena_zeros(net->s, a->n * rows, c);
     rz_norm_backward(net, &m->tower_pre, dx, dh, a->embedded, a->stats, a->n * rows);
-    if (m->positions->grad)
-        rz_add_rows(net->s, m->positions->grad, c, a->positions, dx, c, NULL, a->n * rows, c);
-    if (m->class_row->grad)
-        rz_add_rows(net->s, m->class_row->grad, c, a->zeros, dx, c, a->class_rows, a->n, c);
+    if (m->positions->grad) rz_add_rows(net->s, m->positions->grad, c, a->positions, dx, c, NULL, a->n * rows, c);
+    if (m->class_row->grad) rz_add_rows(net->s, m->class_row->grad, c, a->zeros, dx, c, a->class_rows, a->n, c);
     float *dpatch = rz_arena_f32(net->s, n_patches, c);
     rz_copy_rows(net->s, dpatch, c, NULL, dx, c, a->patch_rows, n_patches, c);
     rz_linear conv = {m->patch, NULL};

@@ -25,7 +25,7 @@ static const struct {
     {"multi_modal_projector.linear_2.", {"model.multi_modal_projector.linear_2.", "model.mm_projector.2."}},
     {"vision_tower.vision_model.",
      {"model.vision_tower.vision_model.", "model.vision_tower.", "model.vision_tower.vision_tower.vision_model.",
-      "vision_tower.", /* transformers 5 */
+      "vision_tower.",       /* transformers 5 */
       "vision_model.", ""}}, /* a CLIP model in a directory of its own */
 };
 
@@ -111,15 +111,15 @@ static radz_status check_shard_place(const rz_weights *w, const char *dir, const
     if (!path) return RZ_NO_MEMORY(err, "weights");
     radz_status status = RADZ_OK;
     if (rz_path_exists(path) && !rz_path_stays(dir, path))
-        status = rz_fail(err, RADZ_E_FORMAT, "%s: a link that leads out of the model's folder, expected a file in it",
-                         path);
+        status =
+            rz_fail(err, RADZ_E_FORMAT, "%s: a link that leads out of the model's folder, expected a file in it", path);
     rz_free(w->host, path);
     return status;
 }
 
 /* Opens every file that the index names, once, in order of first mention. */
-static radz_status add_shards(rz_weights *w, const char *dir, const char *index, const json_t *root,
-                              rz_file_mode mode, radz_error *err)
+static radz_status add_shards(rz_weights *w, const char *dir, const char *index, const json_t *root, rz_file_mode mode,
+                              radz_error *err)
 {
     const json_t *map = json_object_get(root, "weight_map");
     const char *seen[MAX_SHARDS], *tensor;

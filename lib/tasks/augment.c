@@ -88,8 +88,8 @@ static float between(rz_rng *rng, double low, double high)
     return (float)(low + (high - low) * rz_rng_uniform(rng));
 }
 
-/* A third of the films is squeezed in one direction as well: some sets were stretched to squares, and at inference a film
- * that is not square is padded, not stretched. */
+/* A third of the films is squeezed in one direction as well: some sets were stretched to squares, and at inference a
+ * film that is not square is padded, not stretched. */
 static void draw_warp(const rz_preprocess_config *cfg, rz_rng *rng, size_t size, warp *w)
 {
     float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.88, 1.1);
