@@ -72,8 +72,8 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: bench all lib programs tests demo check check-built deps deps-test install uninstall lint asan ubsan tsan fuzz parity \
-	clean help FORCE
+.PHONY: abi abi-baseline bench all lib programs tests demo check check-built deps deps-test install install-built uninstall \
+	lint asan ubsan tsan fuzz parity clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -82,7 +82,7 @@ all: lib programs ## build the library and its programs (the default)
 help: ## this list
 	@echo 'make TARGET [BUILD=release|debug|asan|ubsan|tsan] [CC=clang] [CFLAGS=...] [WERROR=1] [V=1] [-jN]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 lib: $(STATIC) $(SHARED) ## libradz.a and libradz.so, in build/$(BUILD)/
 programs: $(PROGRAMS) ## the programs of examples/, in build/$(BUILD)/bin/
@@ -124,6 +124,11 @@ parity: $O/tests/test_variants ## fresh random checkpoints against transformers 
 	python3 tests/parity/live.py $< $(SEED)
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
+
+abi: $(SHARED) ## compare the ABI with the baseline in abi/ (needs abigail-tools)
+	@tools/abi check $(SHARED)
+abi-baseline: $(SHARED) ## accept today's ABI as the new baseline
+	@tools/abi baseline $(SHARED)
 
 $O/bench/%: $O/bench/%.o $(STATIC)
 	$(call say,LINK,$@)

@@ -1,0 +1,231 @@
+/* test_abi.c - sizes, offsets and numbers of radz.h that programs already built have compiled in (LP64).
+ * A struct may grow at its end (then only its SIZE changes here); nothing else may change.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "radz.h"
+
+#define SIZE(type, n) assert_int_equal(sizeof(type), n)
+#define AT(type, field, n) assert_int_equal(offsetof(type, field), n)
+
+static void numbers(void **state)
+{
+    (void)state;
+    assert_int_equal(RADZ_OK, 0);
+    assert_int_equal(RADZ_E_ARGUMENT, 1);
+    assert_int_equal(RADZ_E_MEMORY, 2);
+    assert_int_equal(RADZ_E_IO, 3);
+    assert_int_equal(RADZ_E_FORMAT, 4);
+    assert_int_equal(RADZ_E_UNSUPPORTED, 5);
+    assert_int_equal(RADZ_E_LIMIT, 6);
+    assert_int_equal(RADZ_E_MISMATCH, 7);
+    assert_int_equal(RADZ_E_DEVICE, 8);
+    assert_int_equal(RADZ_E_CANCELLED, 9);
+    assert_int_equal(RADZ_E_STATE, 10);
+    assert_int_equal(RADZ_E_INTERNAL, 11);
+    SIZE(radz_status, 4);
+    assert_int_equal(RADZ_LOG_DEBUG, 0);
+    assert_int_equal(RADZ_LOG_INFO, 1);
+    assert_int_equal(RADZ_LOG_WARNING, 2);
+    SIZE(radz_log_level, 4);
+    assert_int_equal(RADZ_VISION_AUTO, 0);
+    assert_int_equal(RADZ_VISION_CHECKPOINT, 1);
+    assert_int_equal(RADZ_VISION_EXTERNAL, 2);
+    SIZE(radz_vision_source, 4);
+    assert_int_equal(RADZ_PIXELS_GRAY8, 0);
+    assert_int_equal(RADZ_PIXELS_GRAY16, 1);
+    assert_int_equal(RADZ_PIXELS_RGB8, 2);
+    SIZE(radz_pixel_format, 4);
+    assert_int_equal(RADZ_FEATURE_GLOBAL, 0);
+    assert_int_equal(RADZ_FEATURE_LOCAL, 1);
+    assert_int_equal(RADZ_FEATURE_LAST, 2);
+    assert_int_equal(RADZ_FEATURE_ALL, 3);
+    SIZE(radz_feature, 4);
+}
+
+static void error(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_error, 512);
+    AT(radz_error, code, 0);
+    AT(radz_error, message, 4);
+}
+
+static void runtime_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_runtime_options, 80);
+    AT(radz_runtime_options, struct_size, 0);
+    AT(radz_runtime_options, device, 8);
+    AT(radz_runtime_options, kernels, 16);
+    AT(radz_runtime_options, gemm, 24);
+    AT(radz_runtime_options, n_threads, 32);
+    AT(radz_runtime_options, malloc_fn, 40);
+    AT(radz_runtime_options, realloc_fn, 48);
+    AT(radz_runtime_options, free_fn, 56);
+    AT(radz_runtime_options, log_fn, 64);
+    AT(radz_runtime_options, user, 72);
+}
+
+static void model_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_model_options, 32);
+    AT(radz_model_options, struct_size, 0);
+    AT(radz_model_options, use_mmap, 8);
+    AT(radz_model_options, vision_source, 12);
+    AT(radz_model_options, vision_dir, 16);
+    AT(radz_model_options, adapter_dir, 24);
+}
+
+static void model_info(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_model_info, 264);
+    AT(radz_model_info, struct_size, 0);
+    AT(radz_model_info, dtype, 8);
+    AT(radz_model_info, tower_source, 16);
+    AT(radz_model_info, tokenizer, 24);
+    AT(radz_model_info, tokenizer_hash, 32);
+    AT(radz_model_info, missing, 40);
+    AT(radz_model_info, unused_tensor, 48);
+    AT(radz_model_info, n_unused_tensors, 56);
+    AT(radz_model_info, n_parameters, 64);
+    AT(radz_model_info, file_bytes, 72);
+    AT(radz_model_info, weight_bytes, 80);
+    AT(radz_model_info, film_bytes, 88);
+    AT(radz_model_info, vision_hidden, 96);
+    AT(radz_model_info, vision_intermediate, 104);
+    AT(radz_model_info, vision_layers, 112);
+    AT(radz_model_info, vision_heads, 120);
+    AT(radz_model_info, image_size_px, 128);
+    AT(radz_model_info, patch_px, 136);
+    AT(radz_model_info, image_rows, 144);
+    AT(radz_model_info, text_hidden, 152);
+    AT(radz_model_info, text_intermediate, 160);
+    AT(radz_model_info, text_layers, 168);
+    AT(radz_model_info, text_heads, 176);
+    AT(radz_model_info, text_kv_heads, 184);
+    AT(radz_model_info, head_dim, 192);
+    AT(radz_model_info, vocab, 200);
+    AT(radz_model_info, max_positions, 208);
+    AT(radz_model_info, window, 216);
+    AT(radz_model_info, embedding_dim, 224);
+    AT(radz_model_info, n_image_tokens, 232);
+    AT(radz_model_info, n_text_tokens, 240);
+    AT(radz_model_info, layer, 248);
+    AT(radz_model_info, feature_layer, 252);
+    AT(radz_model_info, tau, 256);
+}
+
+static void session_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_session_options, 24);
+    AT(radz_session_options, struct_size, 0);
+    AT(radz_session_options, cancel_fn, 8);
+    AT(radz_session_options, user, 16);
+}
+
+static void embed_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_embed_options, 24);
+    AT(radz_embed_options, struct_size, 0);
+    AT(radz_embed_options, feature, 8);
+    AT(radz_embed_options, layer, 12);
+    AT(radz_embed_options, raw, 16);
+}
+
+static void bank_entry(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_bank_entry, 16);
+    AT(radz_bank_entry, label, 0);
+    AT(radz_bank_entry, description, 8);
+}
+
+static void train_progress(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_train_progress, 136);
+    AT(radz_train_progress, struct_size, 0);
+    AT(radz_train_progress, step, 8);
+    AT(radz_train_progress, n_steps, 16);
+    AT(radz_train_progress, epoch, 24);
+    AT(radz_train_progress, loss, 32);
+    AT(radz_train_progress, loss_ca, 40);
+    AT(radz_train_progress, loss_cg, 48);
+    AT(radz_train_progress, grad_norm, 56);
+    AT(radz_train_progress, lr, 64);
+    AT(radz_train_progress, tau, 72);
+    AT(radz_train_progress, items_per_second, 80);
+    AT(radz_train_progress, seconds_left, 88);
+    AT(radz_train_progress, n_bad_rows, 96);
+    AT(radz_train_progress, has_validation, 104);
+    AT(radz_train_progress, val_auc, 112);
+    AT(radz_train_progress, val_macro_auc, 120);
+    AT(radz_train_progress, checkpoint, 128);
+}
+
+static void train_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_train_options, 240);
+    AT(radz_train_options, struct_size, 0);
+    AT(radz_train_options, model_dir, 8);
+    AT(radz_train_options, manifest, 16);
+    AT(radz_train_options, image_root, 24);
+    AT(radz_train_options, out_dir, 32);
+    AT(radz_train_options, diseases, 40);
+    AT(radz_train_options, label_map, 48);
+    AT(radz_train_options, resume, 56);
+    AT(radz_train_options, seed, 64);
+    AT(radz_train_options, epochs, 72);
+    AT(radz_train_options, stop_after_steps, 80);
+    AT(radz_train_options, batch_size, 88);
+    AT(radz_train_options, lr, 96);
+    AT(radz_train_options, weight_decay, 104);
+    AT(radz_train_options, beta1, 112);
+    AT(radz_train_options, beta2, 120);
+    AT(radz_train_options, eps, 128);
+    AT(radz_train_options, warmup_fraction, 136);
+    AT(radz_train_options, clip_norm, 144);
+    AT(radz_train_options, lambda, 152);
+    AT(radz_train_options, tau, 160);
+    AT(radz_train_options, learn_tau, 168);
+    AT(radz_train_options, mask_false_negatives, 172);
+    AT(radz_train_options, balance_sets, 176);
+    AT(radz_train_options, augment, 180);
+    AT(radz_train_options, checkpoint_every, 184);
+    AT(radz_train_options, validate_every, 192);
+    AT(radz_train_options, monitor, 200);
+    AT(radz_train_options, monitor_set, 208);
+    AT(radz_train_options, progress_fn, 216);
+    AT(radz_train_options, user, 224);
+    AT(radz_train_options, dtype, 232);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers),       cmocka_unit_test(error),      cmocka_unit_test(runtime_options),
+        cmocka_unit_test(model_options), cmocka_unit_test(model_info), cmocka_unit_test(session_options),
+        cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry), cmocka_unit_test(train_progress),
+        cmocka_unit_test(train_options),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
