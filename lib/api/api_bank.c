@@ -54,7 +54,13 @@ radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *e
     const rz_host *host = &model->runtime->host;
     char *path = rz_path_join(host, model->dir, RZ_BANK_FILE);
     if (!path) return RZ_NO_MEMORY(err, "path of the anchor bank");
-    radz_status status = rz_bank_open(model->net, path, bank, err);
+    radz_status status =
+        rz_path_exists(path)
+            ? rz_bank_open(model->net, path, bank, err)
+            : rz_fail(err, RADZ_E_IO,
+                      "%s: no such file: the model has no bank of its own; build one (radz-bank build) "
+                      "or name the classes",
+                      path);
     rz_free(host, path);
     return status;
 }

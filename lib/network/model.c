@@ -544,7 +544,7 @@ double rz_model_tau(const rz_model *m)
 
 const char *rz_model_missing(const rz_model *m)
 {
-    return !m->cfg.has_vision ? "a vision tower"
+    return !m->cfg.has_vision ? "vision tower"
            : !m->special      ? "radz.json with its special tokens; train it with radz-train first"
            : !m->tok          ? "tokenizer.model or tokenizer.json"
                               : NULL;
@@ -563,12 +563,12 @@ radz_status rz_model_require_radz(const rz_model *m, radz_error *err)
 
 radz_status rz_model_require_texts(const rz_model *m, radz_error *err)
 {
-    return require(m->tok, "tokenizer.model", err);
+    return require(m->tok, "tokenizer.model or tokenizer.json", err);
 }
 
 radz_status rz_model_require_films(const rz_model *m, radz_error *err)
 {
-    RZ_TRY(require(m->cfg.has_vision, "a vision tower", err));
+    RZ_TRY(require(m->cfg.has_vision, "vision tower", err));
     return rz_model_require_texts(m, err);
 }
 
