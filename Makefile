@@ -192,22 +192,33 @@ MAN_PAGES := $(wildcard docs/man/*.1)
 MAN_PAGES_3 := $(wildcard docs/man/*.3)
 # bash looks for a file of the program's name
 COMPLETIONS = $(addprefix $(DATADIR)/bash-completion/completions/,$(notdir $(PROGRAMS)))
-from_pc = $(shell realpath -m --relative-to='$(LIBDIR)/pkgconfig' '$(1)')
+from_to = $(shell realpath -m --relative-to='$(1)' '$(2)')
+CMAKE_DIR = $(LIBDIR)/cmake/radz
+CMAKE_FILES := $(notdir $(basename $(wildcard pkgconfig/*.cmake.in)))
+# Fills a template: template, folder that it is installed in.
+empty :=
+space := $(empty) $(empty)
+fill = sed -e 's|@TO_PREFIX@|$(call from_to,$(2),$(PREFIX))|' -e 's|@TO_INCLUDE@|$(call from_to,$(2),$(INCLUDEDIR))|' \
+	-e 's|@TO_DATA@|$(call from_to,$(2),$(DATADIR))|' -e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' \
+	-e 's|@DEPS@|$(DEPS)|' -e 's|@LIBS@|$(subst $(space),;,$(strip $(LIBS)))|' \
+	$(1) >'$(DESTDIR)$(2)/$(notdir $(1:.in=))'
 INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
-	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
+	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(CMAKE_DIR)/,$(CMAKE_FILES)) \
+	$(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
 	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES))) \
 	$(addprefix $(DATADIR)/man/man3/,$(notdir $(MAN_PAGES_3))) $(COMPLETIONS)
 
 install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
-	install -d $(addprefix '$(DESTDIR)',$(INCLUDEDIR) $(LIBDIR)/pkgconfig $(BINDIR) $(DATADIR)/radz/models/radz-tiny)
+	+@$(SUBMAKE) install-built
+install-built: # what is there, as it is
+	install -d $(addprefix '$(DESTDIR)',$(INCLUDEDIR) $(LIBDIR)/pkgconfig $(CMAKE_DIR) $(BINDIR) $(DATADIR)/radz/models/radz-tiny)
 	install -m 644 include/radz.h '$(DESTDIR)$(INCLUDEDIR)'
 	install -m 644 $(STATIC) '$(DESTDIR)$(LIBDIR)'
 	install -m 755 $(SHARED) '$(DESTDIR)$(LIBDIR)'
 	ln -sf libradz.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libradz.so.$(SOVERSION)'
 	ln -sf libradz.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libradz.so'
-	sed -e 's|@TO_PREFIX@|$(call from_pc,$(PREFIX))|' -e 's|@TO_INCLUDE@|$(call from_pc,$(INCLUDEDIR))|' \
-		-e 's|@TO_DATA@|$(call from_pc,$(DATADIR))|' -e 's|@VERSION@|$(VERSION)|' -e 's|@DEPS@|$(DEPS)|' \
-		pkgconfig/radz.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/radz.pc'
+	$(call fill,pkgconfig/radz.pc.in,$(LIBDIR)/pkgconfig)
+	$(foreach f,$(CMAKE_FILES),$(call fill,pkgconfig/$f.in,$(CMAKE_DIR)) &&) true
 	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) '$(DESTDIR)$(BINDIR)')
 	$(if $(MODEL_FILES),install -m 644 $(MODEL_FILES) '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny')
 	$(if $(MAN_PAGES),install -d '$(DESTDIR)$(DATADIR)/man/man1' && install -m 644 $(MAN_PAGES) '$(DESTDIR)$(DATADIR)/man/man1')
@@ -217,6 +228,7 @@ install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
 
 uninstall: ## remove what install has put there
 	rm -f $(addprefix '$(DESTDIR)',$(INSTALLED))
-	-rmdir $(addprefix '$(DESTDIR)$(DATADIR)/radz',/models/radz-tiny /models '') 2>/dev/null || true
+	@rmdir '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny' '$(DESTDIR)$(DATADIR)/radz/models' '$(DESTDIR)$(DATADIR)/radz' \
+		'$(DESTDIR)$(CMAKE_DIR)' 2>/dev/null || true
 
 -include $(shell find $O -name '*.d' 2>/dev/null)
