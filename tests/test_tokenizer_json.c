@@ -181,7 +181,7 @@ static void test_one_letter(void **state)
     check_long(
         MODEL(AAAA, "\"a a\",\"aa aa\"") ",\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
                                          "\"decoder\":{\"type\":\"ByteLevel\"}}",
-        4u << 20, 'a');
+        1u << 20, 'a');
     check_long(MODEL(AAAA, "\"a a\",\"aa aa\"") ",\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"_\"},\"decoder\":{"
                                                 "\"type\":\"Strip\",\"content\":\"_\",\"start\":1,\"stop\":0}}",
                1u << 20, 'a');
