@@ -136,6 +136,19 @@ static void cpu_gather(rz_stream *s, float *y, rz_mat table, const int32_t *ids,
     rz_cpu_split(s, rows, cols, gather_part, &(struct job){.y = y, .table = table, .x_rows = ids, .cols = cols});
 }
 
+static struct job rows_job(float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src, size_t src_ld,
+                           const int32_t *src_rows, size_t n, size_t cols)
+{
+    return (struct job){.y = dst,
+                        .x = src,
+                        .y_rows = dst_rows,
+                        .x_rows = src_rows,
+                        .y_ld = dst_ld,
+                        .x_ld = src_ld,
+                        .n = n,
+                        .cols = cols};
+}
+
 static void copy_rows_part(void *arg, size_t begin, size_t end)
 {
     const struct job *j = arg;
@@ -145,15 +158,8 @@ static void copy_rows_part(void *arg, size_t begin, size_t end)
 static void cpu_copy_rows(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src,
                           size_t src_ld, const int32_t *src_rows, size_t n, size_t cols)
 {
-    rz_cpu_split(s, n, cols, copy_rows_part,
-                 &(struct job){.y = dst,
-                               .x = src,
-                               .y_rows = dst_rows,
-                               .x_rows = src_rows,
-                               .y_ld = dst_ld,
-                               .x_ld = src_ld,
-                               .n = n,
-                               .cols = cols});
+    struct job j = rows_job(dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols);
+    rz_cpu_split(s, n, cols, copy_rows_part, &j);
 }
 
 static void add_rows_part(void *arg, size_t begin, size_t end)
@@ -168,15 +174,8 @@ static void add_rows_part(void *arg, size_t begin, size_t end)
 static void cpu_add_rows(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src,
                          size_t src_ld, const int32_t *src_rows, size_t n, size_t cols)
 {
-    rz_cpu_split(s, cols, n, add_rows_part,
-                 &(struct job){.y = dst,
-                               .x = src,
-                               .y_rows = dst_rows,
-                               .x_rows = src_rows,
-                               .y_ld = dst_ld,
-                               .x_ld = src_ld,
-                               .n = n,
-                               .cols = cols});
+    struct job j = rows_job(dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols);
+    rz_cpu_split(s, cols, n, add_rows_part, &j);
 }
 
 /* ---- Pooling --------------------------------------------------------------------------------- */
