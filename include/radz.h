@@ -48,9 +48,10 @@
  * Host.      The library never exits, prints, installs signal handlers or changes the
  *            locale, the FPU state, the working directory or the environment.
  * Options.   Options structs start with `struct_size`; fill them with their
- *            radz_x_options_init function, then change what you need. NULL options mean
+ *            radz_x_options_init macro, then change what you need. NULL options mean
  *            the defaults. Structs grow at the end only; so does radz_model_info, which the
- *            library fills.
+ *            library fills. The macro tells the library how long the caller's struct is: a
+ *            program built against an older header runs with a newer library.
  * Strings.   UTF-8, NUL-terminated, paths as the operating system has them.
  *
  * "Since" is 0.1 unless a declaration says otherwise.
@@ -134,7 +135,8 @@ typedef struct radz_runtime_options {
     void *user;
 } radz_runtime_options;
 
-RADZ_API void radz_runtime_options_init(radz_runtime_options *options);
+RADZ_API void radz_runtime_options_init_sized(radz_runtime_options *options, size_t struct_size);
+#define radz_runtime_options_init(options) radz_runtime_options_init_sized((options), sizeof *(options))
 
 /* Starts the worker threads and picks the device and its kernels, once. */
 RADZ_API RADZ_CHECK radz_status radz_runtime_create(const radz_runtime_options *options, radz_runtime **runtime,
@@ -173,7 +175,8 @@ typedef struct radz_model_options {
     const char *adapter_dir; /* directory of a PEFT LoRA adapter, merged into the weights; NULL: none */
 } radz_model_options;
 
-RADZ_API void radz_model_options_init(radz_model_options *options);
+RADZ_API void radz_model_options_init_sized(radz_model_options *options, size_t struct_size);
+#define radz_model_options_init(options) radz_model_options_init_sized((options), sizeof *(options))
 
 /* `runtime` NULL: a private one with default options. */
 RADZ_API RADZ_CHECK radz_status radz_model_open(radz_runtime *runtime, const char *dir,
@@ -212,7 +215,8 @@ typedef struct radz_model_info {
     double tau;                           /* temperature */
 } radz_model_info;
 
-RADZ_API void radz_model_info_init(radz_model_info *info);
+RADZ_API void radz_model_info_init_sized(radz_model_info *info, size_t struct_size);
+#define radz_model_info_init(info) radz_model_info_init_sized((info), sizeof *(info))
 /* Fills as much of the struct as info->struct_size says the caller knows; the rest of a longer one becomes zero. */
 RADZ_API RADZ_CHECK radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err);
 
@@ -228,7 +232,8 @@ typedef struct radz_session_options {
     void *user;
 } radz_session_options;
 
-RADZ_API void radz_session_options_init(radz_session_options *options);
+RADZ_API void radz_session_options_init_sized(radz_session_options *options, size_t struct_size);
+#define radz_session_options_init(options) radz_session_options_init_sized((options), sizeof *(options))
 RADZ_API RADZ_CHECK radz_status radz_session_open(radz_model *model, const radz_session_options *options,
                                                   radz_session **session, radz_error *err);
 RADZ_API void radz_session_close(radz_session *session);
@@ -280,7 +285,8 @@ typedef struct radz_embed_options {
     int raw;              /* 1: the mean row as it is, scaled to length 1; 0 (default): through gamma (Eq. 5) */
 } radz_embed_options;
 
-RADZ_API void radz_embed_options_init(radz_embed_options *options);
+RADZ_API void radz_embed_options_init_sized(radz_embed_options *options, size_t struct_size);
+#define radz_embed_options_init(options) radz_embed_options_init_sized((options), sizeof *(options))
 /* Floats per vector with these options (NULL: defaults): radz_model_embedding_dim, or with `raw` the width of the
  * decoder. 0 when model is NULL or the options are not valid. */
 RADZ_API size_t radz_embed_dim(const radz_model *model, const radz_embed_options *options);
@@ -434,11 +440,63 @@ typedef struct radz_train_options {
     int (*progress_fn)(const radz_train_progress *progress, void *user);
     void *user;
     const char *dtype; /* of the weights written: "f32" (default) or "bf16" */
+
+    /* What is trained. */
+    const char *objective; /* "radz" (default): L of Eq. 15. "generate": next-token loss on the manifest's answers (the
+                              paper's "FT"). "classify": a linear head over X_g, sigmoid per class (Table 3). */
+    const char *settings;  /* file in the format of radz.json: layer, special tokens, heads, prompts. NULL: the model's
+                              own radz.json; where it has none, the paper's values */
+    const char *train;     /* parts whose own weights change, of "tower,projector,decoder", or "none". NULL: with LoRA
+                              none, else all. Special-token rows and heads always change. */
+    int lora_rank;         /* -1 (default): 128 for a model with weights, else 0. 0: no LoRA */
+    double lora_alpha, lora_dropout; /* 256, .05; alpha / rank, or with lora_rslora alpha / sqrt(rank), scales B A */
+    int lora_rslora;
+    const char *lora_targets; /* NULL (default): all of "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" of
+                                 every decoder block that the vectors depend on */
+    int merge_lora;           /* 1: write whole weights with B A added in; 0 (default): a PEFT adapter */
+    double label_fraction; /* 1 (default): share of the training rows, drawn by seed in proportion of the label sets */
+    const char *features;  /* what L_CA pairs: "cross" (default, Eq. 7 and 8), "global", "local" */
+    const char *targets;   /* of L_CG: "labels" (default), "batch_index": the authors' code, row number mod classes */
+
+    /* How it is computed. The vectors' gradients are the same, but for rounding, whatever is chosen here. */
+    int micro_batch;     /* items that go through the network at once; 0 (default): the whole batch. Smaller takes a
+                            second forward pass and little memory (gradient caching). */
+    int accumulate;      /* batches per optimiser step (1) */
+    int recompute;       /* 1: activations of a block are computed again in the backward pass */
+    const char *weights; /* trained weights while training: "f32" (default), or "bf16" beside a float copy of them */
+    int stop_on_bad_row; /* 1: a film that cannot be read ends the run with its line; 0 (default): counted, left out */
+    const struct radz_comm *comm; /* several processes work on each batch; NULL (default): one */
 } radz_train_options;
 
-RADZ_API void radz_train_options_init(radz_train_options *options);
+/* What several processes of one training run need of MPI or the like. Called by one thread at a time, in the same order
+ * in every process; 0: done, else the run ends with RADZ_E_IO. */
+typedef struct radz_comm {
+    size_t struct_size;
+    int rank, size;
+    int (*sum_f32)(float *values, size_t n, void *user);                    /* every process gets the sum */
+    int (*gather)(const void *mine, size_t n_bytes, void *all, void *user); /* all: size * n_bytes, by rank */
+    void *user;
+} radz_comm;
+
+/* What a run will take, before it starts. */
+typedef struct radz_train_plan {
+    size_t struct_size;
+    int64_t n_steps, n_train, n_val, n_left_out, n_bad_rows;
+    uint64_t n_parameters, n_trained; /* numbers in the model, and those that change */
+    uint64_t weight_bytes, optimizer_bytes, activation_bytes, film_bytes; /* memory; activations of one step, about */
+    double seconds_per_step;                                              /* measured, NaN where it was not */
+} radz_train_plan;
+
+RADZ_API void radz_train_options_init_sized(radz_train_options *options, size_t struct_size);
+#define radz_train_options_init(options) radz_train_options_init_sized((options), sizeof *(options))
 RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options,
                                                   radz_trainer **trainer, radz_error *err);
+/* "paper" (as radz_train_options_init leaves them) or "refcode": as the authors' code does, defects included. */
+RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *options, const char *name,
+                                                          radz_error *err);
+/* measure: runs one step forward and back to time it; nothing is changed or written. */
+RADZ_API RADZ_CHECK radz_status radz_trainer_plan(radz_trainer *trainer, int measure, radz_train_plan *plan,
+                                                  radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);
 RADZ_API void radz_trainer_close(radz_trainer *trainer);
 

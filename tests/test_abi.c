@@ -184,7 +184,7 @@ static void train_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_train_options, 240);
+    SIZE(radz_train_options, 376);
     AT(radz_train_options, struct_size, 0);
     AT(radz_train_options, model_dir, 8);
     AT(radz_train_options, manifest, 16);
@@ -217,6 +217,24 @@ static void train_options(void **state)
     AT(radz_train_options, progress_fn, 216);
     AT(radz_train_options, user, 224);
     AT(radz_train_options, dtype, 232);
+    AT(radz_train_options, objective, 240);
+    AT(radz_train_options, settings, 248);
+    AT(radz_train_options, train, 256);
+    AT(radz_train_options, lora_rank, 264);
+    AT(radz_train_options, lora_alpha, 272);
+    AT(radz_train_options, lora_dropout, 280);
+    AT(radz_train_options, lora_rslora, 288);
+    AT(radz_train_options, lora_targets, 296);
+    AT(radz_train_options, merge_lora, 304);
+    AT(radz_train_options, label_fraction, 312);
+    AT(radz_train_options, features, 320);
+    AT(radz_train_options, targets, 328);
+    AT(radz_train_options, micro_batch, 336);
+    AT(radz_train_options, accumulate, 340);
+    AT(radz_train_options, recompute, 344);
+    AT(radz_train_options, weights, 352);
+    AT(radz_train_options, stop_on_bad_row, 360);
+    AT(radz_train_options, comm, 368);
 }
 
 int main(void)

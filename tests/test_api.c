@@ -106,9 +106,27 @@ static void test_closing_null(void **state)
     radz_bank_close(NULL);
     radz_result_close(NULL);
     radz_text_free(NULL);
-    radz_runtime_options_init(NULL);
-    radz_model_options_init(NULL);
-    radz_session_options_init(NULL);
+    radz_runtime_options_init((radz_runtime_options *)NULL);
+    radz_model_options_init_sized(NULL, 8);
+}
+
+/* A program built against an older, shorter header, and one against a newer. */
+static void test_options_of_another_header(void **state)
+{
+    (void)state;
+    struct {
+        radz_model_options options;
+        unsigned char behind[16];
+    } m;
+    memset(&m, 0xAA, sizeof m);
+    radz_model_options_init_sized(&m.options, offsetof(radz_model_options, vision_dir));
+    assert_int_equal(m.options.struct_size, offsetof(radz_model_options, vision_dir));
+    assert_int_equal(m.options.use_mmap, 1);
+    for (const unsigned char *p = (unsigned char *)&m.options.vision_dir; p < m.behind + sizeof m.behind; p++)
+        assert_int_equal(*p, 0xAA);
+    radz_model_options_init_sized(&m.options, sizeof m);
+    assert_int_equal(m.options.struct_size, sizeof m);
+    for (size_t i = 0; i < sizeof m.behind; i++) assert_int_equal(m.behind[i], 0);
 }
 
 static void test_asking_null(void **state)
@@ -834,6 +852,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_closing_null),
         cmocka_unit_test(test_asking_null),
+        cmocka_unit_test(test_options_of_another_header),
         cmocka_unit_test(test_getters),
         cmocka_unit_test(test_null_runtime_model_session),
         cmocka_unit_test(test_null_images),

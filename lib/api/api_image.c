@@ -90,11 +90,10 @@ const char *radz_image_sha256(const radz_image *image)
 
 /* ---- Embeddings ---- */
 
-void radz_embed_options_init(radz_embed_options *options)
+void radz_embed_options_init_sized(radz_embed_options *options, size_t struct_size)
 {
-    if (!options) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
+    const radz_embed_options defaults = {.struct_size = sizeof defaults};
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 /* What the caller's options ask of this model. */

@@ -4,12 +4,10 @@
 
 /* ---- Model ---- */
 
-void radz_model_options_init(radz_model_options *options)
+void radz_model_options_init_sized(radz_model_options *options, size_t struct_size)
 {
-    if (!options) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->use_mmap = 1;
+    const radz_model_options defaults = {.struct_size = sizeof defaults, .use_mmap = 1};
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 /* Last component of a path: "a/b/" -> "b". */
@@ -108,11 +106,10 @@ const char *radz_model_device(const radz_model *model)
 
 /* ---- What a model is ---- */
 
-void radz_model_info_init(radz_model_info *info)
+void radz_model_info_init_sized(radz_model_info *info, size_t struct_size)
 {
-    if (!info) return;
-    memset(info, 0, sizeof *info);
-    info->struct_size = sizeof *info;
+    const radz_model_info defaults = {.struct_size = sizeof defaults};
+    rz_options_give(info, struct_size, &defaults, sizeof defaults);
 }
 
 /* Parameters by dtype, and their memory. */
@@ -189,11 +186,10 @@ radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, 
 
 /* ---- Session ---- */
 
-void radz_session_options_init(radz_session_options *options)
+void radz_session_options_init_sized(radz_session_options *options, size_t struct_size)
 {
-    if (!options) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
+    const radz_session_options defaults = {.struct_size = sizeof defaults};
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 radz_status radz_session_open(radz_model *model, const radz_session_options *options, radz_session **session,

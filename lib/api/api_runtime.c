@@ -23,12 +23,11 @@ const char *radz_status_name(radz_status status)
     return (unsigned)status < RZ_COUNT(names) ? names[status] : "unknown";
 }
 
-void radz_runtime_options_init(radz_runtime_options *options)
+void radz_runtime_options_init_sized(radz_runtime_options *options, size_t struct_size)
 {
-    if (!options) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->device = options->kernels = options->gemm = "auto";
+    const radz_runtime_options defaults = {
+        .struct_size = sizeof defaults, .device = "auto", .kernels = "auto", .gemm = "auto"};
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 static radz_status check_options(const radz_runtime_options *o, radz_error *err)

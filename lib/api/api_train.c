@@ -9,11 +9,10 @@ struct radz_trainer {
     rz_trainer *trainer;
 };
 
-void radz_train_options_init(radz_train_options *options)
+void radz_train_options_init_sized(radz_train_options *options, size_t struct_size)
 {
-    if (!options) return;
-    *options = (radz_train_options){
-        .struct_size = sizeof *options,
+    const radz_train_options defaults = {
+        .struct_size = sizeof defaults,
         .epochs = 2,
         .batch_size = 64,
         .lr = 2e-5,
@@ -27,7 +26,17 @@ void radz_train_options_init(radz_train_options *options)
         .balance_sets = 1,
         .augment = 1,
         .dtype = "f32",
+        .objective = "radz",
+        .lora_rank = -1,
+        .lora_alpha = 256,
+        .lora_dropout = 0.05,
+        .label_fraction = 1,
+        .features = "cross",
+        .targets = "labels",
+        .accumulate = 1,
+        .weights = "f32",
     };
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options, radz_trainer **trainer,

@@ -46,6 +46,14 @@ radz_status rz_struct_size_check(size_t given, const char *function, const char 
                    function, name, given);
 }
 
+void rz_options_give(void *options, size_t struct_size, const void *defaults, size_t known_size)
+{
+    if (!options || struct_size < sizeof struct_size) return;
+    memset(options, 0, struct_size);
+    memcpy(options, defaults, struct_size < known_size ? struct_size : known_size);
+    memcpy(options, &struct_size, sizeof struct_size);
+}
+
 radz_status rz_options_take(void *known, size_t known_size, const void *options, const char *function, radz_error *err)
 {
     size_t given;

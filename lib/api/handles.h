@@ -64,6 +64,9 @@ static inline const rz_host *rz_runtime_host(const radz_runtime *r)
 /* Adds a reference to `runtime`, or makes a private one with default options when it is NULL. */
 radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_error *err) RZ_CHECK;
 
+/* Fills the caller's struct, which may be older and shorter than `defaults` or newer and longer, and sets its
+ * struct_size. Nothing is written past struct_size. */
+void rz_options_give(void *options, size_t struct_size, const void *defaults, size_t known_size);
 /* Lays the caller's options over `known`, which holds the defaults: a smaller struct_size is an older caller, a larger
  * one a newer caller who may use only fields we know (the rest must be zero). Both structs start with struct_size. */
 radz_status rz_options_take(void *known, size_t known_size, const void *options, const char *function,
