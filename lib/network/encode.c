@@ -309,6 +309,14 @@ float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const r
     return out;
 }
 
+float *rz_encode_rows(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encoding **acts)
+{
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    if (acts) *acts = e;
+    if (rz_stream_failed(net->s) || !n || !begin(net, items, n, e)) return NULL;
+    return hidden_states(net, items, n, e, n_blocks);
+}
+
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -339,6 +347,14 @@ uint64_t rz_net_film_bytes(const rz_model *m)
     return (uint64_t)(image + decoder) * sizeof(float);
 }
 
+void rz_encode_rows_backward(const rz_net *net, const rz_encoding *e, float *dh)
+{
+    if (rz_stream_failed(net->s) || !e->n) return;
+    rz_decoder_backward(net, e->decoder, dh);
+    float *dimage = splice_backward(net, e, dh);
+    if (dimage) image_backward(net, e, dimage);
+}
+
 void rz_encode_backward(const rz_net *net, rz_encoding *e, const float *dglobal, const float *dlocal)
 {
     if (rz_stream_failed(net->s) || !e->n) return;
@@ -347,8 +363,6 @@ void rz_encode_backward(const rz_net *net, rz_encoding *e, const float *dglobal,
     float *dh = rz_arena_zeros(net->s, e->n_rows, net->model->cfg.text.hidden);
     for (int f = 0; f < 2; f++)
         if (dout[f] && e->wanted[f]) vectors_backward(net, e, dh, f, dout[f]);
-    rz_decoder_backward(net, e->decoder, dh);
-    float *dimage = splice_backward(net, e, dh);
-    if (dimage) image_backward(net, e, dimage);
+    rz_encode_rows_backward(net, e, dh);
     rz_arena_release(net->s, m);
 }

@@ -36,6 +36,11 @@ void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global
 /* One unit vector per item, (n, text.hidden or radz.dim), in the arena as above; forward only. With the model's own
  * layer, rows SPECIAL or OTHER and gamma these are the bits of `global` and `local`. */
 float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick);
+/* What the vectors are made of: every row of every item, one item after another, after n_blocks of the decoder and
+ * before the final norm (rows, text.hidden), in the arena; NULL on failure. */
+float *rz_encode_rows(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encoding **acts);
+/* dh: the gradient of those rows; becomes the gradient of the decoder's input. */
+void rz_encode_rows_backward(const rz_net *net, const rz_encoding *acts, float *dh);
 /* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
 uint64_t rz_net_film_bytes(const rz_model *m);
 /* dglobal, dlocal (n, K), either may be NULL. Adds into the grads of the model's parameters that have one. */
