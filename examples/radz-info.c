@@ -116,6 +116,13 @@ static void print_runtime(const facts *f)
     row("kernels", text);
 }
 
+static void print_unused(const facts *f)
+{
+    const char *name;
+    if (f->m.n_unused_tensors) printf("%-12s%zu tensors\n", "left over", f->m.n_unused_tensors);
+    for (size_t i = 0; (name = radz_model_unused_tensor(f->e.model, i)); i++) row("", name);
+}
+
 static void print_text(const facts *f)
 {
     const radz_model_info *m = &f->m;
@@ -127,11 +134,7 @@ static void print_text(const facts *f)
     print_bank(f);
     print_runtime(f);
     if (m->missing) printf("%-12s%s\n", "missing", m->missing);
-    if (m->n_unused_tensors) {
-        printf("%-12s%zu tensors, ", "left over", m->n_unused_tensors);
-        show(stdout, m->unused_tensor);
-        puts(" for one");
-    }
+    print_unused(f);
     puts(radz_disclaimer());
 }
 
@@ -183,6 +186,9 @@ static void print_json(const facts *f)
     member("],\"missing\":", m->missing);
     printf(",\"unused_tensors\":%zu", m->n_unused_tensors);
     member(",\"unused_tensor\":", m->unused_tensor);
+    fputs(",\"unused_tensor_names\":[", stdout);
+    for (size_t i = 0; i < m->n_unused_tensors; i++) member(i ? "," : "", radz_model_unused_tensor(f->e.model, i));
+    putchar(']');
     member(",\"disclaimer\":", radz_disclaimer());
     puts("}");
 }

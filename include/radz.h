@@ -197,7 +197,7 @@ typedef struct radz_model_info {
     const char *tokenizer;      /* "sentencepiece-bpe", "tokenizer.json"; NULL: none */
     const char *tokenizer_hash; /* sha256, 64 hex digits; NULL: none */
     const char *missing;        /* what it lacks to read films as a trained LLaVA-RadZ, in a few words; NULL: nothing */
-    const char *unused_tensor;  /* one tensor of the files that the network has no place for; NULL: none */
+    const char *unused_tensor;  /* the first tensor of the files that the network has no place for; NULL: none */
     size_t n_unused_tensors;
     uint64_t n_parameters; /* numbers in all weights in use */
     uint64_t file_bytes;   /* of the weight files */
@@ -219,6 +219,9 @@ RADZ_API void radz_model_info_init_sized(radz_model_info *info, size_t struct_si
 #define radz_model_info_init(info) radz_model_info_init_sized((info), sizeof *(info))
 /* Fills as much of the struct as info->struct_size says the caller knows; the rest of a longer one becomes zero. */
 RADZ_API RADZ_CHECK radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err);
+
+/* Name of the i-th of info.n_unused_tensors, in the order of the files; NULL past the last. */
+RADZ_API const char *radz_model_unused_tensor(const radz_model *model, size_t i);
 
 /* ---- Session ----------------------------------------------------------------- */
 

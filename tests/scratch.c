@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "base.h"
+#include "device.h"
 #include "fixture.h"
+
+struct rz_device *scratch_device;
 
 static char *dir;
 
@@ -49,4 +51,18 @@ void scratch_copy(const char *from_dir, const char *name, const char *from, cons
     scratch_write(name, s.data, s.len);
     rz_str_free(&s);
     free(text);
+}
+
+int scratch_open_device(void **state)
+{
+    (void)state;
+    rz_device_options o = {"cpu", "auto", "own", 1};
+    return rz_device_open(NULL, &o, &scratch_device, NULL) != RADZ_OK;
+}
+
+int scratch_close_device(void **state)
+{
+    (void)state;
+    rz_device_close(scratch_device);
+    return 0;
 }

@@ -15,4 +15,9 @@ void scratch_write(const char *name, const void *bytes, size_t n);
 /* Copies from_dir/name, with the first `from` replaced by `to` where given; no such text is a failed test. */
 void scratch_copy(const char *from_dir, const char *name, const char *from, const char *to);
 
+/* A CPU device with one thread: group setup and teardown of tests that load models of such a directory. */
+extern struct rz_device *scratch_device;
+int scratch_open_device(void **state);
+int scratch_close_device(void **state);
+
 #endif

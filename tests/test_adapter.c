@@ -15,21 +15,6 @@
 #define ADAPTER ROOT "lora_base/list"
 
 static radz_error err;
-static rz_device *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    rz_device_options o = {"cpu", "auto", "own", 1};
-    return rz_device_open(NULL, &o, &dev, &err) != RADZ_OK;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    rz_device_close(dev);
-    return 0;
-}
 
 /* ---- Regular expressions: the answers are those of Python's re ------------------------------ */
 
@@ -98,7 +83,7 @@ static radz_status load(const char *base, const char *adapter, const char *visio
 {
     rz_source source = {.dir = base, .adapter_dir = adapter, .vision_dir = vision, .tower = tower};
     rz_model *m = NULL;
-    radz_status status = rz_model_load_from(NULL, dev, &source, RZ_MODEL_READ, 0, &m, &err);
+    radz_status status = rz_model_load_from(NULL, scratch_device, &source, RZ_MODEL_READ, 0, &m, &err);
     if (hash && m) memcpy(hash, m->hash, 65);
     assert_true((m != NULL) == (status == RADZ_OK));
     rz_model_unload(m);
@@ -169,7 +154,7 @@ static void test_tower(void **state)
     assert_string_equal(a, b);
     /* Asked for what is not there */
     assert_int_equal(load(ROOT "external", NULL, NULL, RZ_TOWER_CHECKPOINT, NULL), RADZ_E_MISMATCH);
-    assert_non_null(strstr(err.message, "class_embedding' is missing"));
+    assert_non_null(strstr(err.message, ".class_embedding', '"));
     assert_int_equal(load(ROOT "lora_base", NULL, NULL, RZ_TOWER_EXTERNAL, NULL), RADZ_E_MISMATCH);
     assert_non_null(strstr(err.message, "/vision_tower, or give"));
     assert_int_equal(load(ROOT "lora_text", NULL, tower, RZ_TOWER_AUTO, NULL), RADZ_E_ARGUMENT);
@@ -190,7 +175,7 @@ static void test_tower(void **state)
 static radz_status load_with(const rz_host *host, void *arg)
 {
     rz_model *m = NULL;
-    radz_status status = rz_model_load_from(host, dev, arg, RZ_MODEL_READ, 0, &m, &err);
+    radz_status status = rz_model_load_from(host, scratch_device, arg, RZ_MODEL_READ, 0, &m, &err);
     rz_model_unload(m);
     return status;
 }
@@ -211,5 +196,5 @@ int main(void)
                                        cmocka_unit_test(test_hash),
                                        cmocka_unit_test(test_tower),
                                        cmocka_unit_test(test_memory)};
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, scratch_open_device, scratch_close_device);
 }

@@ -71,6 +71,8 @@ static void test_info(void **state)
     assert_null(m.missing);
     assert_null(m.unused_tensor);
     assert_int_equal(m.n_unused_tensors, 0);
+    assert_null(radz_model_unused_tensor(model, 0));
+    assert_null(radz_model_unused_tensor(NULL, 0));
     assert_int_equal(m.weight_bytes, 4 * m.n_parameters);
     assert_true(m.file_bytes > m.weight_bytes && m.file_bytes < 2 * m.weight_bytes + 65536);
     assert_int_equal(m.vision_hidden, 16);
@@ -86,6 +88,32 @@ static void test_info(void **state)
     assert_int_equal(m.layer, -2);
     assert_int_equal(m.feature_layer, -2);
     assert_true(fabs(m.tau - 0.05) < 1e-6);
+}
+
+/* Without radz.json the tensors of radz.safetensors have no place. */
+static void test_unused_tensors(void **state)
+{
+    (void)state;
+    char *plain = fixture_temp_dir();
+    radz_model *other;
+    radz_model_info m;
+    size_t n = 0, special = 0;
+    fixture_model(plain, 5);
+    assert_int_equal(remove(fixture_path(plain, "radz.json")), 0);
+    ok(radz_model_open(NULL, plain, NULL, &other, &err));
+    radz_model_info_init(&m);
+    ok(radz_model_get_info(other, &m, &err));
+    for (const char *name; (name = radz_model_unused_tensor(other, n)); n++) {
+        special += !strcmp(name, "special_tokens.weight") || !strcmp(name, "log_tau");
+        for (size_t i = 0; i < n; i++) assert_string_not_equal(name, radz_model_unused_tensor(other, i));
+    }
+    assert_int_equal(n, m.n_unused_tensors);
+    assert_int_equal(special, 2);
+    assert_string_equal(m.unused_tensor, radz_model_unused_tensor(other, 0));
+    assert_null(radz_model_unused_tensor(other, SIZE_MAX));
+    radz_model_close(other);
+    fixture_remove(plain);
+    free(plain);
 }
 
 static void test_info_of_other_sizes(void **state)
@@ -272,10 +300,15 @@ static void test_score(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),    cmocka_unit_test(test_info_of_other_sizes),
-        cmocka_unit_test(test_kernels), cmocka_unit_test(test_memory_of_a_film),
-        cmocka_unit_test(test_with),    cmocka_unit_test(test_bad_with),
-        cmocka_unit_test(test_without), cmocka_unit_test(test_score),
+        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_unused_tensors),
+        cmocka_unit_test(test_info_of_other_sizes),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_memory_of_a_film),
+        cmocka_unit_test(test_with),
+        cmocka_unit_test(test_bad_with),
+        cmocka_unit_test(test_without),
+        cmocka_unit_test(test_score),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

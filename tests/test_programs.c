@@ -260,6 +260,7 @@ static void test_info(void **state)
     r = RUN(info, "--device=cpu"); /* from the environment */
     run_expect(&r, 0, "missing     radz.json", NULL);
     run_expect(&r, 0, "left over   ", NULL);
+    run_expect(&r, 0, "\n            special_tokens.weight\n", NULL);
     run_done(&r);
     fixture_model(model, 3);
 }

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
@@ -13,21 +14,6 @@
 #define DIR_TINY "tests/parity/llava_tiny"
 
 static radz_error err;
-static rz_device *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    rz_device_options o = {"cpu", "auto", "own", 1};
-    return rz_device_open(NULL, &o, &dev, &err) != RADZ_OK;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    rz_device_close(dev);
-    return 0;
-}
 
 static void copy_all(const char *but)
 {
@@ -43,7 +29,7 @@ static void refused(radz_status status, const char *says)
 {
     for (int mode = RZ_MODEL_INFER; mode <= RZ_MODEL_TRAIN; mode++) {
         rz_model *m = (rz_model *)&err;
-        radz_status got = rz_model_load(NULL, dev, scratch_dir(), (rz_model_mode)mode, 0, &m, &err);
+        radz_status got = rz_model_load(NULL, scratch_device, scratch_dir(), (rz_model_mode)mode, 0, &m, &err);
         assert_null(m);
         if (got != status || !strstr(err.message, says))
             fail_msg("status %d '%s', expected %d '%s'", (int)got, err.message, (int)status, says);
@@ -53,7 +39,7 @@ static void refused(radz_status status, const char *says)
 static char *load_hash(void)
 {
     rz_model *m;
-    if (rz_model_load(NULL, dev, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
+    if (rz_model_load(NULL, scratch_device, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
     char *hash = rz_strdup(NULL, m->hash);
     assert_int_equal(strlen(hash), 64);
     rz_model_unload(m);
@@ -69,9 +55,10 @@ static void test_disagree(void **state)
         const char *file, *from, *to, *says;
     } cases[] = {
         {"config.json", "\"intermediate_size\": 40", "\"intermediate_size\": 44",
-         "language_model.model.layers.0.mlp.gate_proj.weight': shape 40x24, expected 44x24"},
+         "12 tensors have other shapes than the configuration: 'language_model.model.layers.0.mlp.gate_proj.weight': "
+         "shape 40x24, expected 44x24; '"},
         {"config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5",
-         "'language_model.model.layers.4.input_layernorm.weight' is missing"},
+         "9 tensors are missing: 'language_model.model.layers.4.input_layernorm.weight', "},
         {"config.json", "\"vocab_size\": 352", "\"vocab_size\": 353", "embed_tokens.weight': shape 352x24"},
         {"config.json", "\"patch_size\": 8", "\"patch_size\": 16",
          "patch_embedding.weight': shape 24x3x8x8, expected 24x3x16x16"},
@@ -80,7 +67,7 @@ static void test_disagree(void **state)
          "\"multimodal_projector_bias\": true, \"mlp_bias\": true,", NULL},
         {"config.json", "\"head_dim\": 8,", "\"head_dim\": 8, \"mlp_bias\": true,", NULL}, /* Mistral has no such key */
         {"config.json", "\"model_type\": \"mistral\"", "\"model_type\": \"llama\", \"mlp_bias\": true",
-         "'language_model.model.layers.0.mlp.gate_proj.bias' is missing"},
+         "12 tensors are missing: 'language_model.model.layers.0.mlp.gate_proj.bias', "},
         {"radz.json", "\"<TxtCls7>\"", "\"<TxtCls7>\", \"<TxtCls8>\"",
          "special_tokens.weight': shape 12x24, expected 13x24"},
         {"radz.json", "\"dim\": 16", "\"dim\": 8", "gamma_img.linear_2.weight': shape 16x20, expected 8x20"},
@@ -96,6 +83,136 @@ static void test_disagree(void **state)
     }
 }
 
+/* ---- All that is wrong is named ------------------------------------------------------------------- */
+
+/* The tiny model's tensors from `first` on up to `end` as a file. */
+static void write_shard(const char *name, size_t first, size_t end)
+{
+    rz_st *st;
+    if (rz_st_open(NULL, DIR_TINY "/model.safetensors", RZ_FILE_READ, &st, &err)) fail_msg("%s", err.message);
+    rz_st_out *out = calloc(rz_st_count(st), sizeof *out);
+    size_t n = 0;
+    for (size_t i = first; i < end && i < rz_st_count(st); i++) {
+        const rz_st_tensor *t = rz_st_at(st, i);
+        out[n] = (rz_st_out){t->name, t->dtype, t->n_dims, {0}, t->data};
+        memcpy(out[n++].dims, t->dims, sizeof t->dims);
+    }
+    char *to = rz_path_join(NULL, scratch_dir(), name);
+    if (rz_st_write(NULL, to, out, n, NULL, &err)) fail_msg("%s", err.message);
+    rz_free(NULL, to);
+    free(out);
+    rz_st_close(st);
+}
+
+typedef struct log_book {
+    rz_str lines[RADZ_LOG_WARNING + 1];
+} log_book;
+
+static void keep_line(radz_log_level level, const char *message, void *user)
+{
+    rz_str *s = &((log_book *)user)->lines[level];
+    rz_str_printf(s, "%s\n", message);
+}
+
+/* The word as often as `n` says. */
+static void expect_times(const char *text, const char *word, size_t n)
+{
+    size_t found = 0;
+    for (const char *at = text; at && (at = strstr(at, word)); at++) found++;
+    if (found != n) fail_msg("'%s' %zu times, expected %zu: %s", word, found, n, text ? text : "");
+}
+
+/* Loads what lies in the scratch folder with a log; the number of tensors that the error names. */
+static size_t load_and_log(log_book *book)
+{
+    rz_host host = {.log_fn = keep_line, .user = book};
+    rz_model *m;
+    size_t named = 0;
+    memset(&err, 0, sizeof err);
+    if (!rz_model_load(&host, scratch_device, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) err.message[0] = 0;
+    for (const char *at = err.message; (at = strchr(at, '\'')) && (at = strchr(at + 1, '\'')); at++) named++;
+    rz_model_unload(m);
+    return named;
+}
+
+static void free_lines(log_book *book)
+{
+    for (size_t i = 0; i < RZ_COUNT(book->lines); i++) rz_str_free(&book->lines[i]);
+}
+
+static void test_many_missing(void **state)
+{
+    (void)state;
+    log_book book = {0};
+    char more[40];
+    copy_all("model.safetensors");
+    write_shard("model.safetensors", 0, 1);
+    size_t named = load_and_log(&book);
+    assert_true(named >= 4);
+    assert_non_null(strstr(err.message, ": 97 tensors are missing: 'vision_tower.vision_model.embeddings.class_emb"));
+    snprintf(more, sizeof more, "' and %zu more", 97 - named);
+    assert_string_equal(err.message + strlen(err.message) - strlen(more), more);
+    expect_times(book.lines[RADZ_LOG_WARNING].data, "is missing\n", 97);
+    write_shard("model.safetensors", 2, SIZE_MAX);
+    assert_int_equal(load_and_log(&book), 2);
+    assert_non_null(strstr(err.message, ": 2 tensors are missing: 'language_model.model.embed_tokens.weight', "
+                                        "'language_model.lm_head.weight'"));
+    assert_int_equal(err.message[strlen(err.message) - 1], '\'');
+    scratch_remove();
+    free_lines(&book);
+}
+
+static void test_many_of_other_shape(void **state)
+{
+    (void)state;
+    log_book book = {0};
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", "\"intermediate_size\": 40", "\"intermediate_size\": 44");
+    size_t named = load_and_log(&book);
+    assert_true(named >= 2 && named < 12);
+    expect_times(book.lines[RADZ_LOG_WARNING].data, "from the configuration\n", 12);
+    expect_times(book.lines[RADZ_LOG_WARNING].data, "down_proj.weight': shape 24x40, expected 24x44", 4);
+    scratch_remove();
+    free_lines(&book);
+}
+
+/* The message keeps its line whatever the folder is called. */
+static void test_long_folder(void **state)
+{
+    (void)state;
+    for (size_t depth = 0; depth < 5; depth++) {
+        rz_str path = {0};
+        rz_model *m;
+        copy_all("model.safetensors");
+        write_shard("model.safetensors", 0, 1);
+        rz_str_puts(&path, scratch_dir());
+        for (size_t i = 0; i < 60 * depth + 38; i++) rz_str_puts(&path, "/.");
+        assert_int_equal(rz_model_load(NULL, scratch_device, path.data, RZ_MODEL_READ, 0, &m, &err), RADZ_E_MISMATCH);
+        assert_non_null(strstr(err.message, depth < 4 ? "97 tensors are missing: '" : "/."));
+        assert_non_null(strstr(err.message, depth < 3 ? " more" : "..."));
+        rz_str_free(&path);
+        scratch_remove();
+    }
+}
+
+static void test_left_over(void **state)
+{
+    (void)state;
+    log_book book = {0};
+    rz_model *m;
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3");
+    load_and_log(&book);
+    expect_times(book.lines[RADZ_LOG_WARNING].data, "9 tensors are not used, 'language_model.model.layers.3.", 1);
+    expect_times(book.lines[RADZ_LOG_INFO].data, "tensor 'language_model.model.layers.3.", 9);
+    if (rz_model_load(NULL, scratch_device, scratch_dir(), RZ_MODEL_INFER, 0, &m, &err)) fail_msg("%s", err.message);
+    assert_int_equal(m->n_unused, 9);
+    for (size_t i = 0; i < 9; i++) assert_non_null(strstr(m->unused[i], "language_model.model.layers.3."));
+    rz_model_unload(m);
+    scratch_remove();
+    free_lines(&book);
+}
+
 static void test_missing_files(void **state)
 {
     (void)state;
@@ -104,7 +221,7 @@ static void test_missing_files(void **state)
     assert_false(rz_model_has_weights(scratch_dir()));
     scratch_remove();
     copy_all("radz.safetensors");
-    refused(RADZ_E_MISMATCH, "'special_tokens.weight' is missing");
+    refused(RADZ_E_MISMATCH, ": 19 tensors are missing: 'special_tokens.weight', 'gamma_");
     assert_true(rz_model_has_weights(scratch_dir()));
     scratch_remove();
 }
@@ -159,7 +276,7 @@ static void test_tensors(void **state)
     copy_all("radz.safetensors"); /* no log_tau: radz.json's tau */
     write_changed("radz.safetensors", "log_tau", NULL, NULL);
     rz_model *m;
-    if (rz_model_load(NULL, dev, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
+    if (rz_model_load(NULL, scratch_device, scratch_dir(), RZ_MODEL_READ, 0, &m, &err)) fail_msg("%s", err.message);
     assert_true(fabs(rz_model_tau(m) - 0.05) < 1e-7);
     rz_model_unload(m);
     scratch_remove();
@@ -170,25 +287,6 @@ static void test_tensors(void **state)
 }
 
 /* ---- Shards ---------------------------------------------------------------------------------------------- */
-
-/* The tiny model's tensors from `first` on up to `end` as a file. */
-static void write_shard(const char *name, size_t first, size_t end)
-{
-    rz_st *st;
-    if (rz_st_open(NULL, DIR_TINY "/model.safetensors", RZ_FILE_READ, &st, &err)) fail_msg("%s", err.message);
-    rz_st_out *out = calloc(rz_st_count(st), sizeof *out);
-    size_t n = 0;
-    for (size_t i = first; i < end && i < rz_st_count(st); i++) {
-        const rz_st_tensor *t = rz_st_at(st, i);
-        out[n] = (rz_st_out){t->name, t->dtype, t->n_dims, {0}, t->data};
-        memcpy(out[n++].dims, t->dims, sizeof t->dims);
-    }
-    char *to = rz_path_join(NULL, scratch_dir(), name);
-    if (rz_st_write(NULL, to, out, n, NULL, &err)) fail_msg("%s", err.message);
-    rz_free(NULL, to);
-    free(out);
-    rz_st_close(st);
-}
 
 static void write_index(const char *first, const char *second)
 {
@@ -311,6 +409,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_disagree),
+        cmocka_unit_test(test_many_missing),
+        cmocka_unit_test(test_many_of_other_shape),
+        cmocka_unit_test(test_long_folder),
+        cmocka_unit_test(test_left_over),
         cmocka_unit_test(test_missing_files),
         cmocka_unit_test(test_tokenizer_too_large),
         cmocka_unit_test(test_tensors),
@@ -319,5 +421,5 @@ int main(void)
         cmocka_unit_test(test_hash),
         cmocka_unit_test(test_memory),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, scratch_open_device, scratch_close_device);
 }

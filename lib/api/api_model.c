@@ -163,7 +163,8 @@ static void fill_info(const radz_model *model, radz_model_info *info)
     info->tokenizer = m->tok ? rz_tokenizer_name(m->tok) : NULL;
     info->tokenizer_hash = m->tok ? rz_tokenizer_hash(m->tok) : NULL;
     info->missing = rz_model_missing(m);
-    info->n_unused_tensors = rz_model_unused(m, &info->unused_tensor);
+    info->n_unused_tensors = m->n_unused;
+    info->unused_tensor = m->n_unused ? m->unused[0] : NULL;
     info->file_bytes = rz_model_file_bytes(m);
     info->film_bytes = rz_net_film_bytes(m);
     info->tau = rz_model_tau(m);
@@ -182,6 +183,11 @@ radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, 
     memcpy(info, &all, given < sizeof all ? given : sizeof all);
     info->struct_size = given;
     return RADZ_OK;
+}
+
+const char *radz_model_unused_tensor(const radz_model *model, size_t i)
+{
+    return model && i < model->net->n_unused ? model->net->unused[i] : NULL;
 }
 
 /* ---- Session ---- */

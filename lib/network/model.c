@@ -7,6 +7,7 @@
 
 #include "lora.h"
 #include "rope.h"
+#include "tensors.h"
 #include "weights.h"
 
 /* ---- The list of parameters -------------------------------------------------------- */
@@ -218,29 +219,6 @@ static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, si
     return status;
 }
 
-static void shape_text(char *out, size_t size, size_t n, const uint64_t *dims64, const size_t *dims)
-{
-    size_t used = 0;
-    *out = 0;
-    for (size_t i = 0; i < n && used < size; i++) {
-        unsigned long long d = dims64 ? dims64[i] : dims[i];
-        int w = snprintf(out + used, size - used, "%s%llu", i ? "x" : "", d);
-        used += w > 0 ? (size_t)w : size;
-    }
-}
-
-static radz_status check_shape(const rz_param *p, const rz_st_tensor *t, radz_error *err)
-{
-    bool same = t->n_dims == p->n_dims;
-    for (size_t i = 0; same && i < p->n_dims; i++) same = t->dims[i] == p->dims[i];
-    if (same) return RADZ_OK;
-    char found[96], expected[96];
-    shape_text(found, sizeof found, t->n_dims, t->dims, NULL);
-    shape_text(expected, sizeof expected, p->n_dims, NULL, p->dims);
-    return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s': shape %s, expected %s from the configuration", t->name, found,
-                   expected);
-}
-
 static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
 {
     float *f = rz_malloc(m->cfg.host, t->n_elements * sizeof *f);
@@ -278,32 +256,14 @@ static radz_status merge(rz_model *m, rz_param *p, radz_error *err)
     return status;
 }
 
-static bool in_tower(const rz_param *p)
+static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_error *err)
 {
-    return !strncmp(p->name, "vision_tower.", 13);
-}
-
-/* The adapter's own tensor, else the checkpoint's. */
-static const rz_st_tensor *find_tensor(rz_model *m, const rz_param *p)
-{
-    rz_weights *files = m->tower_files && in_tower(p) ? m->tower_files : m->files;
-    const rz_st_tensor *t = rz_weights_find(files, p->name),
-                       *own = m->lora ? rz_lora_replacement(m->lora, p->name) : NULL;
-    if (own) t = own;
-    /* some checkpoints tie the head without saying so */
-    return !t && p == m->lm_head ? rz_weights_find(files, m->embed->name) : t;
-}
-
-static radz_status load_param(rz_model *m, rz_param *p, bool as_float, bool optional, radz_error *err)
-{
-    const rz_st_tensor *t = find_tensor(m, p);
-    if (!t && optional) {
+    const rz_st_tensor *t = rz_tensor_of(m, p);
+    if (!t) { /* optional: the others have been checked */
         float tau = (float)log(m->cfg.radz.tau);
         p->w.dtype = RZ_F32;
         return to_device(m, p, &tau, sizeof tau, err);
     }
-    if (!t) return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s' is missing", p->name);
-    RZ_TRY(check_shape(p, t, err));
     bool changes = m->lora && (rz_lora_changes(m->lora, p->name) ||
                                (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
     RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
@@ -342,7 +302,7 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
         if (mode == RZ_MODEL_INIT)
             RZ_TRY(init_param(m, p, b->init[i], seed, err));
         else
-            RZ_TRY(load_param(m, p, b->as_float[i] || mode == RZ_MODEL_TRAIN, b->optional[i], err));
+            RZ_TRY(load_param(m, p, b->as_float[i] || mode == RZ_MODEL_TRAIN, err));
     }
     if (m->lora) RZ_TRY(rz_lora_finish(m->lora, err));
     m->cfg.text.tied &= !m->lm_head;
@@ -456,22 +416,17 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status) status = list_params(&b, err);
     if (!status) status = load_tokenizer(m, src->dir, err);
     if (!status) status = open_files(m, src, mode, err);
+    if (!status && mode != RZ_MODEL_INIT) status = rz_tensors_check(m, src->dir, b.optional, err);
     if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
         rz_fail_prefix(err, status, "%s", src->dir);
     if (!status) status = make_inv_freq(m, err);
     if (!status) status = check_tau(m, src->dir, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, src->dir, err);
+    if (!status) status = rz_tensors_left_over(m, src->dir, err);
     rz_free(m->cfg.host, b.init);
     rz_free(m->cfg.host, b.as_float);
     rz_free(m->cfg.host, b.optional);
     return status;
-}
-
-static void report_unused(const rz_model *m, const char *dir)
-{
-    const char *example = NULL;
-    size_t n = m->files ? rz_weights_unused(m->files, &example) : 0;
-    if (n) rz_log(m->cfg.host, RADZ_LOG_WARNING, "%s: %zu tensors are not used, '%s' for one", dir, n, example);
 }
 
 static void close_files(rz_model *m)
@@ -479,7 +434,9 @@ static void close_files(rz_model *m)
     rz_weights_close(m->files);
     rz_weights_close(m->tower_files);
     rz_lora_close(m->lora);
-    m->files = m->tower_files = m->lora = NULL;
+    rz_free(m->cfg.host, m->unused); /* names in those files */
+    m->files = m->tower_files = m->lora = m->unused = NULL;
+    m->n_unused = 0;
 }
 
 radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_source *src, rz_model_mode mode,
@@ -498,7 +455,6 @@ radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_sou
         rz_model_unload(m);
         return status;
     }
-    report_unused(m, src->dir);
     if (mode == RZ_MODEL_TRAIN) close_files(m); /* every parameter has been copied */
     *model = m;
     return RADZ_OK;
@@ -575,12 +531,6 @@ radz_status rz_model_require_films(const rz_model *m, radz_error *err)
 uint64_t rz_model_file_bytes(const rz_model *m)
 {
     return m->files ? rz_weights_bytes(m->files) : 0;
-}
-
-size_t rz_model_unused(const rz_model *m, const char **example)
-{
-    *example = NULL;
-    return m->files ? rz_weights_unused(m->files, example) : 0;
 }
 
 /* ---- Saving ------------------------------------------------------------------------------------ */

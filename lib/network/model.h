@@ -57,9 +57,11 @@ typedef struct rz_model {
     float *inv_freq;  /* device, head_dim / 2 */
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
-    void *files;       /* open weight files */
-    void *tower_files; /* those of a tower of its own; NULL: it is in `files` */
-    void *lora;        /* open adapter; NULL: none */
+    void *files;         /* open weight files */
+    void *tower_files;   /* those of a tower of its own; NULL: it is in `files` */
+    void *lora;          /* open adapter; NULL: none */
+    const char **unused; /* tensors of `files` that no parameter took, see rz_weights_unused */
+    size_t n_unused;
 } rz_model;
 
 typedef enum rz_model_mode {
@@ -88,8 +90,7 @@ radz_status rz_model_require_texts(const rz_model *model, radz_error *err) RZ_CH
 radz_status rz_model_require_films(const rz_model *model, radz_error *err) RZ_CHECK;
 /* What it lacks to be a whole LLaVA-RadZ; NULL: nothing. */
 const char *rz_model_missing(const rz_model *model);
-/* Weight files: their bytes, and the tensors that no parameter took (see rz_weights_unused). */
+/* Bytes of the weight files. */
 uint64_t rz_model_file_bytes(const rz_model *model);
-size_t rz_model_unused(const rz_model *model, const char **example);
 
 #endif

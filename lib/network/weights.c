@@ -213,15 +213,15 @@ static bool is_buffer(const char *name)
     return false;
 }
 
-size_t rz_weights_unused(const rz_weights *w, const char **example)
+size_t rz_weights_unused(const rz_weights *w, const char **names, size_t max)
 {
     size_t n = 0;
-    *example = NULL;
     for (size_t f = 0; f < w->n_files; f++)
         for (size_t i = 0; i < rz_st_count(w->files[f]); i++) {
             const char *name = rz_st_at(w->files[f], i)->name;
             if (w->used[f][i] || is_buffer(name)) continue;
-            if (!n++) *example = name;
+            if (n < max) names[n] = name;
+            n++;
         }
     return n;
 }

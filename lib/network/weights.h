@@ -18,8 +18,8 @@ bool rz_weights_alias(const char *name, size_t i, char *out, size_t size);
 /* *there: the files of dir hold the tensor. */
 radz_status rz_weights_hold(const rz_host *host, const char *dir, const char *name, bool *there,
                             radz_error *err) RZ_CHECK;
-/* Tensors that nobody asked for, buffers such as inv_freq left out; *example is one of them. */
-size_t rz_weights_unused(const rz_weights *w, const char **example);
+/* How many tensors nobody asked for, buffers such as inv_freq left out; the first max of their names go to names. */
+size_t rz_weights_unused(const rz_weights *w, const char **names, size_t max);
 /* Puts every file's fingerprint into the hash: all bytes of files up to 256 MiB; of larger ones the header and
  * samples of every tensor, so that opening a 7B model does not read 14 GB. */
 void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);

@@ -20,7 +20,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     rz_weights *w;
     radz_error err;
-    const char *example;
     fuzz_write("model.safetensors.index.json", data, size);
     radz_status status = rz_weights_open(NULL, fuzz_dir(), RZ_FILE_READ, &w, &err);
     fuzz_check(status, &err);
@@ -30,7 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rz_sha256_init(&hash);
     rz_weights_hash(w, &hash);
     (void)rz_weights_find(w, "language_model.model.norm.weight");
-    (void)rz_weights_unused(w, &example);
+    const char *left;
+    (void)rz_weights_unused(w, &left, 1);
     rz_weights_close(w);
     return 0;
 }
