@@ -58,7 +58,8 @@ endif
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
-EXAMPLES := $(sort $(filter-out examples/common.c,$(wildcard examples/*.c)))
+EXAMPLES_SHARED := examples/common.c examples/options.c
+EXAMPLES := $(sort $(filter-out $(EXAMPLES_SHARED),$(wildcard examples/*.c)))
 PROGRAMS := $(EXAMPLES:examples/%.c=$O/bin/%)
 TESTS := $(sort $(wildcard tests/test_*.c))
 TEST_BINS := $(TESTS:tests/%.c=$O/tests/%)
@@ -175,10 +176,10 @@ $(SHARED): $(LIB_OBJ) lib/radz.map
 
 # Programs see the public header only. They find the library beside them, built or installed.
 $O/examples/%.o: CPPFLAGS_ALL = -D_GNU_SOURCE -Iinclude $(CPPFLAGS)
-$O/bin/%: $O/examples/%.o $O/examples/common.o $(SHARED)
+$O/bin/%: $O/examples/%.o $(EXAMPLES_SHARED:%.c=$O/%.o) $(SHARED)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $O/examples/common.o -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -lm
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -lm
 
 $O/tests/%.o: CPPFLAGS_ALL += $(TEST_CFLAGS)
 $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)

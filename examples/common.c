@@ -16,7 +16,7 @@
 enum { MAX_DEPTH = 32 };
 #define MAX_STDIN_BYTES ((size_t)512 << 20)
 
-const char *program_name = "radz", *program_usage = "";
+const char *program_name = "radz", *program_usage = "", *program_help = "";
 
 /* ---- The program ---- */
 
@@ -61,10 +61,10 @@ bool output_done(void)
     return false;
 }
 
-int print_help(const char *text)
+int print_help(void)
 {
     fputs(program_usage, stdout);
-    fputs(text, stdout);
+    fputs(program_help, stdout);
     return output_done() ? 0 : EXIT_FILM;
 }
 
@@ -90,99 +90,6 @@ int begin_program(void)
 {
     if (!standard_files()) return EXIT_FILM;
     setlocale(LC_CTYPE, "");
-    return 0;
-}
-
-/* ---- Command line ---- */
-
-void add_text(text_list *l, const char *text)
-{
-    l->items = need(realloc(l->items, (l->n + 1) * sizeof *l->items));
-    l->items[l->n++] = text;
-}
-
-static bool is_given(const option_entry *o)
-{
-    return o->flag ? *o->flag : o->value && *o->value;
-}
-
-/* Takes argv[*i], an option, and its value where it has one. 0 or an exit status. */
-static int take_option(const option_entry *known, size_t n_known, int argc, char **argv, int *i)
-{
-    const char *name = argv[*i] + 2, *equals = argv[*i][1] == '-' ? strchr(name, '=') : NULL;
-    size_t n = equals ? (size_t)(equals - name) : strlen(argv[*i]) - 2, k = 0;
-    if (argv[*i][1] != '-') return usage("unknown option %s", argv[*i]);
-    while (k < n_known && (strlen(known[k].name) != n || strncmp(known[k].name, name, n) != 0)) k++;
-    if (k == n_known) return usage("unknown option %s", argv[*i]);
-    if (is_given(&known[k])) return usage("--%s is given twice", known[k].name);
-    if (known[k].flag) {
-        if (equals) return usage("--%s takes no value", known[k].name);
-        *known[k].flag = true;
-        return 0;
-    }
-    if (!equals && *i + 1 == argc) return usage("--%s needs a value", known[k].name);
-    const char *value = equals ? equals + 1 : argv[++*i];
-    if (*value == 0) return usage("--%s needs a value", known[k].name);
-    if (known[k].list)
-        add_text(known[k].list, value);
-    else
-        *known[k].value = value;
-    return 0;
-}
-
-int parse_command_line(const option_entry *known, size_t n_known, int argc, char **argv, int *n_inputs)
-{
-    bool options = true;
-    *n_inputs = 0;
-    for (int i = 1; i < argc; i++) {
-        if (options && strcmp(argv[i], "--") == 0) {
-            options = false;
-        } else if (options && argv[i][0] == '-' && argv[i][1]) {
-            int status = take_option(known, n_known, argc, argv, &i);
-            if (status) return status;
-        } else {
-            argv[(*n_inputs)++] = argv[i];
-        }
-    }
-    return 0;
-}
-
-int parse_number(const char *option, const char *text, long min, long max, int *out)
-{
-    long v = 0;
-    if (!text) return 0;
-    const char *digits = text + (*text == '-' && min < 0);
-    bool good = *digits != 0;
-    for (const char *p = digits; *p && good; p++) {
-        good = *p >= '0' && *p <= '9' && v <= 100000000;
-        v = v * 10 + (*p - '0');
-    }
-    if (digits != text) v = -v;
-    if (!good || v < min || v > max)
-        return usage("--%s: expected a number from %ld to %ld, got %s", option, min, max, text);
-    *out = (int)v;
-    return 0;
-}
-
-/* "a, b,c" -> entries; the list is cut in place. */
-int split_classes(char *list, radz_bank_entry **entries, size_t *n)
-{
-    size_t cap = 1;
-    for (const char *p = list; *p; p++) cap += *p == ',';
-    *entries = need(calloc(cap, sizeof **entries));
-    *n = 0;
-    for (char *name = list; name;) {
-        char *comma = strchr(name, ',');
-        if (comma) *comma = 0;
-        name += strspn(name, " \t");
-        size_t len = strlen(name);
-        while (len && (name[len - 1] == ' ' || name[len - 1] == '\t')) name[--len] = 0;
-        if (!len) return usage("--classes: a name is empty");
-        for (size_t i = 0; i < *n; i++)
-            if (strcasecmp((*entries)[i].label, name) == 0) return usage("--classes: %s comes twice", name);
-        (*entries)[(*n)++].label = name;
-        name = comma ? comma + 1 : NULL;
-    }
     return 0;
 }
 
@@ -407,17 +314,23 @@ static const char *find_model(const char *given, char *buffer, size_t size)
     return NULL;
 }
 
-int open_engine(engine *e, const char *dir, const char *device, int n_threads)
+int open_engine(engine *e, const engine_options *o)
 {
     char place[4096];
     radz_error err;
-    radz_runtime_options o;
-    dir = find_model(dir, place, sizeof place);
+    radz_runtime_options runtime;
+    radz_model_options model;
+    const char *dir = find_model(o->model, place, sizeof place);
     if (!dir) return EXIT_USAGE;
-    radz_runtime_options_init(&o);
-    if (device) o.device = device;
-    o.n_threads = n_threads;
-    if (radz_runtime_create(&o, &e->runtime, &err) || radz_model_open(e->runtime, dir, NULL, &e->model, &err) ||
+    radz_runtime_options_init(&runtime);
+    runtime.device = o->device ? o->device : runtime.device;
+    runtime.n_threads = o->n_threads;
+    radz_model_options_init(&model);
+    model.use_mmap = !o->read_weights;
+    model.vision_source = (radz_vision_source)o->vision_source;
+    model.vision_dir = o->vision_dir;
+    model.adapter_dir = o->adapter;
+    if (radz_runtime_create(&runtime, &e->runtime, &err) || radz_model_open(e->runtime, dir, &model, &e->model, &err) ||
         radz_session_open(e->model, NULL, &e->session, &err)) {
         complain("%s", err.message);
         return EXIT_USAGE;

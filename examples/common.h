@@ -1,4 +1,4 @@
-/* common.h - what the programs share: command line, lists of films, the model that ships, output that is safe to read.
+/* common.h - what the programs share: lists of films, the model that ships, output that is safe to read.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RADZ_EXAMPLES_COMMON_H
 #define RADZ_EXAMPLES_COMMON_H
@@ -7,18 +7,20 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "options.h"
+
 /* Exit statuses of every program; 0 is all done. */
 enum { EXIT_FILM = 1 /* an input failed, or output could not be written */, EXIT_USAGE = 2 };
 
 /* ---- The program ---- */
 
-/* Set once, first thing in main; both are static. usage_lines ends with a newline. */
-extern const char *program_name, *program_usage;
+/* Set once, first thing in main; static texts that end with a newline. The help comes after the usage. */
+extern const char *program_name, *program_usage, *program_help;
 
 /* Sees to open standard files and the locale's characters. 0 or an exit status. */
 int begin_program(void);
 /* --help or --version to standard output; the exit status. */
-int print_help(const char *text);
+int print_help(void);
 int print_version(void);
 /* Flushes standard output; false, with a message, when it could not be written. */
 bool output_done(void);
@@ -28,29 +30,6 @@ void *need(void *p); /* p, or the end of the program */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with the usage after it; EXIT_USAGE. */
 int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* ---- Command line ---- */
-
-typedef struct text_list {
-    const char **items;
-    size_t n;
-} text_list;
-void add_text(text_list *l, const char *text); /* not copied */
-
-/* An option "--name"; exactly one of the others says what it sets. */
-typedef struct option_entry {
-    const char *name;
-    const char **value;
-    bool *flag;
-    text_list *list; /* may be given several times */
-} option_entry;
-
-/* Fills the options; what is no option is gathered at the front of argv. 0 or an exit status. */
-int parse_command_line(const option_entry *known, size_t n_known, int argc, char **argv, int *n_inputs);
-/* A whole number in min..max from an option's text, NULL leaves *out. 0 or an exit status. */
-int parse_number(const char *option, const char *text, long min, long max, int *out);
-/* "a, b,c" for radz_bank_build; the list is cut in place. 0 or an exit status. */
-int split_classes(char *list, radz_bank_entry **entries, size_t *n);
 
 /* ---- Text that is safe to print ---- */
 
@@ -86,8 +65,36 @@ typedef struct engine {
     radz_session *session;
 } engine;
 
-/* dir NULL: $RADZ_MODEL, else the model that ships. device NULL: any. 0 or an exit status, with a message. */
-int open_engine(engine *e, const char *dir, const char *device, int n_threads);
+typedef struct engine_options {
+    const char *model;                         /* NULL: $RADZ_MODEL, else the model that ships */
+    const char *adapter, *vision_dir, *device; /* NULL: none, none, any */
+    int vision_source;                         /* radz_vision_source */
+    int n_threads;
+    bool read_weights; /* do not map them */
+} engine_options;
+
+/* Entries of an option table that fill an engine_options, and their lines of the help. */
+#define ENGINE_OPTIONS(o)                                                                                              \
+    {"model", .text = &(o).model}, {"adapter", .text = &(o).adapter}, {"vision-dir", .text = &(o).vision_dir},         \
+        {"vision-source", .choice = &(o).vision_source, .words = "auto|checkpoint|external"},                          \
+        {"read-weights", .flag = &(o).read_weights}, {"threads", .integer = &(o).n_threads, .max = 1024},              \
+    {                                                                                                                  \
+        "device", .text = &(o).device, .words = "auto|cpu|cuda"                                                        \
+    }
+#define ENGINE_HELP                                                                                                    \
+    "  --model DIR     model directory; else $RADZ_MODEL, else the model that ships\n"                                 \
+    "  --adapter DIR   LoRA adapter as PEFT writes it, merged into the model's weights\n"                              \
+    "  --vision-dir DIR\n"                                                                                             \
+    "                  CLIP model whose vision tower is used\n"                                                        \
+    "  --vision-source NAME\n"                                                                                         \
+    "                  auto (default), checkpoint: the tower in the model's files,\n"                                  \
+    "                  external: --vision-dir, else the one the model names\n"                                         \
+    "  --read-weights  read the weights into memory instead of mapping their files\n"                                  \
+    "  --threads N     worker threads, 0 = one per core (default)\n"                                                   \
+    "  --device NAME   auto (default), cpu or cuda\n"
+
+/* 0 or an exit status, with a message. */
+int open_engine(engine *e, const engine_options *o);
 void close_engine(engine *e);
 
 #endif

@@ -21,19 +21,15 @@ static const char help_text[] =
     "  --bank FILE        the bank; else the model's own\n"
     "  --out FILE         where the new bank goes; add and remove: else over --bank\n"
     "  --rebuild          verify: read every description again and compare the vectors too\n"
-    "  --json             list: one JSON object\n"
-    "  --model DIR        model directory; else $RADZ_MODEL, else the model that ships\n"
-    "  --threads N        worker threads, 0 = one per core (default)\n"
-    "  --device NAME      auto (default), cpu or cuda\n"
-    "  --help, --version\n"
+    "  --json             list: one JSON object\n" ENGINE_HELP "  --help, --version\n"
     "\n"
     "Exit status: 0 done; 1 a bank is damaged, belongs to another model or could not be written; 2 wrong\n"
     "usage, or no such model, bank, file or class.\n";
 
 typedef struct settings {
-    const char *model, *bank, *out, *diseases, *threads, *device;
-    bool json, rebuild, help, version;
-    int n_threads;
+    engine_options engine;
+    const char *bank, *out, *diseases;
+    bool json, rebuild;
     char **names;
     int n_names;
 } settings;
@@ -262,8 +258,6 @@ static const command commands[] = {{"build", build, true, false},
 static int check_settings(const command *c, settings *s)
 {
     bool builds = c->run == build;
-    int status = parse_number("threads", s->threads, 0, 1024, &s->n_threads);
-    if (status) return status;
     if (!c->names && s->n_names) return usage("%s takes no names", c->name);
     if (s->diseases && (!builds || s->n_names)) return usage("--diseases goes with build and without names");
     if (c->names && !s->n_names && !s->diseases) return usage("no class given");
@@ -279,13 +273,11 @@ static int check_settings(const command *c, settings *s)
 /* The command is the first input. 0 or an exit status. */
 static int parse_settings(settings *s, int argc, char **argv, const command **c)
 {
-    const option_entry known[] = {{"model", &s->model, NULL, NULL},     {"bank", &s->bank, NULL, NULL},
-                                  {"out", &s->out, NULL, NULL},         {"diseases", &s->diseases, NULL, NULL},
-                                  {"threads", &s->threads, NULL, NULL}, {"device", &s->device, NULL, NULL},
-                                  {"json", NULL, &s->json, NULL},       {"rebuild", NULL, &s->rebuild, NULL},
-                                  {"help", NULL, &s->help, NULL},       {"version", NULL, &s->version, NULL}};
-    int n = 0, status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &n);
-    if (status || s->help || s->version) return status;
+    option_entry known[] = {ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank},
+                            {"out", .text = &s->out},   {"diseases", .text = &s->diseases},
+                            {"json", .flag = &s->json}, {"rebuild", .flag = &s->rebuild}};
+    int n = 0, status = parse_command_line(known, COUNT(known), argc, argv, &n);
+    if (status) return status;
     if (!n) return usage("no command given");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (strcmp(argv[0], commands[i].name) == 0) *c = &commands[i];
@@ -298,12 +290,10 @@ int main(int argc, char **argv)
 {
     work w = {0};
     const command *c = NULL;
-    program_name = "radz-bank", program_usage = usage_lines;
+    program_name = "radz-bank", program_usage = usage_lines, program_help = help_text;
     int status = begin_program();
     if (!status) status = parse_settings(&w.s, argc, argv, &c);
-    if (!status && w.s.help) return print_help(help_text);
-    if (!status && w.s.version) return print_version();
-    if (!status) status = open_engine(&w.e, w.s.model, w.s.device, w.s.n_threads);
+    if (!status) status = open_engine(&w.e, &w.s.engine);
     if (!status) status = c->run(&w);
     radz_bank_close(w.bank);
     radz_bank_close(w.made);

@@ -10,27 +10,25 @@
 enum { BATCH = 8, MAX_BATCH_PX = 32 * 1024 * 1024 };
 
 static const char usage_line[] =
-    "usage: radz-classify [--model DIR] [--bank FILE | --classes A,B,C] [--threads N]\n"
-    "                     [--device auto|cpu|cuda] [--json | --csv] [--quiet] FILE|DIR...\n";
+    "usage: radz-classify [--model DIR] [--bank FILE | --classes A,B,C] [--json | --csv] [--quiet]\n"
+    "                     [OPTION]... FILE|DIR...\n";
 
-static const char help_text[] = "\n"
-                                "Scores chest X-ray films (PNG or JPEG) against a list of findings.\n"
-                                "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
-                                "\n"
-                                "  FILE            a film; '-' reads one from standard input\n"
-                                "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
-                                "  --model DIR     model directory; else $RADZ_MODEL, else the model that ships\n"
-                                "  --bank FILE     anchor bank; else the model's own\n"
-                                "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n"
-                                "  --threads N     worker threads, 0 = one per core (default)\n"
-                                "  --device NAME   auto (default), cpu or cuda\n"
-                                "  --json          one JSON object per film and line (schema radz.result/1)\n"
-                                "  --csv           one row per film and finding\n"
-                                "  --quiet         results only: no notes and no progress on standard error\n"
-                                "  --help, --version\n"
-                                "\n"
-                                "Exit status: 0 all films done; 1 a film failed (the others are done) or the\n"
-                                "output could not be written; 2 wrong usage, or no such model or bank.\n";
+static const char help_text[] =
+    "\n"
+    "Scores chest X-ray films (PNG or JPEG) against a list of findings.\n"
+    "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "  FILE            a film; '-' reads one from standard input\n"
+    "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
+    "  --bank FILE     anchor bank; else the model's own\n"
+    "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP
+    "  --json          one JSON object per film and line (schema radz.result/1)\n"
+    "  --csv           one row per film and finding\n"
+    "  --quiet         results only: no notes and no progress on standard error\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 all films done; 1 a film failed (the others are done) or the\n"
+    "output could not be written; 2 wrong usage, or no such model or bank.\n";
 
 static void spaces(size_t n)
 {
@@ -42,10 +40,10 @@ static void spaces(size_t n)
 typedef enum { AS_TABLE, AS_JSON, AS_CSV } output_form;
 
 typedef struct settings {
-    const char *model, *bank, *classes, *threads, *device;
-    bool json, csv, quiet, help, version;
+    engine_options engine;
+    const char *bank, *classes;
+    bool json, csv, quiet;
     output_form form;
-    int n_threads;
     char **inputs; /* into argv */
     int n_inputs;
 } settings;
@@ -55,10 +53,6 @@ static int check_settings(settings *s)
     int n_stdin = 0;
     if (s->json && s->csv) return usage("--json and --csv exclude each other");
     if (s->bank && s->classes) return usage("--bank and --classes exclude each other");
-    if (s->device && strcmp(s->device, "auto") && strcmp(s->device, "cpu") && strcmp(s->device, "cuda"))
-        return usage("--device: expected auto, cpu or cuda, got %s", s->device);
-    int status = parse_number("threads", s->threads, 0, 1024, &s->n_threads);
-    if (status) return status;
     if (s->n_inputs == 0) return usage("no film given");
     for (int i = 0; i < s->n_inputs; i++) n_stdin += strcmp(s->inputs[i], "-") == 0;
     if (n_stdin > 1) return usage("standard input ('-') can be read only once");
@@ -69,14 +63,11 @@ static int check_settings(settings *s)
 /* 0 or an exit status. */
 static int parse_settings(settings *s, int argc, char **argv)
 {
-    const option_entry known[] = {{"model", &s->model, NULL, NULL},     {"bank", &s->bank, NULL, NULL},
-                                  {"classes", &s->classes, NULL, NULL}, {"threads", &s->threads, NULL, NULL},
-                                  {"device", &s->device, NULL, NULL},   {"json", NULL, &s->json, NULL},
-                                  {"csv", NULL, &s->csv, NULL},         {"quiet", NULL, &s->quiet, NULL},
-                                  {"help", NULL, &s->help, NULL},       {"version", NULL, &s->version, NULL}};
+    option_entry known[] = {ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank}, {"classes", .text = &s->classes},
+                            {"json", .flag = &s->json}, {"csv", .flag = &s->csv},   {"quiet", .flag = &s->quiet}};
     s->inputs = argv;
-    int status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &s->n_inputs);
-    return status || s->help || s->version ? status : check_settings(s);
+    int status = parse_command_line(known, COUNT(known), argc, argv, &s->n_inputs);
+    return status ? status : check_settings(s);
 }
 
 /* ---- The library's side ---- */
@@ -122,7 +113,7 @@ static int open_bank(reader *r)
 
 static int open_all(reader *r)
 {
-    int status = open_engine(&r->e, r->s->model, r->s->device, r->s->n_threads);
+    int status = open_engine(&r->e, &r->s->engine);
     return status ? status : open_bank(r);
 }
 
@@ -378,14 +369,12 @@ int main(int argc, char **argv)
     settings s = {.form = AS_TABLE};
     film_list films = {.n = 0};
     reader r = {.s = &s};
-    program_name = "radz-classify", program_usage = usage_line;
+    program_name = "radz-classify", program_usage = usage_line, program_help = help_text;
     int status = begin_program();
     if (status) return status;
     r.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     status = parse_settings(&s, argc, argv);
     if (status) return status;
-    if (s.help) return print_help(help_text);
-    if (s.version) return print_version();
     for (int i = 0; i < s.n_inputs; i++) add_input(&films, s.inputs[i]);
     r.n_films = films.n;
     status = run(&r, &films);

@@ -10,8 +10,8 @@ enum { BATCH = 8, MAX_BATCH_PX = 32 * 1024 * 1024 };
 
 static const char usage_lines[] =
     "usage: radz-embed --out FILE.npy|FILE.safetensors [--model DIR] [--text TEXT]... [--texts FILE]\n"
-    "                  [--feature global|local|last|all] [--layer N] [--raw] [--threads N]\n"
-    "                  [--device auto|cpu|cuda] [--quiet] [FILE|DIR...]\n";
+    "                  [--feature global|local|last|all] [--layer N] [--raw] [--quiet] [OPTION]...\n"
+    "                  [FILE|DIR...]\n";
 
 static const char help_text[] =
     "\n"
@@ -28,10 +28,7 @@ static const char help_text[] =
     "  --feature NAME  rows that are averaged: global (default: the special tokens), local (all\n"
     "                  others), last, all\n"
     "  --layer N       index into the hidden states, -1 the last; default: the model's own\n"
-    "  --raw           the mean row itself, without the trained head\n"
-    "  --model DIR     model directory; else $RADZ_MODEL, else the model that ships\n"
-    "  --threads N     worker threads, 0 = one per core (default)\n"
-    "  --device NAME   auto (default), cpu or cuda\n"
+    "  --raw           the mean row itself, without the trained head\n" ENGINE_HELP
     "  --quiet         nothing on standard error but failures\n"
     "  --help, --version\n"
     "\n"
@@ -39,10 +36,11 @@ static const char help_text[] =
     "written; 2 wrong usage, or no such model.\n";
 
 typedef struct settings {
-    const char *model, *texts_file, *out, *feature, *layer, *threads, *device;
+    engine_options engine;
+    const char *texts_file, *out;
+    int feature;
     text_list texts;
-    bool raw, quiet, help, version;
-    int n_threads;
+    bool quiet;
     char **inputs;
     int n_inputs;
     radz_embed_options embed;
@@ -56,29 +54,12 @@ static bool ends_with(const char *s, const char *end)
     return n > k && strcmp(s + n - k, end) == 0;
 }
 
-static int parse_feature(settings *s)
-{
-    static const char *const names[] = {"global", "local", "last", "all"};
-    for (int i = 0; i < 4; i++) {
-        if (s->feature && strcmp(s->feature, names[i]) != 0) continue;
-        s->embed.feature = (radz_feature)i;
-        return 0;
-    }
-    return usage("--feature: expected global, local, last or all, got %s", s->feature);
-}
-
 static int check_settings(settings *s)
 {
     int n_stdin = 0;
-    radz_embed_options_init(&s->embed);
-    int status = parse_feature(s);
-    if (!status) status = parse_number("threads", s->threads, 0, 1024, &s->n_threads);
-    if (!status) status = parse_number("layer", s->layer, -10000, 10000, &s->embed.layer);
-    if (status) return status;
-    s->embed.raw = s->raw;
+    s->embed.feature = (radz_feature)s->feature;
     for (int i = 0; i < s->n_inputs; i++) n_stdin += strcmp(s->inputs[i], "-") == 0;
     if (n_stdin > 1) return usage("standard input ('-') can be read only once");
-    if (!s->out) return usage("--out is missing");
     if (!ends_with(s->out, ".npy") && !ends_with(s->out, ".safetensors"))
         return usage("--out: expected a name that ends in .npy or .safetensors, got %s", s->out);
     if (!s->n_inputs && !s->texts.n && !s->texts_file) return usage("no film and no text given");
@@ -87,15 +68,18 @@ static int check_settings(settings *s)
 
 static int parse_settings(settings *s, int argc, char **argv)
 {
-    const option_entry known[] = {{"model", &s->model, NULL, NULL},     {"out", &s->out, NULL, NULL},
-                                  {"text", NULL, NULL, &s->texts},      {"texts", &s->texts_file, NULL, NULL},
-                                  {"feature", &s->feature, NULL, NULL}, {"layer", &s->layer, NULL, NULL},
-                                  {"raw", NULL, &s->raw, NULL},         {"threads", &s->threads, NULL, NULL},
-                                  {"device", &s->device, NULL, NULL},   {"quiet", NULL, &s->quiet, NULL},
-                                  {"help", NULL, &s->help, NULL},       {"version", NULL, &s->version, NULL}};
+    option_entry known[] = {ENGINE_OPTIONS(s->engine),
+                            {"out", .text = &s->out, .required = true},
+                            {"text", .texts = &s->texts},
+                            {"texts", .text = &s->texts_file},
+                            {"feature", .choice = &s->feature, .words = "global|local|last|all"},
+                            {"layer", .integer = &s->embed.layer, .min = -10000, .max = 10000},
+                            {"raw", .on = &s->embed.raw},
+                            {"quiet", .flag = &s->quiet}};
+    radz_embed_options_init(&s->embed);
     s->inputs = argv;
-    int status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &s->n_inputs);
-    return status || s->help || s->version ? status : check_settings(s);
+    int status = parse_command_line(known, COUNT(known), argc, argv, &s->n_inputs);
+    return status ? status : check_settings(s);
 }
 
 /* ---- Vectors and their names ---- */
@@ -233,7 +217,7 @@ static int run(table *t, const film_list *films)
 {
     radz_error err;
     const settings *s = t->s;
-    int status = open_engine(&t->e, s->model, s->device, s->n_threads);
+    int status = open_engine(&t->e, &s->engine);
     if (status) return status;
     t->dim = radz_embed_dim(t->e.model, &s->embed);
     if (!t->dim) { /* the message comes from the call that would have used the options */
@@ -254,11 +238,9 @@ int main(int argc, char **argv)
     film_list films = {0};
     table t = {.s = &s};
     char *text = NULL;
-    program_name = "radz-embed", program_usage = usage_lines;
+    program_name = "radz-embed", program_usage = usage_lines, program_help = help_text;
     int status = begin_program();
     if (!status) status = parse_settings(&s, argc, argv);
-    if (!status && s.help) return print_help(help_text);
-    if (!status && s.version) return print_version();
     if (!status && s.texts_file) status = read_lines(s.texts_file, &s.texts, &text);
     for (int i = 0; i < s.n_inputs && !status; i++) add_input(&films, s.inputs[i]);
     if (!status) status = run(&t, &films);

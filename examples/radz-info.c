@@ -5,7 +5,7 @@
 
 #include "common.h"
 
-static const char usage_lines[] = "usage: radz-info [--json] [--device auto|cpu|cuda] [--threads N] [DIR]\n";
+static const char usage_lines[] = "usage: radz-info [--json] [OPTION]... [DIR]\n";
 
 static const char help_text[] =
     "\n"
@@ -13,17 +13,13 @@ static const char help_text[] =
     "needs, and which device and kernels would run it. RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  DIR             model directory; else $RADZ_MODEL, else the model that ships\n"
-    "  --json          one JSON object (schema radz.info/1)\n"
-    "  --device NAME   auto (default), cpu or cuda\n"
-    "  --threads N     worker threads, 0 = one per core (default)\n"
-    "  --help, --version\n"
+    "  --json          one JSON object (schema radz.info/1)\n" ENGINE_HELP "  --help, --version\n"
     "\n"
     "Exit status: 0 done; 1 the output could not be written; 2 wrong usage, or not a model.\n";
 
 typedef struct settings {
-    const char *dir, *threads, *device;
-    bool json, help, version;
-    int n_threads;
+    engine_options engine;
+    bool json;
 } settings;
 
 typedef struct facts {
@@ -197,22 +193,18 @@ static void print_json(const facts *f)
 
 static int parse_settings(settings *s, int argc, char **argv)
 {
-    const option_entry known[] = {{"json", NULL, &s->json, NULL},
-                                  {"device", &s->device, NULL, NULL},
-                                  {"threads", &s->threads, NULL, NULL},
-                                  {"help", NULL, &s->help, NULL},
-                                  {"version", NULL, &s->version, NULL}};
-    int n = 0, status = parse_command_line(known, sizeof known / sizeof *known, argc, argv, &n);
-    if (status || s->help || s->version) return status;
-    if (n > 1) return usage("one directory at a time, got %s too", argv[1]);
-    if (n) s->dir = argv[0];
-    return parse_number("threads", s->threads, 0, 1024, &s->n_threads);
+    option_entry known[] = {ENGINE_OPTIONS(s->engine), {"json", .flag = &s->json}};
+    int n = 0, status = parse_command_line(known, COUNT(known), argc, argv, &n);
+    if (status) return status;
+    if (n + (s->engine.model != NULL) > 1) return usage("one directory at a time, got %s too", argv[n - 1]);
+    if (n) s->engine.model = argv[0];
+    return 0;
 }
 
 static int run(facts *f, const settings *s)
 {
     radz_error err;
-    int status = open_engine(&f->e, s->dir, s->device, s->n_threads);
+    int status = open_engine(&f->e, &s->engine);
     if (status) return status;
     radz_model_info_init(&f->m);
     if (radz_model_get_info(f->e.model, &f->m, &err)) return complain("%s", err.message), EXIT_USAGE;
@@ -229,11 +221,9 @@ int main(int argc, char **argv)
     settings s = {0};
     facts f;
     memset(&f, 0, sizeof f);
-    program_name = "radz-info", program_usage = usage_lines;
+    program_name = "radz-info", program_usage = usage_lines, program_help = help_text;
     int status = begin_program();
     if (!status) status = parse_settings(&s, argc, argv);
-    if (!status && s.help) return print_help(help_text);
-    if (!status && s.version) return print_version();
     if (!status) status = run(&f, &s);
     radz_bank_close(f.bank);
     close_engine(&f.e);

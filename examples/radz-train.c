@@ -1,20 +1,18 @@
 /* radz-train - trains a LLaVA-RadZ on films listed in a CSV file. Uses radz.h only.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <math.h>
-#include <radz.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+#include "common.h"
+
+enum { EXIT_FAILED = 1, EXIT_INTERRUPTED = 130 };
 
 static const char usage_text[] = "usage: radz-train --model DIR --manifest CSV --out DIR --diseases FILE [options]\n";
 
 static const char help_text[] =
+    "\n"
     "Trains a LLaVA-RadZ. A model directory without weights is initialised at random from --seed.\n"
     "\n"
     "  --model DIR            where to start: config.json, tokenizer.model, radz.json, weights if any\n"
@@ -58,149 +56,49 @@ static const char help_text[] =
 typedef struct settings {
     radz_train_options train;
     radz_runtime_options runtime;
-    int quiet, no_mask, no_balance, no_augment, help, version;
+    bool quiet;
 } settings;
 
-typedef enum kind { TEXT, REAL, INT, INT64, UINT64, FLAG } kind;
-
-typedef struct option {
-    const char *name;
-    kind kind;
-    void *to;
-    double min; /* of a number */
-} option;
-
-/* Digits and what goes with them: no spaces, no hexadecimal, no inf or nan. */
-static int plain(const char *s, const char *allowed)
-{
-    return *s && s[strspn(s, allowed)] == '\0';
-}
-
-static int parse_real(const char *s, double min, double *out)
-{
-    char *end;
-    errno = 0;
-    *out = plain(s, "0123456789+-.eE") ? strtod(s, &end) : NAN;
-    return isfinite(*out) && *end == '\0' && errno == 0 && *out >= min;
-}
-
-static int parse_int(const char *s, double min, double max, int64_t *out)
-{
-    char *end;
-    errno = 0;
-    if (!plain(s, "0123456789-")) return 0;
-    *out = strtoll(s, &end, 10);
-    return *end == '\0' && errno == 0 && (double)*out >= min && (double)*out <= max;
-}
-
-static int parse_uint(const char *s, uint64_t *out)
-{
-    char *end;
-    errno = 0;
-    if (!plain(s, "0123456789")) return 0;
-    *out = strtoull(s, &end, 10);
-    return *end == '\0' && errno == 0;
-}
-
-static int set_option(const option *o, const char *value)
-{
-    int64_t n = 0;
-    switch (o->kind) {
-    case TEXT:
-        *(const char **)o->to = value;
-        return 1;
-    case REAL:
-        return parse_real(value, o->min, o->to);
-    case UINT64:
-        return parse_uint(value, o->to);
-    case INT:
-        if (!parse_int(value, o->min, 1000000, &n)) return 0;
-        *(int *)o->to = (int)n;
-        return 1;
-    case INT64:
-        return parse_int(value, o->min, 1e15, o->to);
-    default:
-        *(int *)o->to = 1;
-        return 1;
-    }
-}
-
-static int usage(const char *what, const char *name)
-{
-    fprintf(stderr, "radz-train: %s%s\n%sTry radz-train --help.\n", what, name, usage_text);
-    return EXIT_USAGE;
-}
-
-static int required_missing(const settings *s)
-{
-    const char *const values[] = {s->train.model_dir, s->train.manifest, s->train.out_dir, s->train.diseases};
-    const char *const names[] = {"--model", "--manifest", "--out", "--diseases"};
-    for (int i = 0; i < 4; i++)
-        if (!values[i]) return usage("missing option ", names[i]);
-    return 0;
-}
-
 /* 0, or the exit status. */
-static int parse_options(int argc, char **argv, option *options, size_t n)
-{
-    unsigned char seen[64] = {0};
-    for (int i = 1; i < argc; i++) {
-        size_t k = 0;
-        while (k < n && strcmp(options[k].name, argv[i]) != 0) k++;
-        if (k == n) return usage("unknown option: ", argv[i]);
-        if (seen[k]++) return usage("option given twice: ", argv[i]);
-        int flag = options[k].kind == FLAG;
-        if (!flag && i + 1 == argc) return usage("option without its value: ", argv[i]);
-        if (!set_option(&options[k], flag ? NULL : argv[i + 1])) {
-            fprintf(stderr, "radz-train: %s: not a valid value: %s\n%s", argv[i], argv[i + 1], usage_text);
-            return EXIT_USAGE;
-        }
-        i += !flag;
-    }
-    return 0;
-}
-
 static int read_command_line(int argc, char **argv, settings *s)
 {
     radz_train_options *t = &s->train;
     radz_train_options_init(t);
     radz_runtime_options_init(&s->runtime);
-    option options[] = {
-        {"--model", TEXT, &t->model_dir, 0},
-        {"--manifest", TEXT, &t->manifest, 0},
-        {"--images", TEXT, &t->image_root, 0},
-        {"--out", TEXT, &t->out_dir, 0},
-        {"--diseases", TEXT, &t->diseases, 0},
-        {"--label-map", TEXT, &t->label_map, 0},
-        {"--epochs", REAL, &t->epochs, 1e-6},
-        {"--batch", INT, &t->batch_size, 1},
-        {"--lr", REAL, &t->lr, 0},
-        {"--weight-decay", REAL, &t->weight_decay, 0},
-        {"--warmup", REAL, &t->warmup_fraction, 0},
-        {"--clip", REAL, &t->clip_norm, 0},
-        {"--lambda", REAL, &t->lambda, 0},
-        {"--tau", REAL, &t->tau, 0.01},
-        {"--learn-tau", FLAG, &t->learn_tau, 0},
-        {"--no-mask", FLAG, &s->no_mask, 0},
-        {"--no-balance", FLAG, &s->no_balance, 0},
-        {"--no-augment", FLAG, &s->no_augment, 0},
-        {"--seed", UINT64, &t->seed, 0},
-        {"--dtype", TEXT, &t->dtype, 0},
-        {"--validate-every", INT64, &t->validate_every, 0},
-        {"--monitor", TEXT, &t->monitor, 0},
-        {"--monitor-set", TEXT, &t->monitor_set, 0},
-        {"--checkpoint-every", INT64, &t->checkpoint_every, 0},
-        {"--resume", FLAG, &t->resume, 0},
-        {"--stop-after", INT64, &t->stop_after_steps, 1},
-        {"--threads", INT, &s->runtime.n_threads, 1},
-        {"--device", TEXT, &s->runtime.device, 0},
-        {"--quiet", FLAG, &s->quiet, 0},
-        {"--help", FLAG, &s->help, 0},
-        {"--version", FLAG, &s->version, 0},
+    option_entry options[] = {
+        {"model", .text = &t->model_dir, .required = true},
+        {"manifest", .text = &t->manifest, .required = true},
+        {"images", .text = &t->image_root},
+        {"out", .text = &t->out_dir, .required = true},
+        {"diseases", .text = &t->diseases, .required = true},
+        {"label-map", .text = &t->label_map},
+        {"epochs", .real = &t->epochs, .min = 1e-6},
+        {"batch", .integer = &t->batch_size, .min = 1, .max = 1000000},
+        {"lr", .real = &t->lr},
+        {"weight-decay", .real = &t->weight_decay},
+        {"warmup", .real = &t->warmup_fraction, .max = 1},
+        {"clip", .real = &t->clip_norm},
+        {"lambda", .real = &t->lambda},
+        {"tau", .real = &t->tau, .min = 0.01},
+        {"learn-tau", .on = &t->learn_tau},
+        {"no-mask", .off = &t->mask_false_negatives},
+        {"no-balance", .off = &t->balance_sets},
+        {"no-augment", .off = &t->augment},
+        {"seed", .unsigned64 = &t->seed},
+        {"dtype", .text = &t->dtype, .words = "f32|bf16"},
+        {"validate-every", .integer64 = &t->validate_every},
+        {"monitor", .text = &t->monitor},
+        {"monitor-set", .text = &t->monitor_set},
+        {"checkpoint-every", .integer64 = &t->checkpoint_every},
+        {"resume", .on = &t->resume},
+        {"stop-after", .integer64 = &t->stop_after_steps, .min = 1},
+        {"threads", .integer = &s->runtime.n_threads, .max = 1024},
+        {"device", .text = &s->runtime.device, .words = "auto|cpu|cuda"},
+        {"quiet", .flag = &s->quiet},
     };
-    int status = parse_options(argc, argv, options, sizeof options / sizeof *options);
-    t->mask_false_negatives = !s->no_mask, t->balance_sets = !s->no_balance, t->augment = !s->no_augment;
-    return status || s->help || s->version ? status : required_missing(s);
+    int n_inputs, status = parse_command_line(options, COUNT(options), argc, argv, &n_inputs);
+    if (!status && n_inputs) return usage("films come from the manifest: what is %s?", argv[0]);
+    return status;
 }
 
 /* ---- Progress --------------------------------------------------------------------------------- */
@@ -296,7 +194,7 @@ static void on_log(radz_log_level level, const char *message, void *user)
     display *d = user;
     if (level < RADZ_LOG_INFO || (d->quiet && level < RADZ_LOG_WARNING)) return;
     end_line(d);
-    fprintf(stderr, "radz-train: %s\n", message);
+    complain("%s", message);
 }
 
 /* ---- Main ------------------------------------------------------------------------------------------ */
@@ -314,7 +212,7 @@ static void catch_signals(void)
 static int fail(display *d, const radz_error *err)
 {
     end_line(d);
-    fprintf(stderr, "radz-train: %s\n", err->message);
+    complain("%s", err->message);
     return EXIT_FAILED;
 }
 
@@ -330,7 +228,8 @@ static int train(settings *s, display *d)
     if (!code) code = radz_trainer_run(trainer, &err);
     if (code == RADZ_E_CANCELLED) {
         end_line(d);
-        fprintf(stderr, "radz-train: %s\nThe same command with --resume goes on from there.\n", err.message);
+        complain("%s", err.message);
+        fputs("The same command with --resume goes on from there.\n", stderr);
         status = EXIT_INTERRUPTED;
     } else if (code) {
         status = fail(d, &err);
@@ -347,13 +246,10 @@ int main(int argc, char **argv)
 {
     settings s;
     memset(&s, 0, sizeof s);
-    int status = read_command_line(argc, argv, &s);
+    program_name = "radz-train", program_usage = usage_text, program_help = help_text;
+    int status = begin_program();
+    if (!status) status = read_command_line(argc, argv, &s);
     if (status) return status;
-    if (s.help || s.version) {
-        if (s.help) printf("%s\n%s", usage_text, help_text);
-        if (s.version) printf("radz-train %s\n%s\n", radz_version(), radz_disclaimer());
-        return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : 0;
-    }
     display d = {.quiet = s.quiet, .terminal = isatty(STDERR_FILENO), .last = -1e9};
     s.train.progress_fn = on_progress;
     s.train.user = &d;
