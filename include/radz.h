@@ -26,7 +26,7 @@
  *     }
  *
  * Order of this header: version; status and errors; runtime; model; session;
- * images; embeddings; anchor bank; classification and results; training.
+ * images; embeddings; anchor bank; classification and results; metrics; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -394,6 +394,72 @@ RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, cons
 RADZ_API RADZ_CHECK radz_status radz_error_json(const radz_error *error, const char *path, char **json,
                                                 radz_error *err);
 RADZ_API void radz_text_free(char *text);
+
+/* ---- Metrics -------------------------------------------------------------------------- */
+
+/* How the threshold between "no" and "yes" is found: the score that does best, the lowest where several do. */
+typedef enum radz_threshold_rule {
+    RADZ_THRESHOLD_FIXED = 0, /* as given */
+    RADZ_THRESHOLD_MAX_F1 = 1,
+    RADZ_THRESHOLD_YOUDEN = 2, /* sensitivity + specificity */
+    RADZ_THRESHOLD_MCC = 3
+} radz_threshold_rule;
+
+typedef struct radz_metrics_options {
+    size_t struct_size;
+    double threshold;  /* 0.5 */
+    int strict;        /* 0 (default): a film is called positive at score >= threshold; 1: only above it */
+    int both_classes;  /* 1: f1 is the mean over positives and negatives; 0 (default): that of the positives */
+    size_t n_bins;     /* of the calibration error, equal width over 0..1 (10) */
+    size_t n_rounds;   /* of the bootstrap (1000) */
+    double confidence; /* of its intervals (.95) */
+    uint64_t seed;
+} radz_metrics_options;
+RADZ_API void radz_metrics_options_init_sized(radz_metrics_options *options, size_t struct_size);
+#define radz_metrics_options_init(options) radz_metrics_options_init_sized((options), sizeof *(options))
+
+/* Of one class. Same numbers as scikit-learn; NaN where a metric is undefined: AUC without both outcomes, AUPRC and
+ * sensitivity without a positive, specificity without a negative, Brier score and calibration error where a score is
+ * no probability. */
+typedef struct radz_metrics {
+    size_t struct_size;
+    size_t n_positive, n_negative;
+    size_t tp, fp, tn, fn;
+    double auc;   /* area under the ROC curve, ties count half */
+    double auprc; /* average precision */
+    double threshold;
+    double f1, accuracy, mcc, sensitivity, specificity, precision; /* at the threshold */
+    double brier;
+    double ece; /* expected calibration error: mean over bins of |mean score - share of positives|, weighted by films */
+} radz_metrics;
+RADZ_API void radz_metrics_init_sized(radz_metrics *metrics, size_t struct_size);
+#define radz_metrics_init(metrics) radz_metrics_init_sized((metrics), sizeof *(metrics))
+
+/* truth: 1 positive, 0 negative, below 0 not known: left out. A score that is NaN is RADZ_E_ARGUMENT.
+ * metrics: made with radz_metrics_init; as much of it is filled as the caller's struct has room for. */
+RADZ_API RADZ_CHECK radz_status radz_metrics_measure(const double *scores, const signed char *truth, size_t n,
+                                                     const radz_metrics_options *options, radz_metrics *metrics,
+                                                     radz_error *err);
+/* NaN where there are no both outcomes. */
+RADZ_API RADZ_CHECK radz_status radz_metrics_find_threshold(const double *scores, const signed char *truth, size_t n,
+                                                            radz_threshold_rule rule, double *threshold,
+                                                            radz_error *err);
+/* Intervals of every metric: percentiles over n_rounds draws of whole groups (patients) with replacement. groups: one
+ * number per film, NULL: every film for itself. The counts in low and high are those of the data. */
+RADZ_API RADZ_CHECK radz_status radz_metrics_bootstrap(const double *scores, const signed char *truth,
+                                                       const size_t *groups, size_t n,
+                                                       const radz_metrics_options *options, radz_metrics *low,
+                                                       radz_metrics *high, radz_error *err);
+
+typedef enum radz_curve {
+    RADZ_CURVE_ROC = 0, /* x: 1 - specificity, y: sensitivity; starts at (0, 0) with threshold infinity */
+    RADZ_CURVE_PR = 1   /* x: recall, y: precision */
+} radz_curve;
+/* One point per distinct score, from the highest down. x, y, thresholds: room for n + 1 each; *n_points says how many
+ * were written: 0 without both outcomes. */
+RADZ_API RADZ_CHECK radz_status radz_metrics_curve(const double *scores, const signed char *truth, size_t n,
+                                                   radz_curve curve, double *x, double *y, double *thresholds,
+                                                   size_t *n_points, radz_error *err);
 
 /* ---- Training ------------------------------------------------------------------------ */
 

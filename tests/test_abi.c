@@ -45,6 +45,14 @@ static void numbers(void **state)
     assert_int_equal(RADZ_FEATURE_LAST, 2);
     assert_int_equal(RADZ_FEATURE_ALL, 3);
     SIZE(radz_feature, 4);
+    assert_int_equal(RADZ_THRESHOLD_FIXED, 0);
+    assert_int_equal(RADZ_THRESHOLD_MAX_F1, 1);
+    assert_int_equal(RADZ_THRESHOLD_YOUDEN, 2);
+    assert_int_equal(RADZ_THRESHOLD_MCC, 3);
+    SIZE(radz_threshold_rule, 4);
+    assert_int_equal(RADZ_CURVE_ROC, 0);
+    assert_int_equal(RADZ_CURVE_PR, 1);
+    SIZE(radz_curve, 4);
 }
 
 static void error(void **state)
@@ -237,6 +245,46 @@ static void train_options(void **state)
     AT(radz_train_options, comm, 368);
 }
 
+static void metrics_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_metrics_options, 56);
+    AT(radz_metrics_options, struct_size, 0);
+    AT(radz_metrics_options, threshold, 8);
+    AT(radz_metrics_options, strict, 16);
+    AT(radz_metrics_options, both_classes, 20);
+    AT(radz_metrics_options, n_bins, 24);
+    AT(radz_metrics_options, n_rounds, 32);
+    AT(radz_metrics_options, confidence, 40);
+    AT(radz_metrics_options, seed, 48);
+}
+
+static void metrics(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_metrics, 144);
+    AT(radz_metrics, struct_size, 0);
+    AT(radz_metrics, n_positive, 8);
+    AT(radz_metrics, n_negative, 16);
+    AT(radz_metrics, tp, 24);
+    AT(radz_metrics, fp, 32);
+    AT(radz_metrics, tn, 40);
+    AT(radz_metrics, fn, 48);
+    AT(radz_metrics, auc, 56);
+    AT(radz_metrics, auprc, 64);
+    AT(radz_metrics, threshold, 72);
+    AT(radz_metrics, f1, 80);
+    AT(radz_metrics, accuracy, 88);
+    AT(radz_metrics, mcc, 96);
+    AT(radz_metrics, sensitivity, 104);
+    AT(radz_metrics, specificity, 112);
+    AT(radz_metrics, precision, 120);
+    AT(radz_metrics, brier, 128);
+    AT(radz_metrics, ece, 136);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +292,8 @@ int main(void)
         cmocka_unit_test(model_options), cmocka_unit_test(model_info), cmocka_unit_test(session_options),
         cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry), cmocka_unit_test(train_progress),
         cmocka_unit_test(train_options),
+        cmocka_unit_test(metrics_options),
+        cmocka_unit_test(metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
