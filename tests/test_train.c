@@ -19,7 +19,7 @@
 #include "failing_host.h"
 #include "fixture.h"
 #include "optimizer.h"
-#include "train.h"
+#include "trainer.h"
 
 #define N_FILMS 24
 #define SIDE 16
@@ -306,6 +306,55 @@ static void thread_counts_change_nothing(void **state)
     e->n_threads = 3;
     run_well(e);
     same_model(e, "out", "threads");
+}
+
+/* Gradients of a batch whose vectors were made part by part, and of one pass; the largest memory of each. */
+static float *gradients_of(env *e, int micro_batch, size_t *n, size_t *bytes)
+{
+    radz_error err;
+    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    rz_device *dev;
+    rz_trainer *t;
+    radz_train_progress progress = {0};
+    e->o.micro_batch = micro_batch;
+    fixture_remove(e->o.out_dir);
+    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
+    if (rz_trainer_open(NULL, dev, &e->o, &t, &err) || rz_train_step(t, &progress, &err)) fail_msg("%s", err.message);
+    e->seen.last_loss = progress.loss;
+    *n = t->optimizer.n_floats, *bytes = rz_arena_peak(t->s);
+    float *g = calloc(*n, sizeof *g);
+    rz_download(t->s, g, t->optimizer.grad, *n * sizeof *g);
+    assert_int_equal(rz_stream_sync(t->s, &err), RADZ_OK);
+    rz_trainer_close(t);
+    rz_device_close(dev);
+    return g;
+}
+
+static void same_gradients(const float *a, const float *b, size_t n, double tolerance)
+{
+    double diff = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) diff += pow((double)a[i] - b[i], 2), norm += pow(a[i], 2);
+    if (!(sqrt(diff) <= tolerance * sqrt(norm)) || !(norm > 0)) fail_msg("%g of %g", sqrt(diff), sqrt(norm));
+}
+
+static void micro_batches_give_the_gradients_of_one(void **state)
+{
+    env *e = *state;
+    size_t n, m, bytes, fewer;
+    e->o.batch_size = 16, e->o.learn_tau = 1;
+    float *one = gradients_of(e, 0, &n, &bytes);
+    double loss = e->seen.last_loss;
+    static const int sizes[] = {1, 3, 16, 100};
+    for (size_t i = 0; i < RZ_COUNT(sizes); i++) {
+        float *parts = gradients_of(e, sizes[i], &m, &fewer);
+        assert_int_equal(n, m);
+        same_gradients(one, parts, n, 1e-6);
+        assert_true(loss == e->seen.last_loss); /* the vectors have the same bits */
+        assert_true(sizes[i] == 100 ? fewer == bytes : fewer < 0.6 * (double)bytes);
+        if (sizes[i] == 100) assert_memory_equal(one, parts, n * sizeof *one);
+        free(parts);
+    }
+    free(one);
 }
 
 static void seeds_matter(void **state)
@@ -672,6 +721,7 @@ int main(void)
         TEST(bad_films_do_not_break_resuming),
         TEST(killed_runs_go_on_from_their_checkpoint),
         TEST(thread_counts_change_nothing),
+        TEST(micro_batches_give_the_gradients_of_one),
         TEST(seeds_matter),
         TEST(bad_films_are_counted_and_skipped),
         TEST(no_readable_film_is_an_error),

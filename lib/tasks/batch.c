@@ -76,35 +76,16 @@ static void fill_film(void *arg, size_t i)
     }
 }
 
-/* Films, then each text once, then the diseases. */
-static void list_items(rz_trainer *t)
+radz_status rz_batch_next(rz_trainer *t, radz_error *err)
 {
     rz_batch *b = &t->batch;
     size_t n_pixels = 3 * t->films.size * t->films.size;
-    for (size_t i = 0; i < t->b; i++)
-        b->items[i] = (rz_item){RZ_ITEM_IMAGE, b->pixels + i * n_pixels, &t->image_prompt};
-    b->n_texts = 0;
-    for (size_t i = 0; i < t->b; i++) {
-        size_t text = t->ds.rows[b->rows[i]].text;
-        if (!b->text_item[text]) {
-            b->text_item[text] = (int32_t)(t->b + b->n_texts);
-            b->items[t->b + b->n_texts++] = (rz_item){RZ_ITEM_TEXT, NULL, &t->text_prompts[text]};
-        }
-        b->text_rows[i] = b->text_item[text];
-    }
-    for (size_t i = 0; i < t->b; i++) b->text_item[t->ds.rows[b->rows[i]].text] = 0;
-    for (size_t c = 0; c < t->n_classes; c++)
-        b->items[t->b + b->n_texts + c] = (rz_item){RZ_ITEM_DISEASE, NULL, &t->disease_prompts[c]};
-}
-
-radz_status rz_batch_next(rz_trainer *t, radz_error *err)
-{
     RZ_TRY(draw_rows(t, err));
     rz_pool_run(rz_device_pool(t->dev), t->b, fill_film, t);
-    rz_films_trim(&t->films, t->batch.rows, t->b);
-    list_items(t);
-    rz_dataset_targets(&t->ds, t->batch.rows, t->b, t->batch.targets);
-    rz_dataset_keep_pairs(&t->ds, t->batch.rows, t->b, t->batch.keep);
-    rz_dataset_keep_classes(&t->ds, t->batch.rows, t->b, t->reference, t->batch.keep_classes);
+    rz_films_trim(&t->films, b->rows, t->b);
+    for (size_t i = 0; i < t->b; i++)
+        b->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = b->pixels + i * n_pixels, .prompt = &t->image_prompt};
+    b->n_items = t->b;
+    t->objective->items(t, b);
     return RADZ_OK;
 }

@@ -115,6 +115,12 @@ static radz_status compare_options(const char *path, const json_t *saved, const 
             return rz_fail(err, RADZ_E_MISMATCH, "%s: cannot go on: '%s' was '%s' and is '%s' now", path, key,
                            was ? was : "not there", is);
     }
+    json_object_foreach((json_t *)saved, key, value)
+    {
+        if (!json_object_get(now, key))
+            return rz_fail(err, RADZ_E_MISMATCH, "%s: cannot go on: '%s' was '%s' and is the default now", path, key,
+                           json_is_string(value) ? json_string_value(value) : "something");
+    }
     return RADZ_OK;
 }
 

@@ -43,15 +43,28 @@ static radz_status check_options(const radz_train_options *o, radz_error *err)
     RZ_TRY(check_range("stop_after_steps", (double)o->stop_after_steps, 0, 1e15, err));
     RZ_TRY(check_range("checkpoint_every", (double)o->checkpoint_every, 0, 1e15, err));
     RZ_TRY(check_range("validate_every", (double)o->validate_every, 0, 1e15, err));
+    RZ_TRY(check_range("micro_batch", o->micro_batch, 0, 1000000, err));
+    RZ_TRY(check_range("accumulate", o->accumulate, 1, 1000000, err));
     return o->tau > 0 ? check_range("tau", o->tau, RZ_TAU_MIN, RZ_TAU_MAX, err) : RADZ_OK;
 }
 
+static const rz_objective *const objectives[] = {&rz_objective_radz};
+
+static radz_status find_objective(rz_trainer *t, const char *name, radz_error *err)
+{
+    for (size_t i = 0; i < RZ_COUNT(objectives) && !t->objective; i++)
+        if (!name || strcmp(objectives[i]->name, name) == 0) t->objective = objectives[i];
+    return t->objective ? RADZ_OK : rz_fail(err, RADZ_E_ARGUMENT, "training options: objective '%s': unknown", name);
+}
+
 /* The strings of the options, as a list. */
-#define N_STRINGS 9
+#define N_STRINGS 16
 static void option_strings(radz_train_options *o, const char **out[N_STRINGS])
 {
-    const char **all[N_STRINGS] = {&o->model_dir, &o->manifest, &o->image_root,  &o->out_dir, &o->diseases,
-                                   &o->label_map, &o->monitor,  &o->monitor_set, &o->dtype};
+    const char **all[N_STRINGS] = {&o->model_dir, &o->manifest,     &o->image_root, &o->out_dir,
+                                   &o->diseases,  &o->label_map,    &o->monitor,    &o->monitor_set,
+                                   &o->dtype,     &o->objective,    &o->settings,   &o->train,
+                                   &o->features,  &o->lora_targets, &o->targets,    &o->weights};
     memcpy(out, all, sizeof all);
 }
 
@@ -182,14 +195,16 @@ static radz_status open_checkpoint(rz_trainer *t, radz_error *err)
 static radz_status open_all(rz_trainer *t, const radz_train_options *o, radz_error *err)
 {
     RZ_TRY(take_options(t, o, err));
+    RZ_TRY(find_objective(t, o->objective, err));
     RZ_TRY(open_model(t, err));
     RZ_TRY(open_dataset(t, err));
     RZ_TRY(open_prompts(t, err));
     RZ_TRY(find_monitor(t, err));
     t->b = (size_t)t->o.batch_size;
-    t->n_steps = (int64_t)ceil(t->o.epochs * (double)t->ds.n_train / (double)t->b);
+    t->n_steps = (int64_t)ceil(t->o.epochs * (double)t->ds.n_train / ((double)t->b * t->o.accumulate));
     if (t->n_steps < 1) t->n_steps = 1;
     RZ_TRY(rz_batch_open(t, err));
+    if (t->objective->open) RZ_TRY(t->objective->open(t, err));
     RZ_TRY(rz_train_identity(t, err));
     return open_checkpoint(t, err);
 }
@@ -214,6 +229,7 @@ radz_status rz_trainer_open(const rz_host *host, rz_device *dev, const radz_trai
 void rz_trainer_close(rz_trainer *t)
 {
     if (!t) return;
+    if (t->objective && t->objective->close) t->objective->close(t);
     rz_batch_close(t);
     for (size_t i = 0; t->text_prompts && i < t->ds.texts.n; i++) rz_prompt_free(t->host, &t->text_prompts[i]);
     for (size_t c = 0; t->disease_prompts && c < t->n_classes; c++) rz_prompt_free(t->host, &t->disease_prompts[c]);
@@ -232,114 +248,6 @@ void rz_trainer_close(rz_trainer *t)
     rz_free(t->host, t);
 }
 
-/* ---- One step ---------------------------------------------------------------------------------------- */
-
-static float *uploaded(rz_stream *s, const float *host, size_t rows, size_t cols)
-{
-    float *p = rz_arena_f32(s, rows, cols);
-    if (p) rz_upload(s, p, host, rows * cols * sizeof *p);
-    return p;
-}
-
-/* Vectors of a batch and, once the losses are known, their gradients. Items are films, texts, diseases. */
-typedef struct pass {
-    rz_net net;
-    rz_encoding *acts;
-    size_t n, k;           /* items, numbers of a vector */
-    int32_t *text_rows;    /* device */
-    float *global, *local; /* (n, k) */
-    float *yg, *yl;        /* (B, k): the rows' texts */
-    float *dglobal, *dlocal, *dyg, *dyl;
-} pass;
-
-static radz_status forward(rz_trainer *t, pass *p, radz_error *err)
-{
-    rz_stream *s = t->s;
-    p->net = (rz_net){.model = t->model, .s = s, .keep = true};
-    p->n = t->b + t->batch.n_texts + t->n_classes, p->k = t->model->cfg.radz.dim;
-    rz_encode(&p->net, t->batch.items, p->n, &p->global, &p->local, &p->acts);
-    p->text_rows = rz_arena_i32(s, t->batch.text_rows, t->b);
-    p->yg = rz_arena_f32(s, t->b, p->k), p->yl = rz_arena_f32(s, t->b, p->k);
-    p->dglobal = rz_arena_zeros(s, p->n, p->k), p->dlocal = rz_arena_zeros(s, p->n, p->k);
-    p->dyg = rz_arena_zeros(s, t->b, p->k), p->dyl = rz_arena_zeros(s, t->b, p->k);
-    if (rz_stream_failed(s)) return rz_stream_sync(s, err);
-    rz_copy_rows(s, p->yg, p->k, NULL, p->global, p->k, p->text_rows, t->b, p->k);
-    rz_copy_rows(s, p->yl, p->k, NULL, p->local, p->k, p->text_rows, t->b, p->k);
-    return RADZ_OK;
-}
-
-static radz_status losses(rz_trainer *t, pass *p, rz_loss_output *out, double *dlog_tau, radz_error *err)
-{
-    size_t diseases = (t->b + t->batch.n_texts) * p->k;
-    rz_loss_input in = {.b = t->b,
-                        .n_classes = t->n_classes,
-                        .dim = p->k,
-                        .xg = p->global,
-                        .xl = p->local,
-                        .yg = p->yg,
-                        .yl = p->yl,
-                        .d = p->global + diseases,
-                        .tau = rz_model_tau(t->model),
-                        .lambda = t->o.lambda};
-    in.targets = uploaded(t->s, t->batch.targets, t->b, t->n_classes);
-    in.keep_classes = uploaded(t->s, t->batch.keep_classes, t->b, t->n_classes);
-    in.keep = t->o.mask_false_negatives ? uploaded(t->s, t->batch.keep, t->b, t->b) : NULL;
-    if (rz_stream_failed(t->s)) return rz_stream_sync(t->s, err);
-    rz_loss_grads g = {.dxg = p->dglobal, .dxl = p->dlocal, .dyg = p->dyg, .dyl = p->dyl, .dd = p->dglobal + diseases};
-    RZ_TRY(rz_losses(t->s, &in, &g, out, err));
-    *dlog_tau = g.dlog_tau;
-    return RADZ_OK;
-}
-
-static void backward(rz_trainer *t, pass *p, double dlog_tau)
-{
-    rz_add_rows(t->s, p->dglobal, p->k, p->text_rows, p->dyg, p->k, NULL, t->b, p->k);
-    rz_add_rows(t->s, p->dlocal, p->k, p->text_rows, p->dyl, p->k, NULL, t->b, p->k);
-    rz_encode_backward(&p->net, p->acts, p->dglobal, p->dlocal);
-    float g = (float)dlog_tau;
-    if (t->optimizer.log_tau) rz_upload(t->s, t->optimizer.log_tau->grad, &g, sizeof g);
-}
-
-static radz_status pass_and_update(rz_trainer *t, radz_train_progress *progress, radz_error *err)
-{
-    pass p = {0};
-    rz_loss_output out;
-    double dlog_tau = 0;
-    rz_optimizer_zero(&t->optimizer, t->s);
-    RZ_TRY(forward(t, &p, err));
-    RZ_TRY(losses(t, &p, &out, &dlog_tau, err));
-    if (!isfinite(out.loss))
-        return rz_fail(err, RADZ_E_STATE, "step %lld: the loss is not finite: the training diverged",
-                       (long long)t->state.step + 1);
-    backward(t, &p, dlog_tau);
-    progress->loss = out.loss, progress->loss_ca = out.ca, progress->loss_cg = out.cg;
-    progress->lr = rz_learning_rate(t->o.lr, t->o.warmup_fraction, t->state.step + 1, t->n_steps);
-    rz_adamw adam = {.lr = (float)progress->lr,
-                     .beta1 = (float)t->o.beta1,
-                     .beta2 = (float)t->o.beta2,
-                     .eps = (float)t->o.eps,
-                     .weight_decay = (float)t->o.weight_decay,
-                     .step = t->state.step + 1};
-    return rz_optimizer_step(&t->optimizer, t->s, adam, t->o.clip_norm, &progress->grad_norm, err);
-}
-
-static radz_status train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err)
-{
-    double start = rz_seconds();
-    RZ_TRY(rz_batch_next(t, err));
-    rz_mark mark = rz_arena_mark(t->s);
-    radz_status st = pass_and_update(t, progress, err);
-    radz_status left = rz_stream_sync(t->s, st ? NULL : err); /* the stream's error must not outlive the step */
-    rz_arena_release(t->s, mark);
-    RZ_TRY(st);
-    RZ_TRY(left);
-    t->state.step++;
-    double seconds = rz_seconds() - start;
-    t->state.seconds += seconds;
-    t->seconds_per_step = t->seconds_per_step > 0 ? 0.9 * t->seconds_per_step + 0.1 * seconds : seconds;
-    return RADZ_OK;
-}
-
 /* ---- The run -------------------------------------------------------------------------------------------- */
 
 static bool due(int64_t every, int64_t step)
@@ -352,7 +260,8 @@ static radz_status validate(rz_trainer *t, radz_train_progress *progress, radz_e
 {
     double start = rz_seconds();
     rz_net net = {.model = t->model, .s = t->s};
-    RZ_TRY(rz_validate(&net, &t->validator, &t->validation, err));
+    RZ_TRY(t->objective->validate ? t->objective->validate(t, &t->validation, err)
+                                  : rz_validate(&net, &t->validator, &t->validation, err));
     double value = t->validation.monitored;
     progress->has_validation = 1, progress->val_auc = value, progress->val_macro_auc = t->validation.macro;
     if (!t->state.best_step || isnan(t->state.best_value) || value > t->state.best_value) {
@@ -376,7 +285,7 @@ static void fill_progress(const rz_trainer *t, radz_train_progress *p)
     p->step = t->state.step, p->n_steps = t->n_steps;
     p->epoch = (double)t->state.draw / (double)t->ds.n_train;
     p->tau = rz_model_tau(t->model);
-    p->items_per_second = t->seconds_per_step > 0 ? (double)t->b / t->seconds_per_step : 0;
+    p->items_per_second = t->seconds_per_step > 0 ? (double)t->b * t->o.accumulate / t->seconds_per_step : 0;
     p->seconds_left = (double)(t->n_steps - t->state.step) * t->seconds_per_step;
     p->n_bad_rows = (int64_t)t->films.n_bad;
 }
@@ -384,7 +293,7 @@ static void fill_progress(const rz_trainer *t, radz_train_progress *p)
 static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
 {
     radz_train_progress progress = {.val_auc = NAN, .val_macro_auc = NAN};
-    RZ_TRY(train_step(t, &progress, err));
+    RZ_TRY(rz_train_step(t, &progress, err));
     int64_t step = t->state.step;
     bool last = step == t->n_steps;
     *stop = last || (t->o.stop_after_steps && step >= t->o.stop_after_steps);

@@ -32,6 +32,13 @@ static void put_integer(rz_str *s, const char *key, int64_t value)
     rz_str_printf(s, "\"%lld\"", (long long)value);
 }
 
+/* What came later than checkpoints that are still about is there only where it differs from the default. */
+static void put_new_options(rz_str *s, const radz_train_options *o)
+{
+    if (o->objective && strcmp(o->objective, "radz") != 0) put_text(s, "objective", o->objective);
+    if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
+}
+
 static void put_options(rz_str *s, const radz_train_options *o)
 {
     put_key(s, "seed");
@@ -65,6 +72,7 @@ radz_status rz_train_identity(rz_trainer *t, radz_error *err)
     rz_str s = {.host = t->host};
     rz_str_puts(&s, "{");
     put_options(&s, &t->o);
+    put_new_options(&s, &t->o);
     put_text(&s, "manifest_sha256", t->ds.manifest_hash);
     put_text(&s, "label_map_sha256", t->ds.map_hash);
     put_text(&s, "diseases_sha256", diseases);
@@ -81,6 +89,7 @@ radz_status rz_train_export(rz_trainer *t, radz_error *err)
     const char *dtype = strcmp(t->o.dtype, "bf16") == 0 ? "BF16" : "F32";
     RZ_TRY(rz_modeldir_copy(t->host, t->o.model_dir, t->o.out_dir, err));
     RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, err));
+    if (t->objective->finish) return t->objective->finish(t, err);
     return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
 }
 

@@ -9,17 +9,50 @@
 #include "train.h"
 #include "validate.h"
 
-/* Host memory of one batch of B rows; U different texts and N diseases go through the network with them. */
+/* Host memory of one batch of B rows, and what goes through the network with them. */
 typedef struct rz_batch {
-    size_t *rows;                         /* (B) rows of the dataset */
-    int64_t *draws;                       /* (B) draw numbers: they seed the augmentation */
-    float *pixels;                        /* (B, 3, size, size) */
-    rz_item *items;                       /* films, texts, diseases: at most 2 B + N */
+    size_t *rows;   /* (B) rows of the dataset */
+    int64_t *draws; /* (B) draw numbers: they seed the augmentation */
+    float *pixels;  /* (B, 3, size, size) */
+    rz_item *items; /* films first, one per row; at most 2 B + N */
+    size_t n_items;
+    /* of the objective "radz": U different texts and N diseases follow the films */
     size_t n_texts;                       /* U */
     int32_t *text_rows;                   /* (B) which item is the row's text */
     int32_t *text_item;                   /* (dataset texts) item of a text, 0: not in this batch */
     float *targets, *keep, *keep_classes; /* (B, N), (B, B), (B, N) */
 } rz_batch;
+
+/* The vectors of all items of a batch and their gradients: device memory, (n, k) each. */
+typedef struct rz_vectors {
+    size_t n, k;
+    const float *global, *local;
+    float *dglobal, *dlocal; /* zero at first: a loss adds into them */
+    bool main; /* this process adds the gradients of the loss's own parameters (tau, a head): one of several does */
+} rz_vectors;
+
+/* What is learned. A step of training (step.c) is, `accumulate` times:
+ *   the batch is drawn; items() lists what goes through the network;
+ *   with `loss`: every item becomes its two vectors, loss() turns all vectors into their gradients, and these go back
+ *   through the network. In micro batches the vectors are made without activations and once more, part by part, with
+ *   them (gradient caching), so a loss may couple all items.
+ *   with `part` instead: a loss that is a sum over items; part() takes some items forward and back.
+ * Then the gradients' mean makes one optimiser step. Everything is a function of the batch and the weights: with
+ * several processes each one runs loss() on the same vectors, and network passes over its own items only. */
+typedef struct rz_objective {
+    const char *name;
+    radz_status (*open)(rz_trainer *t, radz_error *err); /* after model, data set, and prompts; NULL: nothing */
+    void (*close)(rz_trainer *t);                        /* also after a failed open; NULL: nothing */
+    void (*items)(rz_trainer *t, rz_batch *b);           /* sets b->items and n_items; any thread */
+    radz_status (*loss)(rz_trainer *t, const rz_batch *b, const rz_vectors *v, rz_loss_output *out, radz_error *err);
+    /* Forward, loss, backward of b->items[first .. first + n - 1]; adds its share of the batch's loss to *out.
+     * net->keep is set. */
+    radz_status (*part)(rz_trainer *t, const rz_net *net, const rz_batch *b, size_t first, size_t n,
+                        rz_loss_output *out, radz_error *err);
+    radz_status (*validate)(rz_trainer *t, rz_validation *out, radz_error *err); /* NULL: films against diseases */
+    radz_status (*finish)(rz_trainer *t, radz_error *err); /* after the model was written to out_dir; NULL: its bank */
+} rz_objective;
+extern const rz_objective rz_objective_radz;
 
 struct rz_trainer {
     const rz_host *host;
@@ -35,6 +68,7 @@ struct rz_trainer {
     rz_optimizer optimizer;
     rz_validator validator;
     rz_validation validation; /* the latest */
+    const rz_objective *objective;
     rz_batch batch;
     size_t b, n_classes; /* batch size, diseases */
     int reference;       /* class for "none of the others", or -1 */
@@ -48,10 +82,13 @@ struct rz_trainer {
 /* The options that decide what a run computes, and the hashes of its inputs, as a JSON object of strings. */
 radz_status rz_train_identity(rz_trainer *t, radz_error *err) RZ_CHECK;
 
-/* Draws the next batch and fills everything that t->batch holds. */
+/* Draws the next batch and fills t->batch. */
 radz_status rz_batch_open(rz_trainer *t, radz_error *err) RZ_CHECK;
 void rz_batch_close(rz_trainer *t);
 radz_status rz_batch_next(rz_trainer *t, radz_error *err) RZ_CHECK;
+
+/* One optimiser step: loss, gradient's norm and learning rate go to *progress. */
+radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err) RZ_CHECK;
 
 /* Writes the model as it is now to out_dir, with its bank. */
 radz_status rz_train_export(rz_trainer *t, radz_error *err) RZ_CHECK;

@@ -1,0 +1,168 @@
+/* step.c - one step of training: batches forward, their loss, back, and the optimiser; in one pass or, for a batch
+ * larger than memory, part by part. SPDX-License-Identifier: Apache-2.0 */
+#include "trainer.h"
+
+/* Items first .. first + n - 1 of the batch go through the network at once. */
+typedef struct part {
+    size_t first, n;
+} part;
+
+enum { MAX_RANGES = 2 }; /* this process's films, and its other items */
+
+typedef struct pass {
+    rz_trainer *t;
+    rz_net net;
+    const rz_batch *batch;
+    part ranges[MAX_RANGES]; /* this process's items */
+    size_t n_ranges, per_part;
+    bool once; /* every range is one part: activations stay from the forward pass to the backward pass */
+    rz_vectors v;
+    float *global, *local; /* v's, to be written */
+    rz_encoding *acts[MAX_RANGES];
+} pass;
+
+static void plan_pass(pass *p)
+{
+    size_t micro = (size_t)p->t->o.micro_batch;
+    p->ranges[p->n_ranges++] = (part){0, p->batch->n_items};
+    p->per_part = micro ? micro : SIZE_MAX;
+    p->once = true;
+    for (size_t r = 0; r < p->n_ranges; r++) p->once = p->once && p->ranges[r].n <= p->per_part;
+}
+
+/* The part of a range that begins `done` items after its start. */
+static part part_at(const pass *p, size_t range, size_t done)
+{
+    size_t left = p->ranges[range].n - done;
+    return (part){p->ranges[range].first + done, left < p->per_part ? left : p->per_part};
+}
+
+/* ---- Vectors ---------------------------------------------------------------------------------- */
+
+/* Vectors of a part into their rows; with `acts` they can go back through the network. */
+static void encode_part(pass *p, part x, rz_encoding **acts)
+{
+    rz_stream *s = p->t->s;
+    size_t k = p->v.k;
+    float *global, *local;
+    p->net.keep = acts != NULL;
+    rz_encode(&p->net, p->batch->items + x.first, x.n, &global, &local, acts);
+    if (rz_stream_failed(s)) return;
+    rz_copy(s, p->global + x.first * k, global, x.n * k * sizeof *global);
+    rz_copy(s, p->local + x.first * k, local, x.n * k * sizeof *local);
+}
+
+static void back_part(pass *p, part x, rz_encoding *acts)
+{
+    if (rz_stream_failed(p->t->s)) return;
+    rz_encode_backward(&p->net, acts, p->v.dglobal + x.first * p->v.k, p->v.dlocal + x.first * p->v.k);
+}
+
+/* Without `back` the vectors of all parts; with it their way back. */
+static void run_parts(pass *p, bool back)
+{
+    rz_stream *s = p->t->s;
+    for (size_t r = 0; r < p->n_ranges; r++)
+        for (size_t done = 0; done < p->ranges[r].n && !rz_stream_failed(s); done += part_at(p, r, done).n) {
+            part x = part_at(p, r, done);
+            rz_mark mark = rz_arena_mark(s);
+            rz_encoding *acts = NULL;
+            encode_part(p, x, back ? &acts : NULL);
+            if (back) back_part(p, x, acts); /* an item's vectors do not depend on its neighbours */
+            rz_arena_release(s, mark);
+        }
+}
+
+static void open_vectors(pass *p)
+{
+    rz_stream *s = p->t->s;
+    size_t n = p->batch->n_items, k = p->t->model->cfg.radz.dim;
+    p->global = rz_arena_zeros(s, n, k), p->local = rz_arena_zeros(s, n, k);
+    p->v = (rz_vectors){.n = n, .k = k, .global = p->global, .local = p->local, .main = true};
+    p->v.dglobal = rz_arena_zeros(s, n, k), p->v.dlocal = rz_arena_zeros(s, n, k);
+}
+
+static radz_status vectors_there_and_back(pass *p, rz_loss_output *out, radz_error *err)
+{
+    rz_trainer *t = p->t;
+    open_vectors(p);
+    if (!p->once) run_parts(p, false);
+    for (size_t r = 0; r < p->n_ranges && p->once && !rz_stream_failed(t->s); r++)
+        encode_part(p, p->ranges[r], &p->acts[r]);
+    RZ_TRY(rz_stream_sync(t->s, err));
+    RZ_TRY(t->objective->loss(t, p->batch, &p->v, out, err));
+    if (!isfinite(out->loss)) return RADZ_OK;
+    if (!p->once) run_parts(p, true);
+    for (size_t r = 0; r < p->n_ranges && p->once; r++) back_part(p, p->ranges[r], p->acts[r]);
+    return rz_stream_sync(t->s, err);
+}
+
+/* ---- Losses that are sums over items ------------------------------------------------------------- */
+
+static radz_status sum_parts(pass *p, rz_loss_output *out, radz_error *err)
+{
+    rz_trainer *t = p->t;
+    radz_status st = RADZ_OK;
+    p->net.keep = true;
+    for (size_t r = 0; r < p->n_ranges; r++)
+        for (size_t done = 0; done < p->ranges[r].n && !st; done += part_at(p, r, done).n) {
+            part x = part_at(p, r, done);
+            rz_mark mark = rz_arena_mark(t->s);
+            st = t->objective->part(t, &p->net, p->batch, x.first, x.n, out, err);
+            rz_arena_release(t->s, mark);
+        }
+    return st;
+}
+
+/* ---- The step --------------------------------------------------------------------------------------- */
+
+/* Adds the gradients of the next batch. */
+static radz_status add_batch(rz_trainer *t, rz_loss_output *sum, radz_error *err)
+{
+    RZ_TRY(rz_batch_next(t, err));
+    pass p = {.t = t, .net = {.model = t->model, .s = t->s}, .batch = &t->batch};
+    plan_pass(&p);
+    rz_loss_output out = {0};
+    rz_mark mark = rz_arena_mark(t->s);
+    radz_status st = t->objective->loss ? vectors_there_and_back(&p, &out, err) : sum_parts(&p, &out, err);
+    radz_status left = rz_stream_sync(t->s, st ? NULL : err); /* the stream's error must not outlive the step */
+    rz_arena_release(t->s, mark);
+    RZ_TRY(st);
+    RZ_TRY(left);
+    if (!isfinite(out.loss))
+        return rz_fail(err, RADZ_E_STATE, "step %lld: the loss is not finite: the training diverged",
+                       (long long)t->state.step + 1);
+    sum->loss += out.loss, sum->ca += out.ca, sum->cg += out.cg;
+    return RADZ_OK;
+}
+
+static radz_status update(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    progress->lr = rz_learning_rate(t->o.lr, t->o.warmup_fraction, t->state.step + 1, t->n_steps);
+    rz_adamw adam = {.lr = (float)progress->lr,
+                     .beta1 = (float)t->o.beta1,
+                     .beta2 = (float)t->o.beta2,
+                     .eps = (float)t->o.eps,
+                     .weight_decay = (float)t->o.weight_decay,
+                     .step = t->state.step + 1};
+    radz_status st = rz_optimizer_step(&t->optimizer, t->s, adam, t->o.clip_norm, &progress->grad_norm, err);
+    radz_status left = rz_stream_sync(t->s, st ? NULL : err);
+    return st ? st : left;
+}
+
+radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    double start = rz_seconds();
+    int k = t->o.accumulate;
+    rz_loss_output sum = {0};
+    rz_optimizer_zero(&t->optimizer, t->s);
+    for (int i = 0; i < k; i++) RZ_TRY(add_batch(t, &sum, err));
+    if (k > 1) rz_scale(t->s, t->optimizer.grad, 1.0f / (float)k, t->optimizer.n_floats);
+    progress->loss = sum.loss / k, progress->loss_ca = sum.ca / k, progress->loss_cg = sum.cg / k;
+    RZ_TRY(update(t, progress, err));
+    t->state.step++;
+    double seconds = rz_seconds() - start;
+    t->state.seconds += seconds;
+    t->seconds_per_step = t->seconds_per_step > 0 ? 0.9 * t->seconds_per_step + 0.1 * seconds : seconds;
+    return RADZ_OK;
+}
