@@ -486,6 +486,95 @@ static void sums_in_double(void **state)
     free(x), free(y);
 }
 
+/* The share that is dropped, what is left of the rest, and that a mask is one of its key: rows in another order, fewer
+ * columns, in place, other thread counts. */
+static void dropout(void **state)
+{
+    (void)state;
+    enum { ROWS = 400, COLS = 251 };
+    const float p = 0.3f, keep = 1.0f / (1.0f - 0.3f);
+    rz_stream *s = compute_open(NULL, "portable", 3), *one = compute_open(NULL, "portable", 1);
+    float *x = random_floats(ROWS * COLS, 1), *y = zero_floats(ROWS * COLS), *z = zero_floats(ROWS * COLS);
+    uint64_t keys[ROWS], back[ROWS];
+    size_t dropped = 0, same_as_next = 0;
+    for (size_t r = 0; r < ROWS; r++) keys[r] = back[ROWS - 1 - r] = 1000 + r;
+    rz_dropout(s, y, x, p, 7, keys, ROWS, COLS);
+    for (size_t i = 0; i < ROWS * COLS; i++) {
+        if (y[i] == 0)
+            dropped++;
+        else
+            assert_true(y[i] == x[i] * keep);
+        same_as_next += i + COLS < ROWS * COLS && (y[i] == 0) == (y[i + COLS] == 0);
+    }
+    const double n = ROWS * COLS;
+    assert_true(fabs((double)dropped / n - 0.3) < 5 * sqrt(0.3 * 0.7 / n));
+    assert_true(fabs((double)same_as_next / n - (0.3 * 0.3 + 0.7 * 0.7)) < 0.01);
+    for (size_t r = 0; r < ROWS; r++) memcpy(z + r * COLS, x + (ROWS - 1 - r) * COLS, COLS * sizeof *x);
+    rz_dropout(one, z, z, p, 7, back, ROWS, COLS);
+    for (size_t r = 0; r < ROWS; r++) assert_same_bits("row", z + r * COLS, y + (ROWS - 1 - r) * COLS, COLS);
+    rz_dropout(s, z, x, p, 7, keys, 1, COLS - 1);
+    assert_same_bits("fewer columns", z, y, COLS - 1);
+    rz_dropout(s, z, x, p, 8, keys, ROWS, COLS);
+    assert_true(memcmp(z, y, ROWS * COLS * sizeof *y) != 0);
+    rz_dropout(s, z, x, 0, 7, keys, ROWS, COLS);
+    assert_same_bits("p = 0", z, x, ROWS * COLS);
+    compute_close(s), compute_close(one);
+    free(x), free(y), free(z);
+}
+
+typedef struct dropout_job {
+    rz_stream *s;
+    const uint64_t *keys;
+    double x[24], w[24];
+} dropout_job;
+
+static double dropout_loss(void *arg)
+{
+    dropout_job *j = arg;
+    float x[24], y[24];
+    double loss = 0;
+    for (size_t i = 0; i < 24; i++) x[i] = (float)j->x[i];
+    rz_dropout(j->s, y, x, 0.4f, 3, j->keys, 4, 6);
+    for (size_t i = 0; i < 24; i++) loss += j->w[i] * (double)y[i];
+    return loss;
+}
+
+/* The op is its own backward. The loss is linear, so wide differences are exact and float's rounding does not show. */
+static void dropout_gradient(void **state)
+{
+    (void)state;
+    const uint64_t keys[4] = {5, 6, 5, 9};
+    float *w = random_floats(24, 2), dx[24];
+    dropout_job j = {.s = compute_open(NULL, "portable", 1), .keys = keys};
+    for (size_t i = 0; i < 24; i++) j.w[i] = (double)w[i];
+    rz_dropout(j.s, dx, w, 0.4f, 3, keys, 4, 6);
+    for (size_t i = 0; i < 24; i++) {
+        j.x[i] = 1;
+        double up = dropout_loss(&j);
+        j.x[i] = -1;
+        double down = dropout_loss(&j);
+        j.x[i] = 0;
+        assert_true(fabs((up - down) / 2 - (double)dx[i]) < 1e-6);
+    }
+    compute_close(j.s);
+    free(w);
+}
+
+static void rounds_to_bf16(void **state)
+{
+    (void)state;
+    rz_stream *s = compute_open(NULL, "portable", 2);
+    const uint32_t bits[] = {0x3f800000, 0x3f808000, 0x3f818000, 0x3f808001,
+                             0x7f7fffff, 0x7f800000, 0x7f800001, 0x80000000};
+    const uint16_t want[] = {0x3f80, 0x3f80, 0x3f82, 0x3f81, 0x7f80, 0x7f80, 0x7fc0, 0x8000};
+    float x[RZ_COUNT(bits)];
+    uint16_t y[RZ_COUNT(bits)];
+    memcpy(x, bits, sizeof x);
+    rz_to_bf16(s, y, x, RZ_COUNT(bits));
+    assert_memory_equal(y, want, sizeof y);
+    compute_close(s);
+}
+
 /* Ten steps against the update rule in double precision. */
 static void adamw(void **state)
 {
@@ -579,6 +668,9 @@ int main(void)
         cmocka_unit_test(pools_means),
         cmocka_unit_test(cuts_patches),
         cmocka_unit_test(sums_in_double),
+        cmocka_unit_test(dropout),
+        cmocka_unit_test(dropout_gradient),
+        cmocka_unit_test(rounds_to_bf16),
         cmocka_unit_test(adamw),
         cmocka_unit_test(bits_do_not_depend_on_threads),
     };

@@ -152,7 +152,7 @@ static void batch_put(const world *w, batch *b, const char *name, rz_item_kind k
     p->ids = malloc(t->n_bytes);
     assert_non_null(p->ids);
     memcpy(p->ids, t->data, t->n_bytes);
-    b->items[b->n++] = (rz_item){kind, kind == RZ_ITEM_IMAGE ? b->pixels + film * PIXELS : NULL, p};
+    b->items[b->n++] = (rz_item){kind, kind == RZ_ITEM_IMAGE ? b->pixels + film * PIXELS : NULL, p, 0};
 }
 
 static void batch_pixels(const world *w, batch *b)

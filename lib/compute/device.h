@@ -110,6 +110,13 @@ void rz_add(rz_stream *s, float *y, const float *x, size_t n);                  
 void rz_scale(rz_stream *s, float *y, float a, size_t n);                                 /* y *= a */
 void rz_add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t cols);       /* y[r][c] += b[c] */
 void rz_add_bias_bwd(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols); /* db[c] += sum_r */
+/* y = x / (1 - p) where the mask keeps an element, else 0; also its own backward. y may be x. The mask is a function of
+ * (seed, keys[r], column) alone: rows with one key have one mask, in any batch and on any device. keys: device (rows);
+ * 0 <= p < 1. */
+void rz_dropout(rz_stream *s, float *y, const float *x, float p, uint64_t seed, const uint64_t *keys, size_t rows,
+                size_t cols);
+/* y = x rounded to bfloat16, nearest even. */
+void rz_to_bf16(rz_stream *s, uint16_t *y, const float *x, size_t n);
 /* y[r] = table[ids[r]]; ids are device int32, 0 <= id < n_table (checked by the caller). */
 void rz_gather(rz_stream *s, float *y, rz_mat table, const int32_t *ids, size_t rows, size_t cols);
 /* dtable[ids[r]] += dy[r], rows in order; also the way to scatter: dst must then be zeroed by the caller. */

@@ -23,6 +23,9 @@ struct rz_ops {
     void (*scale)(rz_stream *s, float *y, float a, size_t n);
     void (*add_bias)(rz_stream *s, float *y, const float *b, size_t rows, size_t cols);
     void (*add_bias_bwd)(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols);
+    void (*dropout)(rz_stream *s, float *y, const float *x, float p, uint64_t seed, const uint64_t *keys, size_t rows,
+                    size_t cols);
+    void (*to_bf16)(rz_stream *s, uint16_t *y, const float *x, size_t n);
     void (*gather)(rz_stream *s, float *y, rz_mat table, const int32_t *ids, size_t rows, size_t cols);
     void (*copy_rows)(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src, size_t src_ld,
                       const int32_t *src_rows, size_t n, size_t cols);

@@ -241,6 +241,15 @@ void rz_add_bias_bwd(rz_stream *s, float *db, const float *dy, size_t rows, size
 {
     RUN(rows && cols, add_bias_bwd, db, dy, rows, cols);
 }
+void rz_dropout(rz_stream *s, float *y, const float *x, float p, uint64_t seed, const uint64_t *keys, size_t rows,
+                size_t cols)
+{
+    RUN(rows && cols, dropout, y, x, p, seed, keys, rows, cols);
+}
+void rz_to_bf16(rz_stream *s, uint16_t *y, const float *x, size_t n)
+{
+    RUN(n, to_bf16, y, x, n);
+}
 void rz_gather(rz_stream *s, float *y, rz_mat table, const int32_t *ids, size_t rows, size_t cols)
 {
     RUN(rows && cols, gather, y, table, ids, rows, cols);

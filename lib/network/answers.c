@@ -89,7 +89,7 @@ static void read_out(const rz_net *net, const float *h, const predictions *p, fl
 {
     const rz_model *m = net->model;
     size_t c = m->cfg.text.hidden, rows = r->rows_at_once;
-    r->head = (rz_linear){m->cfg.text.tied ? m->embed : m->lm_head, NULL};
+    r->head = (rz_linear){m->cfg.text.tied ? m->embed : m->lm_head, NULL, NULL};
     r->h = rz_arena_f32(net->s, p->n, c);
     rz_copy_rows(net->s, r->h, c, NULL, h, c, p->rows_dev, p->n, c);
     r->normed = rz_norm_forward(net, &m->decoder_norm, m->cfg.text.eps, r->h, p->n, &r->stats);

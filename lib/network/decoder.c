@@ -12,7 +12,8 @@ typedef struct block_acts {
 struct rz_decoder_acts {
     size_t n_blocks;
     rz_ragged seq;
-    int32_t *positions;  /* of each row in its sequence */
+    int32_t *positions; /* of each row in its sequence */
+    const uint64_t *row_keys;
     const float **freqs; /* RoPE frequencies of each sequence; NULL: the model's for all */
     block_acts *blocks;
 };
@@ -131,7 +132,7 @@ float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_b
     rz_decoder_acts *a = rz_arena_host(net->s, 1, sizeof *a);
     block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
     if (!a || !blocks || rz_stream_failed(net->s)) return NULL;
-    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), row_frequencies(net, seq), blocks};
+    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), net->row_keys, row_frequencies(net, seq), blocks};
     rz_attn at = decoder_attention(net, seq);
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
@@ -146,6 +147,9 @@ float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_b
 void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
 {
     if (rz_stream_failed(net->s)) return;
+    rz_net pass = *net;
+    pass.row_keys = a->row_keys;
+    net = &pass;
     rz_attn at = decoder_attention(net, a->seq);
     for (size_t i = a->n_blocks; i-- > 0;) {
         rz_mark m = rz_arena_mark(net->s);
@@ -160,6 +164,6 @@ float *rz_decoder_logits(const rz_net *net, const float *h, size_t rows)
 {
     const rz_model *m = net->model;
     float *stats, *n = rz_norm_forward(net, &m->decoder_norm, m->cfg.text.eps, h, rows, &stats);
-    rz_linear head = {m->cfg.text.tied ? m->embed : m->lm_head, NULL};
+    rz_linear head = {m->cfg.text.tied ? m->embed : m->lm_head, NULL, NULL};
     return rz_linear_forward(net, &head, n, rows);
 }

@@ -31,6 +31,7 @@ struct rz_encoding {
     size_t n, n_images, n_rows;
     rz_ragged seq;
     row_list tokens, specials, image_rows;
+    const uint64_t *row_keys; /* NULL: no dropout */
     rz_tower_acts *tower;
     rz_projector_acts projector;
     rz_decoder_acts *decoder;
@@ -122,6 +123,19 @@ static void lay_out(const rz_net *net, const rz_item *items, size_t n, rz_encodi
     list_upload(net, &e->tokens);
     list_upload(net, &e->specials);
     list_upload(net, &e->image_rows);
+}
+
+/* A key for every row, of its item and its place there. */
+static void key_rows(const rz_net *net, const rz_item *items, rz_encoding *e)
+{
+    uint64_t *keys = rz_arena_host(net->s, e->n_rows, sizeof *keys);
+    void *dev = rz_arena_bytes(net->s, e->n_rows * sizeof *keys);
+    if (!keys || !dev) return;
+    for (size_t i = 0, row = 0; i < e->n; i++)
+        for (size_t t = 0; t < items[i].prompt->n; t++)
+            keys[row++] = items[i].key * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)t;
+    rz_upload(net->s, dev, keys, e->n_rows * sizeof *keys);
+    e->row_keys = dev;
 }
 
 static bool is_picked(rz_rows rows, bool special, bool last)
@@ -240,6 +254,7 @@ static bool begin(const rz_net *net, const rz_item *items, size_t n, rz_encoding
     e->n = n;
     if (!count_rows(net, items, n, e)) return false;
     lay_out(net, items, n, e);
+    if (net->dropout_seed && !rz_stream_failed(net->s)) key_rows(net, items, e);
     return !rz_stream_failed(net->s);
 }
 
@@ -248,7 +263,9 @@ static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, r
 {
     float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
     float *x = splice_forward(net, e, image_rows);
-    return rz_decoder_forward(net, x, e->seq, n_blocks, &e->decoder);
+    rz_net pass = *net;
+    pass.row_keys = e->row_keys;
+    return rz_decoder_forward(&pass, x, e->seq, n_blocks, &e->decoder);
 }
 
 void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global, float **local, rz_encoding **acts)

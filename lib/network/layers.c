@@ -8,12 +8,76 @@ void rz_net_poll(const rz_net *net)
         rz_stream_fail(net->s, RADZ_E_CANCELLED, "cancelled by the caller");
 }
 
+/* ---- LoRA: nothing is kept but x, which the layer keeps anyway ---- */
+
+static bool drops(const rz_net *net, const rz_lowrank *l)
+{
+    return l->dropout > 0 && net->dropout_seed && net->row_keys;
+}
+
+/* x, or what dropout leaves of it: the same in the forward and in the backward pass. */
+static const float *dropped(const rz_net *net, const rz_lowrank *l, const float *x, size_t rows, size_t cols)
+{
+    if (!drops(net, l)) return x;
+    float *y = rz_arena_f32(net->s, rows, cols);
+    rz_dropout(net->s, y, x, l->dropout, net->dropout_seed + l->module, net->row_keys, rows, cols);
+    return y;
+}
+
+/* dropout(x) A^T */
+static float *into_rank(const rz_net *net, const rz_lowrank *l, const float *x, size_t rows)
+{
+    size_t r = l->a->dims[0], in = l->a->dims[1];
+    float *u = rz_arena_f32(net->s, rows, r);
+    rz_gemm(net->s, false, true, rows, r, in, 1.0f, rz_mat_f32(x, in), l->a->w, 0.0f, u, r);
+    return u;
+}
+
+static void lowrank_forward(const rz_net *net, const rz_lowrank *l, float *y, const float *x, size_t rows)
+{
+    size_t r = l->a->dims[0], in = l->a->dims[1], out = l->b->dims[0];
+    rz_mark m = rz_arena_mark(net->s);
+    float *u = into_rank(net, l, dropped(net, l, x, rows, in), rows);
+    rz_gemm(net->s, false, true, rows, out, r, l->scale, rz_mat_f32(u, r), l->b->w, 1.0f, y, out);
+    rz_arena_release(net->s, m);
+}
+
+static void lowrank_dx(const rz_net *net, const rz_lowrank *l, float *dx, const float *du, size_t rows)
+{
+    size_t r = l->a->dims[0], in = l->a->dims[1];
+    float *part = drops(net, l) ? rz_arena_f32(net->s, rows, in) : NULL;
+    rz_gemm(net->s, false, false, rows, in, r, 1.0f, rz_mat_f32(du, r), l->a->w, part ? 0.0f : 1.0f, part ? part : dx,
+            in);
+    if (!part) return;
+    rz_dropout(net->s, part, part, l->dropout, net->dropout_seed + l->module, net->row_keys, rows, in);
+    rz_add(net->s, dx, part, rows * in);
+}
+
+static void lowrank_backward(const rz_net *net, const rz_lowrank *l, float *dx, const float *dy, const float *x,
+                             size_t rows)
+{
+    size_t r = l->a->dims[0], in = l->a->dims[1], out = l->b->dims[0];
+    rz_mark m = rz_arena_mark(net->s);
+    float *du = rz_arena_f32(net->s, rows, r);
+    rz_gemm(net->s, false, false, rows, r, out, l->scale, rz_mat_f32(dy, out), l->b->w, 0.0f, du, r);
+    if (dx) lowrank_dx(net, l, dx, du, rows);
+    if (l->a->grad) {
+        x = dropped(net, l, x, rows, in);
+        float *u = into_rank(net, l, x, rows);
+        rz_gemm(net->s, true, false, out, r, rows, l->scale, rz_mat_f32(dy, out), rz_mat_f32(u, r), 1.0f, l->b->grad,
+                r);
+        rz_gemm(net->s, true, false, r, in, rows, 1.0f, rz_mat_f32(du, r), rz_mat_f32(x, in), 1.0f, l->a->grad, in);
+    }
+    rz_arena_release(net->s, m);
+}
+
 float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, size_t rows)
 {
     size_t out = l->w->dims[0], in = l->w->n / out;
     float *y = rz_arena_f32(net->s, rows, out);
     rz_gemm(net->s, false, true, rows, out, in, 1.0f, rz_mat_f32(x, in), l->w->w, 0.0f, y, out);
     if (l->b) rz_add_bias(net->s, y, l->b->w.data, rows, out);
+    if (l->lora) lowrank_forward(net, l->lora, y, x, rows);
     return y;
 }
 
@@ -25,6 +89,7 @@ void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float
     if (l->w->grad)
         rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad, in);
     if (l->b && l->b->grad) rz_add_bias_bwd(net->s, l->b->grad, dy, rows, out);
+    if (l->lora) lowrank_backward(net, l->lora, dx, dy, x, rows);
 }
 
 float *rz_norm_forward(const rz_net *net, const rz_norm *n, float eps, const float *x, size_t rows, float **stats)

@@ -10,6 +10,8 @@ typedef struct rz_net {
     const rz_model *model;
     rz_stream *s;
     bool keep;                    /* keep activations for the backward; they live in the stream's arena */
+    uint64_t dropout_seed;        /* training: one number for all passes of a step; 0: no dropout */
+    const uint64_t *row_keys;     /* device; set by rz_encode where there is dropout */
     int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */
     void *user;
 } rz_net;

@@ -73,7 +73,7 @@ static rz_param *add_rows(builder *b, const char *name, size_t rows, size_t cols
 
 static rz_linear add_linear(builder *b, const char *name, size_t out, size_t in, bool bias, init_kind init)
 {
-    rz_linear l = {add(b, name, ".weight", init, (size_t[4]){out, in}), NULL};
+    rz_linear l = {add(b, name, ".weight", init, (size_t[4]){out, in}), NULL, NULL};
     if (bias) l.b = add_vector(b, name, ".bias", INIT_ZERO, out);
     return l;
 }

@@ -14,9 +14,16 @@ typedef struct rz_param {
     bool radz;   /* belongs to radz.safetensors */
 } rz_param;
 
+/* LoRA beside a linear layer: y += scale * dropout(x) A^T B^T. */
+typedef struct rz_lowrank {
+    rz_param *a, *b; /* (r, in), (out, r) */
+    float scale, dropout;
+    uint64_t module; /* its number among all: each has masks of its own */
+} rz_lowrank;
 typedef struct rz_linear {
-    rz_param *w, *b;
-} rz_linear; /* w (out, in); b (out) or NULL */
+    rz_param *w, *b;  /* (out, in); (out) or NULL */
+    rz_lowrank *lora; /* NULL: none */
+} rz_linear;
 typedef struct rz_norm {
     rz_param *w, *b;
 } rz_norm;

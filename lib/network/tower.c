@@ -58,7 +58,7 @@ static float *embed(const rz_net *net, rz_tower_acts *a, const float *pixels)
     size_t rows = rz_tower_rows(&m->cfg), n_patches = a->n * (rows - 1), c = v->hidden;
     a->patches = rz_arena_f32(net->s, n_patches, v->channels * v->patch * v->patch);
     rz_patchify(net->s, a->patches, pixels, a->n, v->channels, v->image_size, v->patch);
-    rz_linear conv = {m->patch, NULL};
+    rz_linear conv = {m->patch, NULL, NULL};
     float *patch_emb = rz_linear_forward(net, &conv, a->patches, n_patches);
     float *x = a->embedded = rz_arena_f32(net->s, a->n * rows, c);
     rz_copy_rows(net->s, x, c, NULL, m->positions->w.data, c, a->positions, a->n * rows, c);
@@ -77,7 +77,7 @@ static void embed_backward(const rz_net *net, const rz_tower_acts *a, const floa
     if (m->class_row->grad) rz_add_rows(net->s, m->class_row->grad, c, a->zeros, dx, c, a->class_rows, a->n, c);
     float *dpatch = rz_arena_f32(net->s, n_patches, c);
     rz_copy_rows(net->s, dpatch, c, NULL, dx, c, a->patch_rows, n_patches, c);
-    rz_linear conv = {m->patch, NULL};
+    rz_linear conv = {m->patch, NULL, NULL};
     rz_linear_backward(net, &conv, 0.0f, NULL, dpatch, a->patches, n_patches);
 }
 

@@ -87,5 +87,6 @@ radz_status rz_batch_next(rz_trainer *t, radz_error *err)
         b->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = b->pixels + i * n_pixels, .prompt = &t->image_prompt};
     b->n_items = t->b;
     t->objective->items(t, b);
+    for (size_t i = 0; i < b->n_items; i++) b->items[i].key = i;
     return RADZ_OK;
 }

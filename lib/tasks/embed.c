@@ -194,7 +194,7 @@ static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n,
 {
     rz_item items[MAX_ITEMS];
     RZ_TRY(preprocess(c, n, err));
-    for (size_t i = 0; i < n; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, c->pixels + i * c->floats_each, prompt};
+    for (size_t i = 0; i < n; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, c->pixels + i * c->floats_each, prompt, 0};
     return encode(c->net, items, n, pick, out, err);
 }
 
@@ -246,7 +246,7 @@ static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const 
     radz_status status = RADZ_OK;
     while (k < n && k < MAX_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
         status = rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
-        items[k] = (rz_item){kind, NULL, &prompts[k]};
+        items[k] = (rz_item){kind, NULL, &prompts[k], 0};
         rows += prompts[k].n;
         k++;
     }

@@ -2,6 +2,8 @@
  * larger than memory, part by part. SPDX-License-Identifier: Apache-2.0 */
 #include "trainer.h"
 
+#define DROPOUT_SEED UINT64_C(0x64726f706f757421)
+
 /* Items first .. first + n - 1 of the batch go through the network at once. */
 typedef struct part {
     size_t first, n;
@@ -116,11 +118,20 @@ static radz_status sum_parts(pass *p, rz_loss_output *out, radz_error *err)
 
 /* ---- The step --------------------------------------------------------------------------------------- */
 
+/* One number per batch; masks of another item, row or module are the network's business. */
+static uint64_t dropout_seed(const rz_trainer *t)
+{
+    rz_rng r;
+    rz_rng_seed(&r, t->o.seed ^ DROPOUT_SEED, (uint64_t)t->state.draw);
+    return rz_rng_u64(&r) | 1;
+}
+
 /* Adds the gradients of the next batch. */
 static radz_status add_batch(rz_trainer *t, rz_loss_output *sum, radz_error *err)
 {
     RZ_TRY(rz_batch_next(t, err));
     pass p = {.t = t, .net = {.model = t->model, .s = t->s}, .batch = &t->batch};
+    p.net.dropout_seed = dropout_seed(t);
     plan_pass(&p);
     rz_loss_output out = {0};
     rz_mark mark = rz_arena_mark(t->s);

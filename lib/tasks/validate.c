@@ -90,7 +90,7 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
         if (!f->bad[p->rows[i]]) p->rows[n_good++] = p->rows[i];
     rz_pool_run(f->pool, n_good, fill_pixels, p);
     for (size_t i = 0; i < n_good; i++)
-        p->items[i] = (rz_item){RZ_ITEM_IMAGE, p->pixels + i * p->n_pixels, p->v->image_prompt};
+        p->items[i] = (rz_item){RZ_ITEM_IMAGE, p->pixels + i * p->n_pixels, p->v->image_prompt, 0};
     RZ_TRY(encode_items(p, n_good, p->vectors, err));
     double *row_scores = rz_calloc(p->v->host, 2 * p->n_classes, sizeof *row_scores);
     if (!row_scores) return RZ_NO_MEMORY(err, "validation");
@@ -106,7 +106,8 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
 static radz_status score_all(pass *p, double *scores, radz_error *err)
 {
     RZ_TRY(pass_open(p, err));
-    for (size_t c = 0; c < p->n_classes; c++) p->items[c] = (rz_item){RZ_ITEM_DISEASE, NULL, &p->v->disease_prompts[c]};
+    for (size_t c = 0; c < p->n_classes; c++)
+        p->items[c] = (rz_item){RZ_ITEM_DISEASE, NULL, &p->v->disease_prompts[c], 0};
     RZ_TRY(encode_items(p, p->n_classes, p->anchors, err));
     size_t n_val = p->v->films->ds->n_val;
     for (size_t i = 0; i < n_val * p->n_classes; i++) scores[i] = NAN;

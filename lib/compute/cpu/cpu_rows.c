@@ -13,6 +13,9 @@ struct job {
     rz_mat table;
     float *norm;
     const float *dy, *len;
+    uint16_t *halves;
+    uint64_t seed;
+    const uint64_t *keys;
 };
 
 /* ---- Flat arrays --------------------------------------------------------------------- */
@@ -49,6 +52,56 @@ static void scale_part(void *arg, size_t begin, size_t end)
 static void cpu_scale(rz_stream *s, float *y, float a, size_t n)
 {
     rz_cpu_split(s, n, 1, scale_part, &(struct job){.y = y, .a = a});
+}
+
+static void to_bf16_part(void *arg, size_t begin, size_t end)
+{
+    const struct job *j = arg;
+    uint16_t *y = j->halves;
+    for (size_t i = begin; i < end; i++) {
+        uint32_t bits;
+        memcpy(&bits, j->x + i, sizeof bits);
+        bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+        y[i] = (uint16_t)((nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+    }
+}
+static void cpu_to_bf16(rz_stream *s, uint16_t *y, const float *x, size_t n)
+{
+    rz_cpu_split(s, n, 1, to_bf16_part, &(struct job){.halves = y, .x = x});
+}
+
+/* ---- Dropout --------------------------------------------------------------------------- */
+
+static uint64_t mix64(uint64_t z)
+{
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+/* One number of a counter-based generator decides on two columns. */
+static void dropout_part(void *arg, size_t begin, size_t end)
+{
+    const struct job *j = arg;
+    const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
+    const uint32_t drop_below = (uint32_t)((double)j->a * 4294967296.0);
+    const float keep = 1.0f / (1.0f - j->a);
+    for (size_t r = begin; r < end; r++) {
+        const float *x = j->x + r * j->cols;
+        float *y = j->y + r * j->cols;
+        uint64_t row = mix64(j->seed + step) ^ mix64(j->keys[r] + 2 * step);
+        for (size_t c = 0; c < j->cols; c += 2) {
+            uint64_t h = mix64(row + (c + 1) * step);
+            y[c] = (uint32_t)h < drop_below ? 0 : x[c] * keep;
+            if (c + 1 < j->cols) y[c + 1] = (uint32_t)(h >> 32) < drop_below ? 0 : x[c + 1] * keep;
+        }
+    }
+}
+static void cpu_dropout(rz_stream *s, float *y, const float *x, float p, uint64_t seed, const uint64_t *keys,
+                        size_t rows, size_t cols)
+{
+    rz_cpu_split(s, rows, 4 * cols, dropout_part,
+                 &(struct job){.y = y, .x = x, .a = p, .seed = seed, .keys = keys, .cols = cols});
 }
 
 /* ---- Bias ------------------------------------------------------------------------------ */
@@ -271,6 +324,8 @@ void rz_cpu_rows_ops(struct rz_ops *ops)
     ops->scale = cpu_scale;
     ops->add_bias = cpu_add_bias;
     ops->add_bias_bwd = cpu_add_bias_bwd;
+    ops->dropout = cpu_dropout;
+    ops->to_bf16 = cpu_to_bf16;
     ops->gather = cpu_gather;
     ops->copy_rows = cpu_copy_rows;
     ops->add_rows = cpu_add_rows;
