@@ -491,33 +491,33 @@ static void sums_in_double(void **state)
 static void dropout(void **state)
 {
     (void)state;
-    enum { ROWS = 400, COLS = 251 };
+    enum { N_KEYS = 400, WIDTH = 251 };
     const float p = 0.3f, keep = 1.0f / (1.0f - 0.3f);
     rz_stream *s = compute_open(NULL, "portable", 3), *one = compute_open(NULL, "portable", 1);
-    float *x = random_floats(ROWS * COLS, 1), *y = zero_floats(ROWS * COLS), *z = zero_floats(ROWS * COLS);
-    uint64_t keys[ROWS], back[ROWS];
+    float *x = random_floats(N_KEYS * WIDTH, 1), *y = zero_floats(N_KEYS * WIDTH), *z = zero_floats(N_KEYS * WIDTH);
+    uint64_t keys[N_KEYS], back[N_KEYS];
     size_t dropped = 0, same_as_next = 0;
-    for (size_t r = 0; r < ROWS; r++) keys[r] = back[ROWS - 1 - r] = 1000 + r;
-    rz_dropout(s, y, x, p, 7, keys, ROWS, COLS);
-    for (size_t i = 0; i < ROWS * COLS; i++) {
+    for (size_t r = 0; r < N_KEYS; r++) keys[r] = back[N_KEYS - 1 - r] = 1000 + r;
+    rz_dropout(s, y, x, p, 7, keys, N_KEYS, WIDTH);
+    for (size_t i = 0; i < N_KEYS * WIDTH; i++) {
         if (y[i] == 0)
             dropped++;
         else
             assert_true(y[i] == x[i] * keep);
-        same_as_next += i + COLS < ROWS * COLS && (y[i] == 0) == (y[i + COLS] == 0);
+        same_as_next += i + WIDTH < N_KEYS * WIDTH && (y[i] == 0) == (y[i + WIDTH] == 0);
     }
-    const double n = ROWS * COLS;
+    const double n = N_KEYS * WIDTH;
     assert_true(fabs((double)dropped / n - 0.3) < 5 * sqrt(0.3 * 0.7 / n));
     assert_true(fabs((double)same_as_next / n - (0.3 * 0.3 + 0.7 * 0.7)) < 0.01);
-    for (size_t r = 0; r < ROWS; r++) memcpy(z + r * COLS, x + (ROWS - 1 - r) * COLS, COLS * sizeof *x);
-    rz_dropout(one, z, z, p, 7, back, ROWS, COLS);
-    for (size_t r = 0; r < ROWS; r++) assert_same_bits("row", z + r * COLS, y + (ROWS - 1 - r) * COLS, COLS);
-    rz_dropout(s, z, x, p, 7, keys, 1, COLS - 1);
-    assert_same_bits("fewer columns", z, y, COLS - 1);
-    rz_dropout(s, z, x, p, 8, keys, ROWS, COLS);
-    assert_true(memcmp(z, y, ROWS * COLS * sizeof *y) != 0);
-    rz_dropout(s, z, x, 0, 7, keys, ROWS, COLS);
-    assert_same_bits("p = 0", z, x, ROWS * COLS);
+    for (size_t r = 0; r < N_KEYS; r++) memcpy(z + r * WIDTH, x + (N_KEYS - 1 - r) * WIDTH, WIDTH * sizeof *x);
+    rz_dropout(one, z, z, p, 7, back, N_KEYS, WIDTH);
+    for (size_t r = 0; r < N_KEYS; r++) assert_same_bits("row", z + r * WIDTH, y + (N_KEYS - 1 - r) * WIDTH, WIDTH);
+    rz_dropout(s, z, x, p, 7, keys, 1, WIDTH - 1);
+    assert_same_bits("fewer columns", z, y, WIDTH - 1);
+    rz_dropout(s, z, x, p, 8, keys, N_KEYS, WIDTH);
+    assert_true(memcmp(z, y, N_KEYS * WIDTH * sizeof *y) != 0);
+    rz_dropout(s, z, x, 0, 7, keys, N_KEYS, WIDTH);
+    assert_same_bits("p = 0", z, x, N_KEYS * WIDTH);
     compute_close(s), compute_close(one);
     free(x), free(y), free(z);
 }
