@@ -72,7 +72,8 @@ static void read_answers(world *w)
         memcpy(&n, tensor(w, "%zu.answer", i)->data, sizeof n);
         w->prompts[i] = (rz_prompt){copy, ids->n_elements};
         const float *film = i < 2 ? w->pixels + i * 3 * v->image_size * v->image_size : NULL;
-        w->answers[i] = (rz_answer){{RZ_ITEM_IMAGE, film, &w->prompts[i]}, (size_t)n, 0};
+        w->answers[i] = (rz_answer){.item = {.kind = RZ_ITEM_IMAGE, .pixels = film, .prompt = &w->prompts[i]},
+                                    .n_tokens = (size_t)n};
         w->n_tokens += (size_t)n;
     }
 }
