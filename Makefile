@@ -134,10 +134,12 @@ abi-baseline: $(SHARED) ## accept today's ABI as the new baseline
 $O/bench/%: $O/bench/%.o $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
-bench: deps ## speed of the kernels, beside OpenBLAS where it is there
-	+@$(SUBMAKE) $O/bench/bench_compute
+PYTHON ?= python3
+bench: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
+	+@$(SUBMAKE) $O/bench/bench_compute $O/bench/bench_train
 	@$O/bench/bench_compute 1
 	@$O/bench/bench_compute 2
+	@bench/compare_train $O/bench/bench_train '$(PYTHON)'
 
 clean: ## remove build/
 	rm -rf build
