@@ -72,6 +72,16 @@ static void print_network(const radz_model_info *m)
     row("tokenizer", text);
 }
 
+static void print_adapter(const radz_model_info *m)
+{
+    char text[40];
+    if (!m->adapter) return;
+    row("adapter", m->adapter);
+    snprintf(text, sizeof text, "%zu", m->adapter_rank);
+    row("  rank", text);
+    row("  hash", m->adapter_hash);
+}
+
 static void print_memory(const radz_model_info *m)
 {
     char files[32], weights[32], film[32], text[200];
@@ -126,6 +136,7 @@ static void print_text(const facts *f)
     row("hash", radz_model_hash(f->e.model));
     print_network(m);
     if (m->tokenizer_hash) row("  hash", m->tokenizer_hash);
+    print_adapter(m);
     print_memory(m);
     print_bank(f);
     print_runtime(f);
@@ -172,6 +183,13 @@ static void print_json(const facts *f)
            ",\"film_bytes\":%" PRIu64,
            m->n_parameters, m->file_bytes, m->weight_bytes, m->film_bytes);
     member(",\"dtype\":", m->dtype);
+    if (m->adapter) {
+        member(",\"adapter\":{\"path\":", m->adapter);
+        member(",\"hash\":", m->adapter_hash);
+        printf(",\"rank\":%zu}", m->adapter_rank);
+    } else {
+        fputs(",\"adapter\":null", stdout);
+    }
     printf(",\"bank\":{\"classes\":%zu", radz_bank_count(f->bank));
     member(",\"hash\":", radz_bank_hash(f->bank));
     member(",\"problem\":", bank_problem(f));

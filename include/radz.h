@@ -213,6 +213,9 @@ typedef struct radz_model_info {
     size_t n_image_tokens, n_text_tokens; /* special tokens; 0: not trained as a LLaVA-RadZ */
     int layer, feature_layer;             /* of the decoder (Eq. 3); of the tower, the first where it takes several */
     double tau;                           /* temperature */
+    const char *adapter;                  /* directory of the PEFT adapter; NULL: none */
+    const char *adapter_hash;             /* sha256 of its config and weights, 64 hex digits; NULL: none */
+    size_t adapter_rank;                  /* r of its config; single modules may have others */
 } radz_model_info;
 
 RADZ_API void radz_model_info_init_sized(radz_model_info *info, size_t struct_size);

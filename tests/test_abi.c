@@ -97,7 +97,7 @@ static void model_info(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_model_info, 264);
+    SIZE(radz_model_info, 288);
     AT(radz_model_info, struct_size, 0);
     AT(radz_model_info, dtype, 8);
     AT(radz_model_info, tower_source, 16);
@@ -132,6 +132,9 @@ static void model_info(void **state)
     AT(radz_model_info, layer, 248);
     AT(radz_model_info, feature_layer, 252);
     AT(radz_model_info, tau, 256);
+    AT(radz_model_info, adapter, 264);
+    AT(radz_model_info, adapter_hash, 272);
+    AT(radz_model_info, adapter_rank, 280);
 }
 
 static void session_options(void **state)

@@ -282,13 +282,37 @@ static void test_info_json(void **state)
     run_done(&r);
 }
 
+/* The options of a model that open_engine passes on, seen through radz-info. */
+static void test_model_options(void **state)
+{
+    (void)state;
+    static const char base[] = "tests/parity/variants/lora_base", adapter[] = "tests/parity/variants/lora_base/list";
+    static const char external[] = "tests/parity/variants/external";
+    run r = RUN(info, "--adapter", adapter, "--read-weights", base);
+    run_expect(&r, 0, "adapter     tests/parity/variants/lora_base/list\n  rank      ", NULL);
+    run_done(&r);
+    r = RUN(info, "--model", external, "--vision-source=external", "--json");
+    run_expect(&r, 0, "vision_tower", NULL);
+    run_expect(&r, 0, "\"adapter\":null", NULL);
+    run_done(&r);
+    r = RUN(info, "--vision-source", "external", base);
+    run_expect(&r, 2, NULL, "vision");
+    run_done(&r);
+    r = RUN(info, "--vision-source", "mine", base);
+    run_expect(&r, 2, NULL, "--vision-source: expected one of auto|checkpoint|external, got mine");
+    run_done(&r);
+    r = RUN(info, "--adapter", "/nowhere", base);
+    run_expect(&r, 2, NULL, "/nowhere");
+    run_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_help_and_version), cmocka_unit_test(test_wrong_usage),   cmocka_unit_test(test_embed),
         cmocka_unit_test(test_embed_options),    cmocka_unit_test(test_embed_nothing), cmocka_unit_test(test_bank),
         cmocka_unit_test(test_bank_json),        cmocka_unit_test(test_bad_banks),     cmocka_unit_test(test_info),
-        cmocka_unit_test(test_info_json),
+        cmocka_unit_test(test_info_json),        cmocka_unit_test(test_model_options),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,6 +1,7 @@
 /* Public: model and session.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "handles.h"
+#include "lora.h"
 
 /* ---- Model ---- */
 
@@ -50,8 +51,15 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     default:
         return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
     }
-    return rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
-                              err);
+    RZ_TRY(rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
+                              err));
+    if (m->net->lora) {
+        rz_sha256 hash;
+        rz_sha256_init(&hash);
+        rz_lora_hash(m->net->lora, &hash);
+        rz_sha256_hex(&hash, m->adapter_hash);
+    }
+    return RADZ_OK;
 }
 
 radz_status radz_model_open(radz_runtime *runtime, const char *dir, const radz_model_options *options,
@@ -154,12 +162,22 @@ static void fill_text(const rz_config *cfg, radz_model_info *info)
     info->layer = cfg->radz.layer;
 }
 
+static void fill_adapter(const radz_model *model, radz_model_info *info)
+{
+    const rz_lora *lora = model->net->lora;
+    if (!lora) return;
+    info->adapter = rz_lora_dir(lora);
+    info->adapter_hash = model->adapter_hash;
+    info->adapter_rank = rz_lora_rank(lora);
+}
+
 static void fill_info(const radz_model *model, radz_model_info *info)
 {
     const rz_model *m = model->net;
     count_weights(m, info);
     fill_vision(&m->cfg, info);
     fill_text(&m->cfg, info);
+    fill_adapter(model, info);
     info->tokenizer = m->tok ? rz_tokenizer_name(m->tok) : NULL;
     info->tokenizer_hash = m->tok ? rz_tokenizer_hash(m->tok) : NULL;
     info->missing = rz_model_missing(m);

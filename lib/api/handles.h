@@ -33,6 +33,7 @@ struct radz_model {
     radz_runtime *runtime; /* held */
     rz_model *net;
     char *dir, *name;
+    char adapter_hash[65]; /* "": no adapter */
 };
 struct radz_session {
     rz_handle h;

@@ -359,7 +359,9 @@ uint64_t rz_net_film_bytes(const rz_model *m)
     const rz_config *cfg = &m->cfg;
     const size_t words = 64; /* of the prompt */
     size_t rows = words + cfg->image_rows + cfg->radz.n_image_tokens;
-    size_t image = cfg->has_vision ? tower_floats(cfg) + cfg->image_rows * 4 * cfg->text.hidden : 0;
+    /* Several feature layers: their rows side by side, kept while the tower goes on. */
+    size_t wide = cfg->n_feature_layers > 1 ? cfg->image_rows * cfg->n_feature_layers * cfg->vision.hidden : 0;
+    size_t image = cfg->has_vision ? tower_floats(cfg) + wide + cfg->image_rows * 4 * cfg->text.hidden : 0;
     size_t decoder = max_size(decoder_floats(cfg, rows), rows * cfg->radz.gamma_hidden);
     return (uint64_t)(image + decoder) * sizeof(float);
 }

@@ -394,6 +394,23 @@ void rz_lora_hash(const rz_lora *l, rz_sha256 *hash)
     rz_sha256_put(hash, bytes, size);
 }
 
+const char *rz_lora_dir(const rz_lora *l)
+{
+    return l->dir;
+}
+
+size_t rz_lora_rank(const rz_lora *l)
+{
+    return (size_t)l->r;
+}
+
+uint64_t rz_lora_bytes(const rz_lora *l)
+{
+    size_t size = 0;
+    rz_st_bytes(l->st, &size);
+    return size;
+}
+
 /* ---- Opening ---------------------------------------------------------------------------------- */
 
 static radz_status open_files(rz_lora *l, rz_file_mode mode, radz_error *err)

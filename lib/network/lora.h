@@ -24,6 +24,9 @@ radz_status rz_lora_merge_tied(rz_lora *lora, rz_stream *s, const rz_param *head
 /* Every tensor has found its place; RADZ_E_MISMATCH names one that has not. */
 radz_status rz_lora_finish(const rz_lora *lora, radz_error *err) RZ_CHECK;
 bool rz_lora_ties(const rz_lora *lora); /* ensure_weight_tying */
+const char *rz_lora_dir(const rz_lora *lora);
+size_t rz_lora_rank(const rz_lora *lora);    /* r of adapter_config.json */
+uint64_t rz_lora_bytes(const rz_lora *lora); /* of its weight file */
 void rz_lora_hash(const rz_lora *lora, rz_sha256 *hash);
 
 #endif

@@ -530,7 +530,9 @@ radz_status rz_model_require_films(const rz_model *m, radz_error *err)
 
 uint64_t rz_model_file_bytes(const rz_model *m)
 {
-    return m->files ? rz_weights_bytes(m->files) : 0;
+    uint64_t n = m->files ? rz_weights_bytes(m->files) : 0;
+    if (m->tower_files) n += rz_weights_bytes(m->tower_files);
+    return m->lora ? n + rz_lora_bytes(m->lora) : n;
 }
 
 /* ---- Saving ------------------------------------------------------------------------------------ */

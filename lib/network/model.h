@@ -97,7 +97,7 @@ radz_status rz_model_require_texts(const rz_model *model, radz_error *err) RZ_CH
 radz_status rz_model_require_films(const rz_model *model, radz_error *err) RZ_CHECK;
 /* What it lacks to be a whole LLaVA-RadZ; NULL: nothing. */
 const char *rz_model_missing(const rz_model *model);
-/* Bytes of the weight files. */
+/* Bytes of the weight files, those of a tower of its own and of an adapter too. */
 uint64_t rz_model_file_bytes(const rz_model *model);
 
 #endif
