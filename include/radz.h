@@ -26,7 +26,7 @@
  *     }
  *
  * Order of this header: version; status and errors; runtime; model; session;
- * images; embeddings; anchor bank; classification and results; metrics; training.
+ * images; embeddings; anchor bank; classification and results; metrics; writing; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -463,6 +463,42 @@ typedef enum radz_curve {
 RADZ_API RADZ_CHECK radz_status radz_metrics_curve(const double *scores, const signed char *truth, size_t n,
                                                    radz_curve curve, double *x, double *y, double *thresholds,
                                                    size_t *n_points, radz_error *err);
+
+/* ---- Writing ------------------------------------------------------------------------- */
+
+/* Told after every token. Texts live during the call only. */
+typedef struct radz_generate_progress {
+    size_t struct_size;
+    const char *text;     /* what is new, in whole characters; "" while a character or a stop string may be under way */
+    int32_t token;        /* the one just chosen */
+    int64_t n_tokens;     /* chosen so far */
+    int64_t n_prompt;     /* rows of the prompt, the film's included */
+    const char *finished; /* NULL: it goes on; "end": the model ended, "stop": a stop string came, "length": max_tokens
+                             or the longest text that the model takes */
+} radz_generate_progress;
+
+typedef struct radz_generate_options {
+    size_t struct_size;
+    int max_tokens;          /* 256 */
+    double temperature;      /* 0 (default): always the most likely token; else drawn from softmax(logits / it) */
+    double top_p;            /* 1 (default): of the fewest most likely tokens whose probabilities add up to this */
+    uint64_t seed;           /* of the drawing: the same text for the same seed, with any number of threads */
+    const char *const *stop; /* texts that end the answer; they are not part of it */
+    size_t n_stop;
+    const char *chat_template; /* how the model was taught to be asked: "plain", "vicuna_v1", "llava_v1",
+                                  "mistral_instruct", "chatml"; NULL or "auto" (default): what fits the model */
+    const char *system;        /* instructions before the prompt; NULL (default): none */
+    int (*token_fn)(const radz_generate_progress *progress, void *user); /* non-zero: RADZ_E_CANCELLED */
+    void *user;
+} radz_generate_options;
+
+RADZ_API void radz_generate_options_init_sized(radz_generate_options *options, size_t struct_size);
+#define radz_generate_options_init(options) radz_generate_options_init_sized((options), sizeof *(options))
+/* The model's answer to a prompt, about a film or (image NULL) about nothing but the prompt, which may say with
+ * "<image>" where the film goes; else it comes first. Control tokens written in the prompt are plain text. The text
+ * belongs to the caller: radz_text_free. A model that was trained for vectors only writes nothing of use. */
+RADZ_API RADZ_CHECK radz_status radz_generate(radz_session *session, const radz_image *image, const char *prompt,
+                                              const radz_generate_options *options, char **text, radz_error *err);
 
 /* ---- Training ------------------------------------------------------------------------ */
 

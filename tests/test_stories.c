@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "decoder.h"
 #include "fixture.h"
+#include "next_token.h"
 
 #define DIR_STORIES "tests/data/stories260K"
 
@@ -20,20 +20,16 @@ static void ok(radz_status status)
     if (status) fail_msg("status %d: %s", (int)status, err.message);
 }
 
-/* The most likely token after ids[0..n). */
-static int32_t next_token(const rz_net *net, const int32_t *ids, size_t n)
+/* The most likely token after those in the cache and this one. */
+static int32_t next_token(const rz_net *net, rz_cache *cache, int32_t id)
 {
-    const rz_model *m = net->model;
-    size_t c = m->cfg.text.hidden, vocab = m->cfg.text.vocab, best = 0;
-    int32_t start[2] = {0, (int32_t)n};
+    size_t vocab = net->model->cfg.text.vocab, best = 0;
     float logits[512];
     assert_true(vocab <= RZ_COUNT(logits));
     rz_mark mark = rz_arena_mark(net->s);
-    float *x = rz_arena_f32(net->s, n, c);
-    rz_gather(net->s, x, m->embed->w, rz_arena_i32(net->s, ids, n), n, c);
-    rz_ragged seq = {1, start, rz_arena_i32(net->s, start, 2)};
-    float *h = rz_decoder_forward(net, x, seq, m->cfg.text.layers, NULL);
-    rz_download(net->s, logits, rz_decoder_logits(net, h + (n - 1) * c, 1), vocab * sizeof *logits);
+    rz_prompt one = {&id, 1};
+    rz_item item = {RZ_ITEM_TEXT, NULL, &one};
+    rz_download(net->s, logits, rz_next_logits(net, &item, 1, cache, false), vocab * sizeof *logits);
     ok(rz_stream_sync(net->s, &err));
     rz_arena_release(net->s, mark);
     for (size_t i = 1; i < vocab; i++)
@@ -65,10 +61,12 @@ static void test_story(void **state)
     ok(rz_file_open(NULL, DIR_STORIES "/greedy256.txt", RZ_FILE_READ, 1 << 16, &want, &err));
 
     rz_net net = {.model = m, .s = s};
+    rz_cache *cache;
+    ok(rz_cache_open(m, 1, N_TOKENS, &cache, &err));
     int32_t ids[N_TOKENS + 1] = {BOS};
     size_t n = 1;
     for (; n <= N_TOKENS; n++)
-        if ((ids[n] = next_token(&net, ids, n)) == BOS) break;
+        if ((ids[n] = next_token(&net, cache, ids[n - 1])) == BOS) break;
     check_ids(ids, n);
     rz_str text = {0};
     ok(rz_tokenizer_decode(m->tok, ids + 1, n - 1, &text, &err));
@@ -76,6 +74,7 @@ static void test_story(void **state)
     if (text.len != want.size || memcmp(text.data, want.data, want.size)) fail_msg("another story: %s", text.data);
     rz_str_free(&text);
 
+    rz_cache_close(cache);
     rz_file_close(&want);
     rz_model_unload(m);
     rz_stream_close(s);

@@ -134,7 +134,7 @@ typedef union text_owner {
     max_align_t align;
 } text_owner;
 
-static radz_status text_out(const rz_host *host, rz_str *s, char **text, radz_error *err)
+radz_status rz_text_out(const rz_host *host, rz_str *s, char **text, radz_error *err)
 {
     text_owner *o = s->failed ? NULL : rz_malloc(host, sizeof *o + s->len + 1);
     if (o) {
@@ -144,7 +144,7 @@ static radz_status text_out(const rz_host *host, rz_str *s, char **text, radz_er
         (*text)[s->len] = 0;
     }
     rz_str_free(s);
-    return o ? RADZ_OK : RZ_NO_MEMORY(err, "JSON");
+    return o ? RADZ_OK : RZ_NO_MEMORY(err, "text");
 }
 
 void radz_text_free(char *text)
@@ -162,7 +162,7 @@ radz_status radz_result_json(const radz_result *result, const char *path, char *
     RZ_LIVE(result);
     rz_str s = {.host = &result->runtime->host};
     rz_result_put_json(&s, result->result, path);
-    return text_out(s.host, &s, json, err);
+    return rz_text_out(s.host, &s, json, err);
 }
 
 radz_status radz_error_json(const radz_error *error, const char *path, char **json, radz_error *err)
@@ -172,5 +172,5 @@ radz_status radz_error_json(const radz_error *error, const char *path, char **js
     RZ_NEED(error);
     rz_str s = {0};
     rz_error_put_json(&s, error, path);
-    return text_out(NULL, &s, json, err);
+    return rz_text_out(NULL, &s, json, err);
 }

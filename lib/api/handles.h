@@ -86,6 +86,9 @@ radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *e
 /* The same; of a model that was never trained as a LLaVA-RadZ and has none, common findings by name. */
 radz_status rz_session_bank(radz_session *session, rz_bank **bank, radz_error *err) RZ_CHECK;
 
+/* s, which is freed, as a text for radz_text_free. */
+radz_status rz_text_out(const rz_host *host, rz_str *s, char **text, radz_error *err) RZ_CHECK;
+
 /* For public functions, which all have `err` as a parameter. */
 #define RZ_NEED(p)                                                                                                     \
     do {                                                                                                               \

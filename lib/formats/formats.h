@@ -110,6 +110,10 @@ radz_status rz_tokenizer_decode(const rz_tokenizer *tok, const int32_t *ids, siz
                                 radz_error *err) RZ_CHECK;
 /* The piece as written in the model ("_the" with U+2581); NULL when out of range. */
 const char *rz_tokenizer_piece(const rz_tokenizer *tok, int32_t id);
+/* The token that is written so, be it a control token; -1: none. */
+int32_t rz_tokenizer_find(const rz_tokenizer *tok, const char *piece);
+/* A control token, which is no part of a text: <s>, <|im_end|>. */
+bool rz_tokenizer_is_control(const rz_tokenizer *tok, int32_t id);
 
 /* ---- Images (image.c, png.c, jpeg.c) ------------------------------------------------------------- */
 

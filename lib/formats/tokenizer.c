@@ -91,6 +91,20 @@ const char *rz_tokenizer_piece(const rz_tokenizer *t, int32_t id)
     return id >= 0 && (size_t)id < t->size ? t->kind->piece(t, id) : NULL;
 }
 
+int32_t rz_tokenizer_find(const rz_tokenizer *t, const char *piece)
+{
+    for (size_t i = 0; i < t->size; i++) {
+        const char *p = t->kind->piece(t, (int32_t)i);
+        if (p && strcmp(p, piece) == 0) return (int32_t)i;
+    }
+    return -1;
+}
+
+bool rz_tokenizer_is_control(const rz_tokenizer *t, int32_t id)
+{
+    return id >= 0 && (size_t)id < t->size && t->kind->is_control(t, id);
+}
+
 radz_status rz_tokenizer_encode(const rz_tokenizer *t, const char *text, size_t n, int32_t **ids, size_t *n_ids,
                                 radz_error *err)
 {

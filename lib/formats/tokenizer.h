@@ -23,6 +23,7 @@ typedef struct rz_tokenizer_kind {
     radz_status (*encode)(const rz_tokenizer *t, const char *text, size_t n, rz_ids *ids, radz_error *err);
     radz_status (*decode)(const rz_tokenizer *t, const int32_t *ids, size_t n, rz_str *s, radz_error *err);
     const char *(*piece)(const rz_tokenizer *t, int32_t id);
+    bool (*is_control)(const rz_tokenizer *t, int32_t id);
 } rz_tokenizer_kind;
 
 /* Fill t, whose host and hash are set. What they have put there on failure, rz_tokenizer_close frees. */

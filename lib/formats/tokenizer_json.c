@@ -610,6 +610,12 @@ static const char *piece_of(const rz_tokenizer *tok, int32_t id)
     return t->pieces[id].text;
 }
 
+static bool is_control(const rz_tokenizer *tok, int32_t id)
+{
+    const rz_jtok *t = tok->impl;
+    return t->added_at[id] >= 0 && t->added[t->added_at[id]].special;
+}
+
 static radz_status read_root(reader *r, rz_tokenizer *tok, const json_t *root)
 {
     const json_t *added = json_object_get(root, "added_tokens");
@@ -640,7 +646,8 @@ static bool too_many_values(const uint8_t *bytes, size_t n)
 radz_status rz_tokenizer_build_json(rz_tokenizer *tok, const uint8_t *bytes, size_t n, const char *what,
                                     radz_error *err)
 {
-    static const rz_tokenizer_kind kind = {"tokenizer.json", close_json, rz_jtok_encode, rz_jtok_decode, piece_of};
+    static const rz_tokenizer_kind kind = {"tokenizer.json", close_json, rz_jtok_encode,
+                                           rz_jtok_decode,   piece_of,   is_control};
     rz_jtok *t;
     json_t *root;
     if (too_many_values(bytes, n)) return rz_fail(err, RADZ_E_LIMIT, "%s: more than %zu JSON values", what, MAX_VALUES);

@@ -615,9 +615,15 @@ static radz_status decode(const rz_tokenizer *tok, const int32_t *ids, size_t n,
     return RADZ_OK;
 }
 
+static bool is_control(const rz_tokenizer *tok, int32_t id)
+{
+    const spm *t = tok->impl;
+    return t->pieces[id].type == CONTROL;
+}
+
 radz_status rz_tokenizer_build_spm(rz_tokenizer *tok, const uint8_t *bytes, size_t n, const char *what, radz_error *err)
 {
-    static const rz_tokenizer_kind kind = {"sentencepiece-bpe", close_spm, encode, decode, piece_of};
+    static const rz_tokenizer_kind kind = {"sentencepiece-bpe", close_spm, encode, decode, piece_of, is_control};
     spm *t = rz_calloc(tok->host, 1, sizeof *t);
     pb c = {bytes, bytes + n, bytes, what, err};
     if (!t) return RZ_NO_MEMORY(err, what);

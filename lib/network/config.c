@@ -172,7 +172,8 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
                           .max_positions = mistral ? 131072 : 2048,
                           .eps = 1e-6f,
                           .rope.theta = 10000.0,
-                          .act = RZ_ACT_SILU};
+                          .act = RZ_ACT_SILU,
+                          .mistral = mistral};
     RZ_TRY(get_size(obj, where, "hidden_size", 1, MAX_WIDTH, &t->hidden, err));
     RZ_TRY(get_size(obj, where, "intermediate_size", 1, MAX_WIDTH, &t->intermediate, err));
     RZ_TRY(get_size(obj, where, "num_hidden_layers", 1, MAX_LAYERS, &t->layers, err));
@@ -197,6 +198,36 @@ static radz_status read_text(const json_t *obj, const char *where, bool mistral,
     RZ_TRY(read_rope(obj, where, t, err));
     RZ_TRY(read_window(obj, where, mistral, t, err));
     return check_text(t, where, err);
+}
+
+/* An id or a list of them, added to those that are known. */
+static radz_status add_ends(const json_t *v, const char *where, rz_text_config *t, radz_error *err)
+{
+    const size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    for (size_t i = 0; v && !json_is_null(v) && i < n; i++) {
+        const json_t *id = json_is_array(v) ? json_array_get(v, i) : v;
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX ||
+            t->n_eos == RZ_MAX_EOS)
+            return rz_fail(err, RADZ_E_FORMAT, "%s: eos_token_id: expected a token or up to %d of them", where,
+                           RZ_MAX_EOS);
+        t->eos[t->n_eos++] = (int32_t)json_integer_value(id);
+    }
+    return RADZ_OK;
+}
+
+/* transformers' class default is 2, for a file that does not say. */
+static radz_status read_ends(const json_t *root, rz_config *cfg, radz_error *err)
+{
+    const json_t *text = json_object_get(root, "text_config"), *own = json_object_get(text, "eos_token_id");
+    const json_t *top = json_object_get(root, "eos_token_id");
+    if (!own && !top) cfg->text.eos[cfg->text.n_eos++] = 2;
+    RZ_TRY(add_ends(own, "config.json: text_config", &cfg->text, err));
+    return add_ends(top, "config.json", &cfg->text, err);
+}
+
+static radz_status read_generation(const json_t *root, rz_config *cfg, radz_error *err)
+{
+    return add_ends(json_object_get(root, "eos_token_id"), "generation_config.json", &cfg->text, err);
 }
 
 /* ---- Vision tower --------------------------------------------------------------------- */
@@ -510,6 +541,9 @@ static radz_status read_radz(const json_t *root, rz_config *cfg, radz_error *err
         return rz_fail(err, RADZ_E_UNSUPPORTED, "radz.json: layer %d is after the final norm; expected %d..-2",
                        r->layer, (int)(-n - 1));
     RZ_TRY(read_gamma(root, cfg, err));
+    bool can_write = true;
+    RZ_TRY(rz_json_bool(root, "radz.json", "can_write", &can_write, err));
+    r->cannot_write = !can_write;
     RZ_TRY(rz_json_double(root, "radz.json", "tau", 1e-4, 100.0, &r->tau, err));
     RZ_TRY(rz_json_double(root, "radz.json", "lambda", 0.0, 1.0, &r->lambda, err));
     return read_prompts(root, cfg->host, r, err);
@@ -633,6 +667,8 @@ static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
     RZ_TRY(find_tower(src, cfg, err));
     if (cfg->vision_dir) RZ_TRY(read_json_file(cfg, cfg->vision_dir, "config.json", true, read_tower, err));
     RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_config, err));
+    RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_ends, err));
+    RZ_TRY(read_json_file(cfg, src->dir, "generation_config.json", false, read_generation, err));
     RZ_TRY(read_films(cfg, src->dir, err));
     cfg->radz.dim = cfg->text.hidden;
     return read_json_file(cfg, src->dir, "radz.json", false, read_radz, err);

@@ -8,6 +8,7 @@
 
 #define RZ_MAX_HEAD_DIM 4096
 #define RZ_MAX_FEATURE_LAYERS 64
+#define RZ_MAX_EOS 32
 
 typedef struct rz_vision_config {
     size_t hidden, intermediate, layers, heads, image_size, patch, channels;
@@ -31,6 +32,9 @@ typedef struct rz_text_config {
     rz_act_kind act;
     bool tied; /* lm_head is the embedding table */
     bool attention_bias, mlp_bias;
+    bool mistral;
+    int32_t eos[RZ_MAX_EOS]; /* tokens that end a text, of config.json and generation_config.json */
+    size_t n_eos;
 } rz_text_config;
 
 /* gamma of Eq. 4, 5 and 11 */
@@ -43,6 +47,7 @@ typedef struct rz_radz_config {
     size_t gamma_hidden, dim; /* dim = K, the length of a vector */
     bool mlp_then_mean;       /* false (the paper): mean, then MLP */
     double tau, lambda;
+    bool cannot_write;  /* "can_write": false; its decoder was never trained to write text */
     char *image_prompt; /* "<image>\nWhat disease is indicated by the chest X-ray?" */
     char *text_prompt;  /* "{text}\nWhat disease is described in this text?" */
     char *label_text;   /* "This is a chest X-ray showing {labels}." */

@@ -16,15 +16,28 @@ struct rz_decoder_acts {
     const uint64_t *row_keys;
     const float **freqs; /* RoPE frequencies of each sequence; NULL: the model's for all */
     block_acts *blocks;
+    const rz_cache *cache; /* rows before these; NULL: there are none */
 };
 
-static int32_t *row_positions(const rz_net *net, rz_ragged seq)
+/* Rows of sequence i that were there before. */
+static size_t rows_before(const rz_cache *cache, size_t i)
+{
+    return cache ? cache->len[i] : 0;
+}
+
+static size_t rows_in_all(rz_ragged seq, const rz_cache *cache, size_t i)
+{
+    return rows_before(cache, i) + (size_t)(seq.start[i + 1] - seq.start[i]);
+}
+
+static int32_t *row_positions(const rz_net *net, rz_ragged seq, const rz_cache *cache)
 {
     size_t rows = (size_t)seq.start[seq.n];
     int32_t *pos = rz_arena_host(net->s, rows, sizeof *pos);
     if (!pos) return NULL;
     for (size_t i = 0; i < seq.n; i++)
-        for (int32_t r = seq.start[i]; r < seq.start[i + 1]; r++) pos[r] = r - seq.start[i];
+        for (int32_t r = seq.start[i]; r < seq.start[i + 1]; r++)
+            pos[r] = (int32_t)rows_before(cache, i) + r - seq.start[i];
     return rz_arena_i32(net->s, pos, rows);
 }
 
@@ -36,17 +49,17 @@ static rz_attn decoder_attention(const rz_net *net, rz_ragged seq)
 
 /* Prompts longer than training's rotate more slowly under dynamic RoPE; each by its own length, so that an item's
  * result does not depend on what it shares a batch with. */
-static const float **row_frequencies(const rz_net *net, rz_ragged seq)
+static const float **row_frequencies(const rz_net *net, rz_ragged seq, const rz_cache *cache)
 {
     const rz_text_config *t = &net->model->cfg.text;
     bool depends = false;
-    for (size_t i = 0; i < seq.n; i++) depends |= rz_rope_depends(t, (size_t)(seq.start[i + 1] - seq.start[i]));
+    for (size_t i = 0; i < seq.n; i++) depends |= rz_rope_depends(t, rows_in_all(seq, cache, i));
     if (!depends) return NULL;
     const float **freqs = rz_arena_host(net->s, seq.n, sizeof *freqs);
     float *host = rz_arena_host(net->s, t->head_dim / 2, sizeof *host);
     for (size_t i = 0; freqs && host && i < seq.n; i++) {
         float *freq = rz_arena_f32(net->s, 1, t->head_dim / 2);
-        rz_rope_frequencies(t, (size_t)(seq.start[i + 1] - seq.start[i]), host);
+        rz_rope_frequencies(t, rows_in_all(seq, cache, i), host);
         rz_upload(net->s, freq, host, t->head_dim / 2 * sizeof *host);
         freqs[i] = freq;
     }
@@ -74,6 +87,32 @@ static void rope(const rz_net *net, const rz_decoder_acts *a, float *q, float *k
     }
 }
 
+static rz_ragged one_sequence(const rz_net *net, size_t rows)
+{
+    int32_t *start = rz_arena_host(net->s, 2, sizeof *start);
+    if (start) start[1] = (int32_t)rows;
+    return (rz_ragged){1, start, rz_arena_i32(net->s, start, 2)};
+}
+
+/* Keys and values go behind those of the rows before, and all of them are seen. */
+static void attend_with_cache(const rz_net *net, const rz_attn *at, const rz_decoder_acts *d, size_t block,
+                              const block_acts *a)
+{
+    const size_t ld = at->kv_ld;
+    for (size_t i = 0; i < at->q_seq.n && !rz_stream_failed(net->s); i++) {
+        size_t first = (size_t)at->q_seq.start[i], before = rows_before(d->cache, i);
+        size_t n = (size_t)at->q_seq.start[i + 1] - first;
+        float *k = rz_cache_keys(d->cache, block, i), *v = rz_cache_values(d->cache, block, i);
+        rz_copy(net->s, k + before * ld, a->k + first * ld, n * ld * sizeof *k);
+        rz_copy(net->s, v + before * ld, a->v + first * ld, n * ld * sizeof *v);
+        rz_attn one = *at;
+        one.q_seq = one_sequence(net, n);
+        one.kv_seq = one_sequence(net, before + n);
+        if (!rz_stream_failed(net->s))
+            rz_attention(net->s, &one, a->att + first * at->out_ld, NULL, a->q + first * at->q_ld, k, v);
+    }
+}
+
 static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
                             float *h, block_acts *a)
 {
@@ -87,7 +126,10 @@ static float *block_forward(const rz_net *net, const rz_decoder_block *b, const 
     rope(net, d, a->q, a->k, false);
     a->att = rz_arena_f32(net->s, rows, t->heads * t->head_dim);
     a->lse = net->keep ? rz_arena_f32(net->s, rows, t->heads) : NULL;
-    rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
+    if (d->cache)
+        attend_with_cache(net, at, d, (size_t)(b - net->model->decoder), a);
+    else
+        rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
     a->mid = rz_residual(net, h, rz_linear_forward(net, &b->o, a->att, rows), rows * c);
     a->n2 = rz_norm_forward(net, &b->post, t->eps, a->mid, rows, &a->stats2);
     a->gate = rz_linear_forward(net, &b->gate, a->n2, rows);
@@ -127,12 +169,19 @@ static void attention_backward(const rz_net *net, const rz_decoder_block *b, con
     rz_norm_backward(net, &b->in, dh, dn, a->h, a->stats1, rows);
 }
 
-float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts)
+static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, const rz_cache *cache,
+                         rz_decoder_acts **acts)
 {
     rz_decoder_acts *a = rz_arena_host(net->s, 1, sizeof *a);
     block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
     if (!a || !blocks || rz_stream_failed(net->s)) return NULL;
-    *a = (rz_decoder_acts){n_blocks, seq, row_positions(net, seq), net->row_keys, row_frequencies(net, seq), blocks};
+    *a = (rz_decoder_acts){.n_blocks = n_blocks,
+                           .seq = seq,
+                           .positions = row_positions(net, seq, cache),
+                           .row_keys = net->row_keys,
+                           .freqs = row_frequencies(net, seq, cache),
+                           .blocks = blocks,
+                           .cache = cache};
     rz_attn at = decoder_attention(net, seq);
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
@@ -141,6 +190,27 @@ float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_b
         rz_net_poll(net);
     }
     if (acts) *acts = a;
+    return x;
+}
+
+float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts)
+{
+    return run_blocks(net, x, seq, n_blocks, NULL, acts);
+}
+
+float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *cache)
+{
+    rz_net pass = *net;
+    pass.keep = false;
+    bool fits = seq.n == cache->n;
+    for (size_t i = 0; fits && i < seq.n; i++) fits = rows_in_all(seq, cache, i) <= cache->room;
+    if (!fits) {
+        rz_stream_fail(net->s, RADZ_E_INTERNAL, "the rows do not fit the cache: %zu sequences, at most %zu rows",
+                       cache->n, cache->room);
+        return NULL;
+    }
+    x = run_blocks(&pass, x, seq, cache->layers, cache, NULL);
+    for (size_t i = 0; i < seq.n; i++) cache->len[i] = rows_in_all(seq, cache, i);
     return x;
 }
 

@@ -2,6 +2,7 @@
 #ifndef RZ_DECODER_H
 #define RZ_DECODER_H
 
+#include "cache.h"
 #include "layers.h"
 
 typedef struct rz_decoder_acts rz_decoder_acts;
@@ -9,6 +10,8 @@ typedef struct rz_decoder_acts rz_decoder_acts;
 /* x (rows, hidden): input embeddings of the sequences in seq, one after another, positions from 0 in each. Result:
  * hidden_states[n_blocks] before the final norm. x may be overwritten. acts: set when net->keep, else may be NULL. */
 float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts);
+/* All blocks, forward only: each sequence's rows follow those that the cache holds of it, and are added to it. */
+float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *cache);
 /* dh: in, the gradient of the result; out, of x. */
 void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *acts, float *dh);
 /* Logits (rows, vocab) of the output of all blocks: final norm, LM head. */

@@ -258,11 +258,26 @@ static bool begin(const rz_net *net, const rz_item *items, size_t n, rz_encoding
     return !rz_stream_failed(net->s);
 }
 
+static float *input_rows(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
+{
+    float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
+    return splice_forward(net, e, image_rows);
+}
+
+float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ragged *seq)
+{
+    rz_net pass = *net;
+    pass.keep = false;
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    if (!e || !begin(&pass, items, n, e)) return NULL;
+    *seq = e->seq;
+    return input_rows(&pass, items, n, e);
+}
+
 /* All rows after n_blocks of the decoder. */
 static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks)
 {
-    float *image_rows = e->n_images ? image_forward(net, items, n, e) : NULL;
-    float *x = splice_forward(net, e, image_rows);
+    float *x = input_rows(net, items, n, e);
     rz_net pass = *net;
     pass.row_keys = e->row_keys;
     return rz_decoder_forward(&pass, x, e->seq, n_blocks, &e->decoder);

@@ -42,6 +42,9 @@ float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const r
 float *rz_encode_rows(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encoding **acts);
 /* dh: the gradient of those rows; becomes the gradient of the decoder's input. */
 void rz_encode_rows_backward(const rz_net *net, const rz_encoding *acts, float *dh);
+/* Input rows of the decoder for all items, one after another, films through tower and projector: (seq->start[n],
+ * text.hidden) in the arena; NULL on failure. Forward only. */
+float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ragged *seq);
 /* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
 uint64_t rz_net_film_bytes(const rz_model *m);
 /* dglobal, dlocal (n, K), either may be NULL. Adds into the grads of the model's parameters that have one. */

@@ -528,6 +528,16 @@ radz_status rz_model_require_films(const rz_model *m, radz_error *err)
     return rz_model_require_texts(m, err);
 }
 
+radz_status rz_model_require_writing(const rz_model *m, radz_error *err)
+{
+    if (!m->tok)
+        return rz_fail(err, RADZ_E_MISMATCH, "the model cannot write: it has no tokenizer.model or tokenizer.json");
+    if (m->cfg.radz.cannot_write)
+        return rz_fail(err, RADZ_E_MISMATCH,
+                       "the model cannot write: it was trained for vectors only (radz.json: can_write)");
+    return RADZ_OK;
+}
+
 uint64_t rz_model_file_bytes(const rz_model *m)
 {
     uint64_t n = m->files ? rz_weights_bytes(m->files) : 0;

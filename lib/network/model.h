@@ -95,6 +95,8 @@ radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHE
  */
 radz_status rz_model_require_texts(const rz_model *model, radz_error *err) RZ_CHECK;
 radz_status rz_model_require_films(const rz_model *model, radz_error *err) RZ_CHECK;
+/* RADZ_E_MISMATCH unless it can write text: a tokenizer, and not one that says it never learned to. */
+radz_status rz_model_require_writing(const rz_model *model, radz_error *err) RZ_CHECK;
 /* What it lacks to be a whole LLaVA-RadZ; NULL: nothing. */
 const char *rz_model_missing(const rz_model *model);
 /* Bytes of the weight files, those of a tower of its own and of an adapter too. */

@@ -2,15 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "prompt.h"
 
-/* A growing list of ids. */
-typedef struct ids {
-    const rz_host *host;
-    const rz_model *m;
-    rz_prompt p;
-    size_t cap;
-} ids;
-
-static radz_status put(ids *l, const int32_t *id, size_t n, radz_error *err)
+radz_status rz_prompt_put(rz_prompt_list *l, const int32_t *id, size_t n, radz_error *err)
 {
     if (l->p.n + n > l->cap) {
         size_t cap = 2 * (l->p.n + n) + 16;
@@ -23,7 +15,7 @@ static radz_status put(ids *l, const int32_t *id, size_t n, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status put_text(ids *l, const char *text, size_t n, radz_error *err)
+radz_status rz_prompt_put_text(rz_prompt_list *l, const char *text, size_t n, radz_error *err)
 {
     int32_t *id = NULL;
     size_t n_ids = 0;
@@ -34,28 +26,35 @@ static radz_status put_text(ids *l, const char *text, size_t n, radz_error *err)
         if (id[i] < 0 || (size_t)id[i] >= l->m->cfg.text.vocab)
             status = rz_fail(err, RADZ_E_MISMATCH, "tokenizer.model: token id %d, but the model has %zu rows",
                              (int)id[i], l->m->cfg.text.vocab);
-    if (!status) status = put(l, id, n_ids, err);
+    if (!status) status = rz_prompt_put(l, id, n_ids, err);
     rz_free(l->host, id);
     return status;
 }
 
-static radz_status put_bos(ids *l, radz_error *err)
+radz_status rz_prompt_put_bos(rz_prompt_list *l, radz_error *err)
 {
     int32_t bos = rz_tokenizer_bos(l->m->tok);
-    return bos >= 0 ? put(l, &bos, 1, err) : RADZ_OK;
+    return bos >= 0 ? rz_prompt_put(l, &bos, 1, err) : RADZ_OK;
+}
+
+radz_status rz_prompt_put_image(rz_prompt_list *l, radz_error *err)
+{
+    const int32_t place = RZ_ID_IMAGE;
+    for (size_t i = 0; i < l->m->cfg.image_rows; i++) RZ_TRY(rz_prompt_put(l, &place, 1, err));
+    return RADZ_OK;
 }
 
 /* n special tokens from the first-th on. */
-static radz_status put_special(ids *l, size_t first, size_t n, radz_error *err)
+static radz_status put_special(rz_prompt_list *l, size_t first, size_t n, radz_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         int32_t id = (int32_t)(l->m->cfg.text.vocab + first + i);
-        RZ_TRY(put(l, &id, 1, err));
+        RZ_TRY(rz_prompt_put(l, &id, 1, err));
     }
     return RADZ_OK;
 }
 
-static radz_status finish(ids *l, radz_status status, const char *what, rz_prompt *out, radz_error *err)
+radz_status rz_prompt_finish(rz_prompt_list *l, radz_status status, const char *what, rz_prompt *out, radz_error *err)
 {
     size_t max = l->m->cfg.text.max_positions;
     if (!status && l->p.n > max)
@@ -65,14 +64,13 @@ static radz_status finish(ids *l, radz_status status, const char *what, rz_promp
     return status;
 }
 
-static radz_status image_rows(ids *l, radz_error *err)
+static radz_status image_rows(rz_prompt_list *l, radz_error *err)
 {
     const char *prompt = l->m->cfg.radz.image_prompt, *mark = "<image>", *at = strstr(prompt, mark);
-    const int32_t place = RZ_ID_IMAGE;
-    RZ_TRY(put_bos(l, err));
-    RZ_TRY(put_text(l, prompt, (size_t)(at - prompt), err));
-    for (size_t i = 0; i < l->m->cfg.image_rows; i++) RZ_TRY(put(l, &place, 1, err));
-    RZ_TRY(put_text(l, at + strlen(mark), strlen(at + strlen(mark)), err));
+    RZ_TRY(rz_prompt_put_bos(l, err));
+    RZ_TRY(rz_prompt_put_text(l, prompt, (size_t)(at - prompt), err));
+    RZ_TRY(rz_prompt_put_image(l, err));
+    RZ_TRY(rz_prompt_put_text(l, at + strlen(mark), strlen(at + strlen(mark)), err));
     return put_special(l, 0, l->m->cfg.radz.n_image_tokens, err);
 }
 
@@ -80,8 +78,8 @@ radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *o
 {
     *out = (rz_prompt){0};
     RZ_TRY(rz_model_require_films(m, err));
-    ids l = {.host = host, .m = m};
-    return finish(&l, image_rows(&l, err), "image prompt", out, err);
+    rz_prompt_list l = {.host = host, .m = m};
+    return rz_prompt_finish(&l, image_rows(&l, err), "image prompt", out, err);
 }
 
 /* `pattern` with `key` replaced by text. */
@@ -98,10 +96,10 @@ static char *substitute(const rz_host *host, const char *pattern, const char *ke
     return s.data;
 }
 
-static radz_status text_rows(ids *l, const char *whole, radz_error *err)
+static radz_status text_rows(rz_prompt_list *l, const char *whole, radz_error *err)
 {
-    RZ_TRY(put_bos(l, err));
-    RZ_TRY(put_text(l, whole, strlen(whole), err));
+    RZ_TRY(rz_prompt_put_bos(l, err));
+    RZ_TRY(rz_prompt_put_text(l, whole, strlen(whole), err));
     return put_special(l, l->m->cfg.radz.n_image_tokens, l->m->cfg.radz.n_text_tokens, err);
 }
 
@@ -111,8 +109,8 @@ radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *t
     RZ_TRY(rz_model_require_texts(m, err));
     char *whole = substitute(host, m->cfg.radz.text_prompt, "{text}", text, strlen(text));
     if (!whole) return RZ_NO_MEMORY(err, "text prompt");
-    ids l = {.host = host, .m = m};
-    radz_status status = finish(&l, text_rows(&l, whole, err), "text prompt", out, err);
+    rz_prompt_list l = {.host = host, .m = m};
+    radz_status status = rz_prompt_finish(&l, text_rows(&l, whole, err), "text prompt", out, err);
     rz_free(host, whole);
     return status;
 }

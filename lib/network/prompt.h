@@ -12,6 +12,23 @@ typedef struct rz_prompt {
     size_t n;
 } rz_prompt;
 
+/* A prompt put together from parts: zero-initialise with host and m set. */
+typedef struct rz_prompt_list {
+    const rz_host *host;
+    const rz_model *m;
+    rz_prompt p;
+    size_t cap;
+} rz_prompt_list;
+radz_status rz_prompt_put(rz_prompt_list *l, const int32_t *ids, size_t n, radz_error *err) RZ_CHECK;
+/* Tokens of a text by itself; control tokens written in it are plain text. */
+radz_status rz_prompt_put_text(rz_prompt_list *l, const char *text, size_t n, radz_error *err) RZ_CHECK;
+radz_status rz_prompt_put_bos(rz_prompt_list *l, radz_error *err) RZ_CHECK;   /* where the tokenizer begins with one */
+radz_status rz_prompt_put_image(rz_prompt_list *l, radz_error *err) RZ_CHECK; /* places of one film */
+/* *out takes the ids; on failure (of what came before, too) they are freed. `what` begins the message when they are
+ * more than the model takes. */
+radz_status rz_prompt_finish(rz_prompt_list *l, radz_status status, const char *what, rz_prompt *out,
+                             radz_error *err) RZ_CHECK;
+
 /* The film's prompt of Eq. 1: radz.image_prompt with image_rows places for the image, then <ImgCls0..>. */
 radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err) RZ_CHECK;
 /* The text's prompt of Eq. 2: radz.text_prompt around `text`, then <TxtCls0..>. Longer than max_positions:
