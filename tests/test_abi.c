@@ -158,6 +158,31 @@ static void embed_options(void **state)
     AT(radz_embed_options, raw, 16);
 }
 
+static void generate_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_generate_options, 88);
+    AT(radz_generate_options, struct_size, 0);
+    AT(radz_generate_options, max_tokens, 8);
+    AT(radz_generate_options, temperature, 16);
+    AT(radz_generate_options, top_p, 24);
+    AT(radz_generate_options, seed, 32);
+    AT(radz_generate_options, stop, 40);
+    AT(radz_generate_options, n_stop, 48);
+    AT(radz_generate_options, chat_template, 56);
+    AT(radz_generate_options, system, 64);
+    AT(radz_generate_options, token_fn, 72);
+    AT(radz_generate_options, user, 80);
+    SIZE(radz_generate_progress, 48);
+    AT(radz_generate_progress, struct_size, 0);
+    AT(radz_generate_progress, text, 8);
+    AT(radz_generate_progress, token, 16);
+    AT(radz_generate_progress, n_tokens, 24);
+    AT(radz_generate_progress, n_prompt, 32);
+    AT(radz_generate_progress, finished, 40);
+}
+
 static void bank_entry(void **state)
 {
     (void)state;
@@ -291,11 +316,10 @@ static void metrics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),       cmocka_unit_test(error),      cmocka_unit_test(runtime_options),
-        cmocka_unit_test(model_options), cmocka_unit_test(model_info), cmocka_unit_test(session_options),
-        cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry), cmocka_unit_test(train_progress),
-        cmocka_unit_test(train_options),
-        cmocka_unit_test(metrics_options),
+        cmocka_unit_test(numbers),       cmocka_unit_test(error),           cmocka_unit_test(runtime_options),
+        cmocka_unit_test(model_options), cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
+        cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
+        cmocka_unit_test(train_options), cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
         cmocka_unit_test(metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,278 @@
+/* test_generate.c - the model writes: cached steps against whole passes, golden texts, sampling, stop strings.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "decoder.h"
+#include "fixture.h"
+#include "next_token.h"
+
+#define DIR_STORIES "tests/data/stories260K"
+#define DIR_LLAVA "tests/parity/llava_tiny"
+#define VARIANT(name) "tests/parity/variants/" name
+
+static radz_error err;
+
+static void ok(radz_status status)
+{
+    if (status) fail_msg("status %d: %s", (int)status, err.message);
+}
+
+/* ---- The network: with a cache and without ---------------------------------------------------- */
+
+enum { N_ITEMS = 3, MAX_ROWS = 64 };
+
+typedef struct world {
+    rz_device *dev;
+    rz_stream *s;
+    rz_model *m;
+    rz_net net;
+    rz_prompt prompts[N_ITEMS];
+    rz_item items[N_ITEMS];
+    int32_t ids[N_ITEMS][MAX_ROWS];
+    float *pixels;
+} world;
+
+/* Prompts of different length; the last begins with a film where the model reads films. */
+static void make_items(world *w, size_t n_rows)
+{
+    const rz_config *cfg = &w->m->cfg;
+    const size_t n_pixels = 3 * cfg->vision.image_size * cfg->vision.image_size;
+    rz_rng r;
+    rz_rng_seed(&r, 5, 0);
+    w->pixels = calloc(n_pixels + 1, sizeof *w->pixels);
+    assert_non_null(w->pixels);
+    for (size_t i = 0; i < n_pixels; i++) w->pixels[i] = (float)rz_rng_normal(&r);
+    for (size_t i = 0; i < N_ITEMS; i++) {
+        bool film = cfg->has_vision && i == N_ITEMS - 1;
+        size_t n = n_rows + 5 * i, n_image = film ? cfg->image_rows : 0;
+        assert_true(n + n_image + 2 <= MAX_ROWS && n + n_image <= cfg->text.max_positions);
+        for (size_t t = 0; t < n + n_image; t++)
+            w->ids[i][t] = t >= 1 && t < 1 + n_image ? RZ_ID_IMAGE : (int32_t)rz_rng_below(&r, cfg->text.vocab);
+        w->prompts[i] = (rz_prompt){w->ids[i], n + n_image};
+        w->items[i] = (rz_item){RZ_ITEM_TEXT, film ? w->pixels : NULL, &w->prompts[i]};
+    }
+}
+
+static void open_world(world *w, const char *kernels, const char *dir, size_t n_rows)
+{
+    rz_device_options o = {"cpu", kernels, "own", 2};
+    *w = (world){0};
+    radz_status status = rz_device_open(NULL, &o, &w->dev, &err);
+    if (status == RADZ_E_DEVICE) skip();
+    ok(status);
+    ok(rz_stream_open(w->dev, &w->s, &err));
+    ok(rz_model_load(NULL, w->dev, dir, RZ_MODEL_INFER, 0, &w->m, &err));
+    w->net = (rz_net){.model = w->m, .s = w->s};
+    make_items(w, n_rows);
+}
+
+static void close_world(world *w)
+{
+    free(w->pixels);
+    rz_model_unload(w->m);
+    rz_stream_close(w->s);
+    rz_device_close(w->dev);
+}
+
+/* Logits after every row of one item, in one pass without a cache; malloc'ed. */
+static float *whole_pass(world *w, const rz_item *item)
+{
+    const rz_text_config *t = &w->m->cfg.text;
+    const size_t n = item->prompt->n * t->vocab;
+    float *out = malloc(n * sizeof *out);
+    assert_non_null(out);
+    rz_mark mark = rz_arena_mark(w->s);
+    float *h = rz_encode_rows(&w->net, item, 1, t->layers, NULL);
+    rz_download(w->s, out, rz_decoder_logits(&w->net, h, item->prompt->n), n * sizeof *out);
+    ok(rz_stream_sync(w->s, &err));
+    rz_arena_release(w->s, mark);
+    return out;
+}
+
+/* Runs rows [from[i], to[i]) of each item; logits after the last (n, vocab), or after each of them, into out. */
+static void run_rows(world *w, rz_cache *cache, const size_t *from, const size_t *to, bool every_row, float *out)
+{
+    const size_t vocab = w->m->cfg.text.vocab;
+    rz_prompt parts[N_ITEMS];
+    rz_item items[N_ITEMS];
+    size_t n_rows = 0;
+    for (size_t i = 0; i < N_ITEMS; i++) {
+        parts[i] = (rz_prompt){w->ids[i] + from[i], to[i] - from[i]};
+        items[i] = (rz_item){RZ_ITEM_TEXT, from[i] ? NULL : w->items[i].pixels, &parts[i]};
+        n_rows += every_row ? parts[i].n : 1;
+    }
+    rz_mark mark = rz_arena_mark(w->s);
+    float *logits = rz_next_logits(&w->net, items, N_ITEMS, cache, every_row);
+    if (!rz_stream_failed(w->s)) rz_download(w->s, out, logits, n_rows * vocab * sizeof *out);
+    ok(rz_stream_sync(w->s, &err));
+    rz_arena_release(w->s, mark);
+}
+
+/* The same bits. (Not so dynamic RoPE past its training length, which keeps cached keys as they were turned.) */
+static void same_row(const world *w, const char *dir, size_t item, size_t row, const float *got, const float *whole)
+{
+    const size_t vocab = w->m->cfg.text.vocab;
+    if (memcmp(got, whole + row * vocab, vocab * sizeof *got) != 0)
+        fail_msg("%s: item %zu: the logits after row %zu differ: %.9g, expected %.9g", dir, item, row, (double)got[0],
+                 (double)whole[row * vocab]);
+}
+
+static void check_cache(const char *kernels, const char *dir, size_t n_rows)
+{
+    world w;
+    open_world(&w, kernels, dir, n_rows);
+    const size_t vocab = w.m->cfg.text.vocab;
+    float *whole[N_ITEMS], *out = malloc(N_ITEMS * MAX_ROWS * vocab * sizeof *out);
+    size_t from[N_ITEMS] = {0}, to[N_ITEMS], first[N_ITEMS];
+    rz_cache *cache;
+    assert_non_null(out);
+    for (size_t i = 0; i < N_ITEMS; i++) whole[i] = whole_pass(&w, &w.items[i]);
+    ok(rz_cache_open(w.m, N_ITEMS, MAX_ROWS, &cache, &err));
+
+    /* the film's rows and a few more in one pass, then one row at a time; items end one after another */
+    for (size_t i = 0; i < N_ITEMS; i++) first[i] = to[i] = w.prompts[i].n - n_rows + 3 - 5 * i + i;
+    run_rows(&w, cache, from, to, false, out);
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t i = 0; i < N_ITEMS; i++) {
+            if (to[i] > from[i]) same_row(&w, dir, i, to[i] - 1, out + i * vocab, whole[i]);
+            from[i] = to[i];
+            if (to[i] < w.prompts[i].n) to[i]++;
+            more |= to[i] > from[i];
+        }
+        if (more) run_rows(&w, cache, from, to, false, out);
+    }
+
+    /* back to the first rows, and the rest at once with all its logits */
+    for (size_t i = 0; i < N_ITEMS; i++) cache->len[i] = from[i] = first[i];
+    run_rows(&w, cache, from, to, true, out);
+    size_t row = 0;
+    for (size_t i = 0; i < N_ITEMS; i++)
+        for (size_t t = from[i]; t < to[i]; t++) same_row(&w, dir, i, t, out + row++ * vocab, whole[i]);
+
+    for (size_t i = 0; i < N_ITEMS; i++) free(whole[i]);
+    rz_cache_close(cache);
+    free(out);
+    close_world(&w);
+}
+
+static void test_cache(void **state)
+{
+    static const struct {
+        const char *dir;
+        size_t n_rows;
+    } models[] = {{DIR_STORIES, 40},
+                  {DIR_LLAVA, 20},
+                  {VARIANT("window"), 20},
+                  {VARIANT("text_mistral"), 20},
+                  {VARIANT("text_llama"), 20},
+                  {VARIANT("rope_linear"), 20},
+                  {VARIANT("rope_llama3"), 20},
+                  {VARIANT("features_full"), 20}};
+    for (size_t i = 0; i < RZ_COUNT(models); i++) check_cache(*state, models[i].dir, models[i].n_rows);
+}
+
+/* A sequence copied goes on as the one it came from. */
+static void test_cache_copy(void **state)
+{
+    (void)state;
+    world w;
+    open_world(&w, "auto", DIR_STORIES, 20);
+    const size_t vocab = w.m->cfg.text.vocab;
+    float *out = malloc(N_ITEMS * vocab * sizeof *out), *whole = whole_pass(&w, &w.items[2]);
+    size_t from[N_ITEMS] = {0}, to[N_ITEMS] = {1, 2, 7};
+    rz_cache *cache;
+    assert_non_null(out);
+    ok(rz_cache_open(w.m, N_ITEMS, MAX_ROWS, &cache, &err));
+    run_rows(&w, cache, from, to, false, out);
+    for (size_t i = 0; i < 2; i++) {
+        rz_cache_copy(w.s, cache, i, 2);
+        memcpy(w.ids[i], w.ids[2], sizeof w.ids[i]);
+    }
+    for (size_t i = 0; i < N_ITEMS; i++) from[i] = 7, to[i] = 9;
+    run_rows(&w, cache, from, to, false, out);
+    for (size_t i = 0; i < N_ITEMS; i++) same_row(&w, DIR_STORIES, i, 8, out + i * vocab, whole);
+    rz_cache_close(cache);
+    free(whole);
+    free(out);
+    close_world(&w);
+}
+
+static void test_cache_full(void **state)
+{
+    (void)state;
+    world w;
+    open_world(&w, "auto", DIR_STORIES, 20);
+    rz_cache *cache;
+    ok(rz_cache_open(w.m, N_ITEMS, 10, &cache, &err));
+    rz_next_logits(&w.net, w.items, N_ITEMS, cache, false);
+    assert_int_equal(rz_stream_sync(w.s, &err), RADZ_E_INTERNAL);
+    rz_cache_close(cache);
+    assert_int_equal(rz_cache_open(w.m, SIZE_MAX / 2, 10, &cache, &err), RADZ_E_LIMIT);
+    assert_null(cache);
+    close_world(&w);
+}
+
+/* ---- The public function ------------------------------------------------------------------------- */
+
+typedef struct maker {
+    radz_runtime *runtime;
+    radz_model *model;
+    radz_session *session;
+} maker;
+
+static void open_maker(maker *k, const char *dir, int n_threads)
+{
+    radz_runtime_options o;
+    radz_runtime_options_init(&o);
+    o.n_threads = n_threads;
+    ok(radz_runtime_create(&o, &k->runtime, &err));
+    ok(radz_model_open(k->runtime, dir, NULL, &k->model, &err));
+    ok(radz_session_open(k->model, NULL, &k->session, &err));
+}
+
+static void close_maker(maker *k)
+{
+    radz_session_close(k->session);
+    radz_model_close(k->model);
+    radz_runtime_close(k->runtime);
+}
+
+static void test_story(void **state)
+{
+    (void)state;
+    char *want = fixture_read(DIR_STORIES "/greedy256.txt", NULL), *text;
+    want[strcspn(want, "\n") ? strlen(want) - 1 : 0] = 0; /* the file ends a line */
+    for (int n_threads = 1; n_threads <= 2; n_threads++) {
+        maker k;
+        radz_generate_options o;
+        open_maker(&k, DIR_STORIES, n_threads);
+        radz_generate_options_init(&o);
+        ok(radz_generate(k.session, NULL, "", &o, &text, &err));
+        assert_string_equal(text, want);
+        radz_text_free(text);
+        close_maker(&k);
+    }
+    free(want);
+}
+
+#define ON(kernels)                                                                                                    \
+    {                                                                                                                  \
+        "cache, " kernels, test_cache, NULL, NULL, (void *)(uintptr_t)kernels                                          \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {ON("portable"),
+                                       ON("avx2"),
+                                       ON("avx512"),
+                                       cmocka_unit_test(test_cache_copy),
+                                       cmocka_unit_test(test_cache_full),
+                                       cmocka_unit_test(test_story)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
