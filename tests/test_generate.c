@@ -54,7 +54,7 @@ static void make_items(world *w, size_t n_rows)
         for (size_t t = 0; t < n + n_image; t++)
             w->ids[i][t] = t >= 1 && t < 1 + n_image ? RZ_ID_IMAGE : (int32_t)rz_rng_below(&r, cfg->text.vocab);
         w->prompts[i] = (rz_prompt){w->ids[i], n + n_image};
-        w->items[i] = (rz_item){RZ_ITEM_TEXT, film ? w->pixels : NULL, &w->prompts[i]};
+        w->items[i] = (rz_item){.pixels = film ? w->pixels : NULL, .prompt = &w->prompts[i]};
     }
 }
 
@@ -103,7 +103,7 @@ static void run_rows(world *w, rz_cache *cache, const size_t *from, const size_t
     size_t n_rows = 0;
     for (size_t i = 0; i < N_ITEMS; i++) {
         parts[i] = (rz_prompt){w->ids[i] + from[i], to[i] - from[i]};
-        items[i] = (rz_item){RZ_ITEM_TEXT, from[i] ? NULL : w->items[i].pixels, &parts[i]};
+        items[i] = (rz_item){.pixels = from[i] ? NULL : w->items[i].pixels, .prompt = &parts[i]};
         n_rows += every_row ? parts[i].n : 1;
     }
     rz_mark mark = rz_arena_mark(w->s);

@@ -28,7 +28,7 @@ static int32_t next_token(const rz_net *net, rz_cache *cache, int32_t id)
     assert_true(vocab <= RZ_COUNT(logits));
     rz_mark mark = rz_arena_mark(net->s);
     rz_prompt one = {&id, 1};
-    rz_item item = {RZ_ITEM_TEXT, NULL, &one};
+    rz_item item = {.prompt = &one};
     rz_download(net->s, logits, rz_next_logits(net, &item, 1, cache, false), vocab * sizeof *logits);
     ok(rz_stream_sync(net->s, &err));
     rz_arena_release(net->s, mark);

@@ -170,7 +170,7 @@ static radz_status step(writer *w, bool *done, radz_error *err)
         answer *a = &w->answers[i];
         if (!a->finished) RZ_TRY(take_token(w, a, w->logits + i * vocab, err));
         w->steps[i].n = !a->finished;
-        w->items[i] = (rz_item){RZ_ITEM_TEXT, NULL, &w->steps[i]};
+        w->items[i] = (rz_item){.kind = RZ_ITEM_TEXT, .prompt = &w->steps[i]};
         *done &= a->finished != NULL;
     }
     return RADZ_OK;
@@ -203,7 +203,7 @@ static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_st
     a->ids = rz_malloc(w->host, ((size_t)w->o->max_tokens + 1) * sizeof *a->ids);
     w->steps[i].ids = rz_malloc(w->host, sizeof *w->steps[i].ids);
     if (!a->ids || !w->steps[i].ids) return RZ_NO_MEMORY(err, "tokens");
-    w->items[i] = (rz_item){RZ_ITEM_IMAGE, a->pixels, &a->prompt};
+    w->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = a->pixels, .prompt = &a->prompt};
     w->max_prompt = max_size(w->max_prompt, a->prompt.n);
     return RADZ_OK;
 }
