@@ -170,6 +170,28 @@ static void test_tower(void **state)
     scratch_remove();
 }
 
+/* The authors' layout has a name for its tower and no sizes: they come from the tensors (test_variants: the numbers).
+ */
+static void test_undescribed_tower(void **state)
+{
+    (void)state;
+    const char *model = ROOT "undescribed";
+    char inside[65], beside[65];
+    assert_int_equal(load(model, NULL, NULL, RZ_TOWER_AUTO, inside), RADZ_OK);
+    scratch_make(); /* a tower without config.json */
+    scratch_copy(model, "model.safetensors", NULL, NULL);
+    assert_int_equal(load(model, NULL, scratch_dir(), RZ_TOWER_AUTO, beside), RADZ_OK);
+    assert_string_not_equal(inside, beside);
+    scratch_remove();
+    scratch_make(); /* 16 columns are no whole number of CLIP's heads */
+    scratch_copy(ROOT "external/vision_tower", "model.safetensors", NULL, NULL);
+    assert_int_equal(load(ROOT "external", NULL, scratch_dir(), RZ_TOWER_AUTO, NULL), RADZ_E_MISMATCH);
+    assert_non_null(strstr(err.message, "16 wide is no multiple of CLIP's 64 per head"));
+    scratch_copy(ROOT "text_mistral", "model.safetensors", NULL, NULL); /* no tower at all */
+    assert_int_equal(load(ROOT "external", NULL, scratch_dir(), RZ_TOWER_AUTO, NULL), RADZ_E_IO);
+    scratch_remove();
+}
+
 /* ---- Memory runs out --------------------------------------------------------------------------------- */
 
 static radz_status load_with(const rz_host *host, void *arg)
@@ -185,6 +207,7 @@ static void test_memory(void **state)
     (void)state;
     failing_host_try_all(load_with, &(rz_source){.dir = ROOT "lora_text", .adapter_dir = ROOT "lora_text/layers"});
     failing_host_try_all(load_with, &(rz_source){.dir = ROOT "external_clip"});
+    failing_host_try_all(load_with, &(rz_source){.dir = ROOT "undescribed"});
 }
 
 int main(void)
@@ -195,6 +218,7 @@ int main(void)
                                        cmocka_unit_test(test_adapter_of_another),
                                        cmocka_unit_test(test_hash),
                                        cmocka_unit_test(test_tower),
+                                       cmocka_unit_test(test_undescribed_tower),
                                        cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, scratch_open_device, scratch_close_device);
 }

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "tower_shape.h"
 #include "weights.h"
 
 #define JSON_MAX_BYTES (16u << 20)
@@ -314,7 +315,7 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
     cfg->has_vision = true;
     cfg->projector_act = RZ_ACT_GELU;
     cfg->projector_bias = true;
-    if (!cfg->vision_dir)
+    if (!cfg->vision.hidden)
         cfg->vision = (rz_vision_config){.hidden = 1024,
                                          .intermediate = 4096,
                                          .layers = 24,
@@ -597,6 +598,7 @@ static radz_status read_names(const json_t *root, rz_config *cfg, radz_error *er
     RZ_TRY(rz_json_string(root, "config.json", "model_type", &type, err));
     bool first = !json_object_get(root, "text_config") && json_object_get(root, "mm_vision_select_layer");
     cfg->has_vision = !strncmp(type, "llava", 5);
+    cfg->describes_tower = json_is_object(json_object_get(root, "vision_config"));
     cfg->original = !strncmp(type, "llava_", 6) || (cfg->has_vision && first);
     return cfg->original ? get_copy(cfg->host, root, "config.json", "mm_vision_tower", &cfg->tower_name, err) : RADZ_OK;
 }
@@ -616,7 +618,9 @@ static radz_status tower_in(const rz_host *host, const char *dir, const char *na
     if (!name || !*name || name[0] == '/' || strstr(name, "..")) return RADZ_OK;
     char *path = rz_path_join(host, dir, name), *config = path ? rz_path_join(host, path, "config.json") : NULL;
     radz_status status = config ? RADZ_OK : RZ_NO_MEMORY(err, "vision tower");
-    if (!status && rz_path_exists(config))
+    bool weights = false;
+    if (!status) status = rz_weights_there(host, path, &weights, err);
+    if (!status && (weights || rz_path_exists(config)))
         *out = path;
     else
         rz_free(host, path);
@@ -647,6 +651,21 @@ static radz_status find_tower(const rz_source *src, rz_config *cfg, radz_error *
                    src->dir, cfg->tower_name ? cfg->tower_name : "the CLIP model", src->dir);
 }
 
+/* What the tower is: its own configuration, or its tensors where nothing describes it. */
+static radz_status describe_tower(const rz_source *src, rz_config *cfg, radz_error *err)
+{
+    if (!cfg->vision_dir)
+        return cfg->original && !cfg->describes_tower ? rz_tower_shape(cfg->host, src->dir, &cfg->vision, err)
+                                                      : RADZ_OK;
+    char *path = rz_path_join(cfg->host, cfg->vision_dir, "config.json");
+    if (!path) return RZ_NO_MEMORY(err, "vision tower");
+    const bool described = rz_path_exists(path);
+    rz_free(cfg->host, path);
+    if (!described) RZ_TRY(rz_tower_shape(cfg->host, cfg->vision_dir, &cfg->vision, err));
+    if (!described && cfg->vision.hidden) return RADZ_OK;
+    return read_json_file(cfg, cfg->vision_dir, "config.json", true, read_tower, err);
+}
+
 /* Settings of the films: beside the model, else beside its tower. */
 static radz_status read_films(rz_config *cfg, const char *dir, radz_error *err)
 {
@@ -665,7 +684,7 @@ static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
     RZ_TRY(set_defaults(cfg, err));
     RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_names, err));
     RZ_TRY(find_tower(src, cfg, err));
-    if (cfg->vision_dir) RZ_TRY(read_json_file(cfg, cfg->vision_dir, "config.json", true, read_tower, err));
+    RZ_TRY(describe_tower(src, cfg, err));
     RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_config, err));
     RZ_TRY(read_json_file(cfg, src->dir, "config.json", true, read_ends, err));
     RZ_TRY(read_json_file(cfg, src->dir, "generation_config.json", false, read_generation, err));

@@ -75,10 +75,11 @@ typedef struct rz_source {
 
 typedef struct rz_config {
     const rz_host *host;
-    bool has_vision;  /* false: a bare text decoder */
-    bool original;    /* the LLaVA authors' own layout */
-    char *tower_name; /* mm_vision_tower of that layout; NULL: none */
-    char *vision_dir; /* the tower's own directory; NULL: it is in the checkpoint */
+    bool has_vision;      /* false: a bare text decoder */
+    bool original;        /* the LLaVA authors' own layout */
+    bool describes_tower; /* it has a vision_config */
+    char *tower_name;     /* mm_vision_tower of that layout; NULL: none */
+    char *vision_dir;     /* the tower's own directory; NULL: it is in the checkpoint */
     rz_vision_config vision;
     rz_text_config text;
     rz_radz_config radz;

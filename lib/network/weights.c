@@ -159,11 +159,19 @@ static radz_status in_dir(const rz_host *host, const char *dir, const char *name
     return RADZ_OK;
 }
 
-bool rz_weights_exist(const rz_host *host, const char *dir)
+radz_status rz_weights_there(const rz_host *host, const char *dir, bool *there, radz_error *err)
 {
     bool whole = false, index = false;
-    return !in_dir(host, dir, "model.safetensors", &whole, NULL) &&
-           !in_dir(host, dir, "model.safetensors.index.json", &index, NULL) && (whole || index);
+    RZ_TRY(in_dir(host, dir, "model.safetensors", &whole, err));
+    RZ_TRY(in_dir(host, dir, "model.safetensors.index.json", &index, err));
+    *there = whole || index;
+    return RADZ_OK;
+}
+
+bool rz_weights_exist(const rz_host *host, const char *dir)
+{
+    bool there = false;
+    return !rz_weights_there(host, dir, &there, NULL) && there;
 }
 
 static radz_status add_all(rz_weights *w, const char *dir, const char *index, rz_file_mode mode, radz_error *err)

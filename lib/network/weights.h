@@ -24,6 +24,8 @@ size_t rz_weights_unused(const rz_weights *w, const char **names, size_t max);
  * samples of every tensor, so that opening a 7B model does not read 14 GB. */
 void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);
 uint64_t rz_weights_bytes(const rz_weights *w); /* of all files */
+/* As rz_weights_exist, for which a failed allocation means no. */
+radz_status rz_weights_there(const rz_host *host, const char *dir, bool *there, radz_error *err) RZ_CHECK;
 bool rz_weights_exist(const rz_host *host, const char *dir);
 
 #endif

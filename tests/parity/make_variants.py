@@ -6,9 +6,12 @@ transformers and peft compute with them. tests/test_variants.c reads index.tsv a
 Only for making fixtures (and for live.py, which makes fresh ones); the tests themselves need no Python.
 """
 import argparse
+import contextlib
+import copy
 import json
 import os
 import shutil
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -72,6 +75,9 @@ VARIANTS = [
     ("text_mistral", dict(MISTRAL, sliding_window=4, num_key_value_heads=1), "text", "F16"),
     ("lora_base", llava(dict(LLAMA, attention_bias=True)), "new", "BF16"),
     ("lora_text", dict(LLAMA, tie_word_embeddings=True), "text", "BF16"),
+    ("undescribed", original(LLAMA, mm_vision_tower="some/other-clip", mm_vision_select_layer=-1), "original", "BF16",
+     llava(LLAMA, dict(VISION, hidden_size=128, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2),
+           vision_feature_layer=-1)),
 ]
 # name, base, LoraConfig's arguments
 ADAPTERS = [
@@ -180,6 +186,36 @@ def oracle(config, gen, dtype):
     return model
 
 
+class Doubled:
+    """The torch module for code that insists on float32."""
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def in_double():
+    """transformers computes norms, softmax and rotations in float32 whatever a model's dtype is; here in float64."""
+    modules = [m for n, m in sys.modules.items() if n.startswith("transformers.") and getattr(m, "torch", None) is torch]
+    single = torch.Tensor.float
+    torch.Tensor.float = torch.Tensor.double
+    for m in modules:
+        m.torch = Doubled()
+    try:
+        yield
+    finally:
+        torch.Tensor.float = single
+        for m in modules:
+            m.torch = torch
+
+
+def exact_stages(model, has_vision, gen):
+    """stages() in float64, rounded to float32 at the end: the error of the oracle's own float32 left out."""
+    with in_double():
+        return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in stages(model.double(), has_vision, gen).items()}
+
+
 @torch.no_grad()
 def stages(model, has_vision, gen):
     """Every stage for one film and two prompts; `b` is longer than the dynamic rope's training."""
@@ -187,7 +223,7 @@ def stages(model, has_vision, gen):
     out = {}
     image_rows = 0
     if has_vision:
-        pixels = torch.randn(1, 3, SIDE, SIDE, generator=gen)
+        pixels = torch.randn(1, 3, SIDE, SIDE, generator=gen).to(net.dtype)
         tower = net.model.vision_tower(pixels, output_hidden_states=True).hidden_states
         rows = net.model.get_image_features(pixels, return_dict=True).pooler_output[0]
         image_rows = rows.shape[0]
@@ -212,7 +248,7 @@ def stages(model, has_vision, gen):
     return {k: v.contiguous().clone() for k, v in out.items()}
 
 
-def make_variant(root, spec, seed):
+def make_variant(root, spec, seed, measure=stages):
     name, config, layout, dtype = spec[:4]
     truth = spec[4] if len(spec) > 4 else config
     gen = torch.Generator().manual_seed(seed)
@@ -220,8 +256,9 @@ def make_variant(root, spec, seed):
     model = oracle(truth, gen, dtype)
     out = os.path.join(root, name)
     store_model(model, out, config, layout, dtype, spec[5] if len(spec) > 5 else None, gen)
-    save_file(stages(model, truth["model_type"] == "llava", gen), os.path.join(out, "expected.safetensors"))
-    return model
+    state = copy.deepcopy(model.state_dict())
+    save_file(measure(model, truth["model_type"] == "llava", gen), os.path.join(out, "expected.safetensors"))
+    return state
 
 
 def sort_sets(path):
@@ -234,9 +271,7 @@ def sort_sets(path):
     write_json(path, config)
 
 
-def make_adapter(root, spec, bases, seed):
-    import copy
-
+def make_adapter(root, spec, bases, seed, measure=stages):
     from peft import LoraConfig, PeftModel, get_peft_model
     name, base, args = spec
     truth, state = bases[base]
@@ -256,21 +291,21 @@ def make_adapter(root, spec, bases, seed):
     again = oracle(truth, torch.Generator().manual_seed(0), "F32")
     again.load_state_dict(state)
     loaded = PeftModel.from_pretrained(again, out).eval()
-    save_file(stages(loaded, truth["model_type"] == "llava", gen), os.path.join(out, "expected.safetensors"))
+    save_file(measure(loaded, truth["model_type"] == "llava", gen), os.path.join(out, "expected.safetensors"))
 
 
-def make_all(root, variants, adapters, seed):
+def make_all(root, variants, adapters, seed, measure=stages):
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root)
     torch.set_num_threads(1)
     bases, lines = {}, []
     for i, spec in enumerate(variants):
-        model = make_variant(root, spec, seed + i)
+        state = make_variant(root, spec, seed + i, measure)
         if any(a[1] == spec[0] for a in adapters):
-            bases[spec[0]] = (spec[4] if len(spec) > 4 else spec[1], model.state_dict())
+            bases[spec[0]] = (spec[4] if len(spec) > 4 else spec[1], state)
         lines.append(f"{spec[0]}\t-\n")
     for i, spec in enumerate(adapters):
-        make_adapter(root, spec, bases, seed + 100 + i)
+        make_adapter(root, spec, bases, seed + 100 + i, measure)
         lines.append(f"{spec[1]}\t{spec[0]}\n")
     with open(os.path.join(root, "index.tsv"), "w") as f:
         f.writelines(lines)
