@@ -4,7 +4,12 @@
 
 #define MR RZ_MR
 #define NR (2 * W)
-enum { PACK_STEP = 64 }; /* half-precision rows are widened this many elements at a time */
+enum {
+    PACK_STEP = 64,  /* half-precision rows are widened this many elements at a time */
+    LINE = 16,       /* floats in a cache line */
+    PACK_GROUP = 8,  /* panels that are packed side by side, so that rows are read in whole cache lines */
+    ROWS_AHEAD = 12, /* how far ahead such rows are fetched: strides defeat the processor's own prefetching */
+};
 
 /* ---- Packing ------------------------------------------------------------------------- */
 
@@ -49,6 +54,10 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     size_t i = 0;
     for (; i + 4 <= n; i += 4) {
         size_t p = 0;
+        for (; p + LINE <= kc; p += LINE) {
+            for (size_t r = i + tile; r < i + tile + 4; r++) __builtin_prefetch(x + r * ld + p); /* the next panel's */
+            for (size_t q = p; q < p + LINE; q += 4) transpose4(y + q * tile + i, tile, x + i * ld + q, ld);
+        }
         for (; p + 4 <= kc; p += 4) transpose4(y + p * tile + i, tile, x + i * ld + p, ld);
         for (; p < kc; p++)
             for (size_t j = i; j < i + 4; j++) y[p * tile + j] = x[j * ld + p];
@@ -91,15 +100,47 @@ INLINE void gather_columns(float *restrict y, size_t tile, rz_mat x, size_t offs
     }
 }
 
+/* Full panels side by side from columns of x, row by row. A store may reach past its row of a panel: the next row's
+ * store, which follows, puts that right. */
+INLINE void gather_panels(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t panels, size_t kc)
+{
+    const size_t step = tile * kc;
+    for (size_t p = 0; p + 1 < kc; p++, x += ld, y += tile) {
+        for (size_t c = 0; c < panels * tile; c += LINE) __builtin_prefetch(x + ROWS_AHEAD * ld + c);
+        for (size_t i = 0; i < panels; i++)
+            for (size_t c = 0; c < tile; c += W) v_store(y + i * step + c, v_load(x + i * tile + c));
+    }
+    for (size_t i = 0; i < panels; i++) memcpy(y + i * step, x + i * tile, tile * sizeof *y);
+}
+
+INLINE void pack_columns(float *dst, size_t tile, rz_mat x, size_t offset, size_t count, size_t kc)
+{
+    for (size_t i = 0, n; i < count; i += n) {
+        size_t panels = (count - i) / tile;
+        if (x.dtype == RZ_F32 && panels) {
+            panels = panels < PACK_GROUP ? panels : PACK_GROUP;
+            gather_panels(dst + i * kc, tile, (const float *)x.data + offset + i, x.ld, panels, kc);
+            n = panels * tile;
+        } else {
+            n = count - i < tile ? count - i : tile;
+            gather_columns(dst + i * kc, tile, x, offset + i, n, kc);
+        }
+    }
+}
+
 static void pack(float *dst, size_t tile, rz_mat x, bool by_k, size_t offset, size_t count, size_t kc)
 {
+    if (by_k && tile == NR) {
+        pack_columns(dst, NR, x, offset, count, kc);
+        return;
+    }
+    if (by_k && tile == MR) {
+        pack_columns(dst, MR, x, offset, count, kc);
+        return;
+    }
     for (size_t i = 0; i < count; i += tile, dst += tile * kc) {
         size_t n = count - i < tile ? count - i : tile;
-        if (by_k && tile == NR)
-            gather_columns(dst, NR, x, offset + i, n, kc);
-        else if (by_k && tile == MR)
-            gather_columns(dst, MR, x, offset + i, n, kc);
-        else if (x.dtype == RZ_F32)
+        if (x.dtype == RZ_F32)
             interleave(dst, tile, (const float *)x.data + offset + i * x.ld, x.ld, n, kc);
         else
             interleave_wide(dst, tile, x, offset + i * x.ld, n, kc);
