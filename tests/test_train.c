@@ -639,7 +639,7 @@ static void gradients_are_clipped(void **state)
     assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
     assert_int_equal(rz_stream_open(dev, &s, &err), RADZ_OK);
     assert_int_equal(rz_model_load(NULL, dev, e->o.model_dir, RZ_MODEL_INIT, 1, &m, &err), RADZ_OK);
-    assert_int_equal(rz_optimizer_open(NULL, m, s, true, &o, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_open(NULL, m, s, true, false, &o, &err), RADZ_OK);
     assert_null(m->lm_head->grad); /* no vector depends on these */
     assert_null(m->decoder[1].q.w->grad);
     assert_non_null(m->decoder[0].q.w->grad);

@@ -52,7 +52,7 @@ radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *e
 {
     *bank = NULL;
     const rz_host *host = &model->runtime->host;
-    char *path = rz_path_join(host, model->dir, RZ_BANK_FILE);
+    char *path = rz_path_join(host, model->net->radz_dir, RZ_BANK_FILE);
     if (!path) return RZ_NO_MEMORY(err, "path of the anchor bank");
     radz_status status =
         rz_path_exists(path)

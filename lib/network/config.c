@@ -582,7 +582,7 @@ static radz_status read_json_file(rz_config *cfg, const char *dir, const char *n
         if (!status && !json_is_object(root))
             status = rz_fail(err, RADZ_E_FORMAT, "%s: expected a JSON object", path);
         else if (!status && (status = read(root, cfg, err)))
-            rz_fail_prefix(err, status, "%s", dir);
+            rz_fail_prefix(err, status, "%s", *dir ? dir : name);
         json_decref(root);
     }
     rz_free(cfg->host, path);
@@ -679,6 +679,64 @@ static radz_status read_films(rz_config *cfg, const char *dir, radz_error *err)
     return read_json_file(cfg, own ? dir : cfg->vision_dir, "preprocessor_config.json", false, read_preprocess, err);
 }
 
+radz_status rz_config_file(const rz_host *host, const char *dir, const char *name, char **path, radz_error *err)
+{
+    *path = rz_path_join(host, dir, name);
+    if (!*path) return RZ_NO_MEMORY(err, name);
+    if (rz_path_exists(*path)) return RADZ_OK;
+    rz_free(host, *path);
+    *path = NULL;
+    return RADZ_OK;
+}
+
+static radz_status load_radz(const rz_source *src, rz_config *cfg, radz_error *err)
+{
+    const char *dir = src->dir;
+    char *own = NULL;
+    if (src->settings) return read_json_file(cfg, "", src->settings, true, read_radz, err);
+    if (src->adapter_dir) RZ_TRY(rz_config_file(cfg->host, src->adapter_dir, "radz.json", &own, err));
+    if (own) dir = src->adapter_dir;
+    rz_free(cfg->host, own);
+    RZ_TRY(read_json_file(cfg, dir, "radz.json", false, read_radz, err));
+    if (src->new_radz && !cfg->radz.n_image_tokens) cfg->radz.n_image_tokens = 4, cfg->radz.n_text_tokens = 8;
+    return RADZ_OK;
+}
+
+static void put_text(rz_str *s, const char *before, const char *text)
+{
+    rz_str_puts(s, before);
+    rz_str_put_json(s, text, strlen(text));
+}
+
+static void put_tokens(rz_str *s, const char *key, const char *name, size_t n)
+{
+    rz_str_printf(s, "\"%s\": [", key);
+    for (size_t i = 0; i < n; i++) rz_str_printf(s, "%s\"<%s%zu>\"", i ? ", " : "", name, i);
+    rz_str_puts(s, "]");
+}
+
+void rz_config_put_radz(const rz_config *cfg, rz_str *s)
+{
+    const rz_radz_config *r = &cfg->radz;
+    rz_str_puts(s, "{\n  \"schema\": \"radz.model/1\",\n  \"special_tokens\": {");
+    put_tokens(s, "image", "ImgCls", r->n_image_tokens);
+    rz_str_puts(s, ", ");
+    put_tokens(s, "text", "TxtCls", r->n_text_tokens);
+    rz_str_printf(s, "},\n  \"layer\": %d,\n  \"gamma\": {\"type\": ", r->layer);
+    if (r->gamma == RZ_GAMMA_MLP)
+        rz_str_printf(s, "\"mlp\", \"hidden\": %zu, \"dim\": %zu}", r->gamma_hidden, r->dim);
+    else
+        rz_str_puts(s, "\"identity\"}");
+    rz_str_printf(s, ",\n  \"pool\": \"%s\",\n  \"tau\": ", r->mlp_then_mean ? "mlp_then_mean" : "mean_then_mlp");
+    rz_str_put_double(s, r->tau);
+    rz_str_puts(s, ",\n  \"lambda\": ");
+    rz_str_put_double(s, r->lambda);
+    put_text(s, ",\n  \"prompts\": {\n    \"image\": ", r->image_prompt);
+    put_text(s, ",\n    \"text\": ", r->text_prompt);
+    put_text(s, ",\n    \"labels\": ", r->label_text);
+    rz_str_puts(s, "\n  }\n}\n");
+}
+
 static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
 {
     RZ_TRY(set_defaults(cfg, err));
@@ -690,7 +748,7 @@ static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
     RZ_TRY(read_json_file(cfg, src->dir, "generation_config.json", false, read_generation, err));
     RZ_TRY(read_films(cfg, src->dir, err));
     cfg->radz.dim = cfg->text.hidden;
-    return read_json_file(cfg, src->dir, "radz.json", false, read_radz, err);
+    return load_radz(src, cfg, err);
 }
 
 radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err)

@@ -70,6 +70,8 @@ typedef struct rz_source {
     const char *dir;
     const char *vision_dir;  /* a CLIP model; NULL: what config.json names, in dir */
     const char *adapter_dir; /* PEFT; NULL: none */
+    const char *settings;    /* a file in place of radz.json; NULL: the adapter's own, else the model's */
+    bool new_radz;           /* for training: no radz.json means the paper's settings */
     rz_tower_source tower;
 } rz_source;
 
@@ -92,6 +94,11 @@ typedef struct rz_config {
     size_t image_rows;                         /* rows one image takes in the decoder */
 } rz_config;
 
+/* dir/name in a new string, NULL where there is no such file. */
+radz_status rz_config_file(const rz_host *host, const char *dir, const char *name, char **path,
+                           radz_error *err) RZ_CHECK;
+/* Text of a radz.json that says what cfg->radz does. */
+void rz_config_put_radz(const rz_config *cfg, rz_str *s);
 /* Reads config.json, preprocessor_config.json and radz.json of dir. */
 radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
 radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err) RZ_CHECK;

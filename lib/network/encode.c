@@ -180,14 +180,19 @@ static float *upload_pixels(const rz_net *net, const rz_item *items, size_t n, s
 
 static float *image_forward(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
 {
+    rz_net frozen = *net;
+    frozen.keep = net->keep && net->model->setup.tower; /* no gradient goes into a tower that stays as it is */
     float *pixels = upload_pixels(net, items, n, e->n_images);
-    float *x = rz_tower_features(net, pixels, e->n_images, &e->tower);
+    float *x = rz_tower_features(&frozen, pixels, e->n_images, &e->tower);
     return rz_projector_forward(net, x, e->n_images * net->model->cfg.image_rows, &e->projector);
 }
 
 static void image_backward(const rz_net *net, const rz_encoding *e, const float *drows)
 {
-    rz_tower_backward(net, e->tower, rz_projector_backward(net, &e->projector, drows));
+    const rz_train_setup *t = &net->model->setup;
+    if (!t->tower && !t->projector) return;
+    float *dfeatures = rz_projector_backward(net, &e->projector, drows);
+    if (t->tower) rz_tower_backward(net, e->tower, dfeatures);
 }
 
 /* ---- Input rows of the decoder ------------------------------------------------------- */

@@ -454,3 +454,52 @@ void rz_lora_close(rz_lora *l)
     rz_free(l->host, l->dir);
     rz_free(l->host, l);
 }
+
+/* ---- The base model --------------------------------------------------------------------------- */
+
+/* dir/name where that is a model's directory; *out NULL: it is none. */
+static radz_status try_base(const rz_host *host, const char *dir, const char *name, char **out, radz_error *err)
+{
+    char *config = NULL, *path = rz_path_join(host, dir, name);
+    *out = NULL;
+    if (!path) return RZ_NO_MEMORY(err, CONFIG);
+    radz_status status = rz_config_file(host, path, "config.json", &config, err);
+    rz_free(host, config);
+    if (!status && config)
+        *out = path;
+    else
+        rz_free(host, path);
+    return status;
+}
+
+static radz_status find_base(const rz_host *host, const char *dir, const json_t *cfg, char **base, radz_error *err)
+{
+    const char *name = NULL;
+    if (!json_is_object(cfg)) return rz_fail(err, RADZ_E_FORMAT, "%s: " CONFIG ": expected an object", dir);
+    RZ_TRY(rz_json_string(cfg, CONFIG, "base_model_name_or_path", &name, err));
+    if (!name || !*name)
+        return rz_fail(
+            err, RADZ_E_MISMATCH,
+            "%s: an adapter that does not say which model it belongs to (base_model_name_or_path): open that "
+            "model with this adapter",
+            dir);
+    RZ_TRY(try_base(host, dir, name, base, err));
+    if (!*base) RZ_TRY(try_base(host, "", name, base, err));
+    if (*base) return RADZ_OK;
+    return rz_fail(err, RADZ_E_IO,
+                   "%s: an adapter of '%s', and there is no model of that name here: open the model with this adapter",
+                   dir, name);
+}
+
+radz_status rz_lora_base(const rz_host *host, const char *dir, char **base, radz_error *err)
+{
+    json_t *cfg = NULL;
+    char *path = rz_path_join(host, dir, CONFIG);
+    *base = NULL;
+    if (!path) return RZ_NO_MEMORY(err, CONFIG);
+    radz_status status = rz_json_load(host, path, 16u << 20, &cfg, err);
+    rz_free(host, path);
+    if (!status) status = find_base(host, dir, cfg, base, err);
+    json_decref(cfg);
+    return status;
+}

@@ -10,6 +10,9 @@ typedef struct rz_lora rz_lora;
  * RADZ_E_UNSUPPORTED by name. */
 radz_status rz_lora_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_lora **lora,
                          radz_error *err) RZ_CHECK;
+/* Directory of the model that the adapter in dir belongs to, by base_model_name_or_path: absolute, or relative to dir
+ * or to the working directory. RADZ_E_IO where no model is there. */
+radz_status rz_lora_base(const rz_host *host, const char *dir, char **base, radz_error *err) RZ_CHECK;
 void rz_lora_close(rz_lora *lora);
 /* The tensor that takes the whole place of the checkpoint's; NULL: none. */
 const rz_st_tensor *rz_lora_replacement(rz_lora *lora, const char *name);

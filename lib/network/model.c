@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "initial.h"
 #include "lora.h"
 #include "rope.h"
 #include "tensors.h"
@@ -12,16 +13,13 @@
 
 /* ---- The list of parameters -------------------------------------------------------- */
 
-/* How a parameter starts when a model is made from nothing. */
-typedef enum init_kind { INIT_ZERO, INIT_ONE, INIT_ROWS, INIT_LINEAR, INIT_RESIDUAL } init_kind;
-
 typedef struct builder {
     rz_model *m;
     size_t cap;
-    init_kind *init; /* per parameter */
-    bool *as_float;  /* read as float whatever the file holds */
+    rz_init_kind *init; /* per parameter */
+    bool *as_float;     /* read as float whatever the file holds */
     bool *optional;
-    bool radz; /* parameters that follow belong to radz.safetensors */
+    bool radz, adapter; /* parameters that follow belong to radz.safetensors, to LoRA */
     char prefix[128];
     bool failed;
 } builder;
@@ -36,7 +34,7 @@ static void set_prefix(builder *b, const char *fmt, ...)
 }
 
 /* Appends a parameter of up to four dimensions (0 ends them). */
-static rz_param *add(builder *b, const char *name, const char *suffix, init_kind init, const size_t dims[4])
+static rz_param *add(builder *b, const char *name, const char *suffix, rz_init_kind init, const size_t dims[4])
 {
     rz_model *m = b->m;
     char full[256];
@@ -47,7 +45,7 @@ static rz_param *add(builder *b, const char *name, const char *suffix, init_kind
     }
     rz_param *p = &m->params[m->n_params];
     p->name = rz_strdup(m->cfg.host, full);
-    p->radz = b->radz;
+    p->radz = b->radz, p->adapter = p->fresh = b->adapter;
     p->n = 1;
     b->failed |= !p->name;
     for (p->n_dims = 0; p->n_dims < 4 && dims[p->n_dims]; p->n_dims++) {
@@ -61,27 +59,27 @@ static rz_param *add(builder *b, const char *name, const char *suffix, init_kind
     return p;
 }
 
-static rz_param *add_vector(builder *b, const char *name, const char *suffix, init_kind init, size_t n)
+static rz_param *add_vector(builder *b, const char *name, const char *suffix, rz_init_kind init, size_t n)
 {
     return add(b, name, suffix, init, (size_t[4]){n});
 }
 
 static rz_param *add_rows(builder *b, const char *name, size_t rows, size_t cols)
 {
-    return add(b, name, "", INIT_ROWS, (size_t[4]){rows, cols});
+    return add(b, name, "", RZ_INIT_ROWS, (size_t[4]){rows, cols});
 }
 
-static rz_linear add_linear(builder *b, const char *name, size_t out, size_t in, bool bias, init_kind init)
+static rz_linear add_linear(builder *b, const char *name, size_t out, size_t in, bool bias, rz_init_kind init)
 {
     rz_linear l = {add(b, name, ".weight", init, (size_t[4]){out, in}), NULL, NULL};
-    if (bias) l.b = add_vector(b, name, ".bias", INIT_ZERO, out);
+    if (bias) l.b = add_vector(b, name, ".bias", RZ_INIT_ZERO, out);
     return l;
 }
 
 static rz_norm add_norm(builder *b, const char *name, size_t n, bool bias)
 {
-    rz_norm norm = {add_vector(b, name, ".weight", INIT_ONE, n), NULL};
-    if (bias) norm.b = add_vector(b, name, ".bias", INIT_ZERO, n);
+    rz_norm norm = {add_vector(b, name, ".weight", RZ_INIT_ONE, n), NULL};
+    if (bias) norm.b = add_vector(b, name, ".bias", RZ_INIT_ZERO, n);
     return norm;
 }
 
@@ -97,9 +95,9 @@ static void list_tower(builder *b)
     const rz_vision_config *v = &m->cfg.vision;
     size_t side = v->image_size / v->patch, c = v->hidden;
     set_prefix(b, "vision_tower.vision_model.");
-    m->class_row = add_vector(b, "embeddings.class_embedding", "", INIT_ROWS, c);
-    m->patch =
-        add(b, "embeddings.patch_embedding.weight", "", INIT_LINEAR, (size_t[4]){c, v->channels, v->patch, v->patch});
+    m->class_row = add_vector(b, "embeddings.class_embedding", "", RZ_INIT_ROWS, c);
+    m->patch = add(b, "embeddings.patch_embedding.weight", "", RZ_INIT_LINEAR,
+                   (size_t[4]){c, v->channels, v->patch, v->patch});
     m->positions = add_rows(b, "embeddings.position_embedding.weight", side * side + 1, c);
     keep_float(b);
     m->tower_pre = add_norm(b, "pre_layrnorm", c, true);
@@ -107,21 +105,21 @@ static void list_tower(builder *b)
         rz_tower_block *t = &m->tower[i];
         set_prefix(b, "vision_tower.vision_model.encoder.layers.%zu.", i);
         t->ln1 = add_norm(b, "layer_norm1", c, true);
-        t->q = add_linear(b, "self_attn.q_proj", c, c, true, INIT_LINEAR);
-        t->k = add_linear(b, "self_attn.k_proj", c, c, true, INIT_LINEAR);
-        t->v = add_linear(b, "self_attn.v_proj", c, c, true, INIT_LINEAR);
-        t->o = add_linear(b, "self_attn.out_proj", c, c, true, INIT_RESIDUAL);
+        t->q = add_linear(b, "self_attn.q_proj", c, c, true, RZ_INIT_LINEAR);
+        t->k = add_linear(b, "self_attn.k_proj", c, c, true, RZ_INIT_LINEAR);
+        t->v = add_linear(b, "self_attn.v_proj", c, c, true, RZ_INIT_LINEAR);
+        t->o = add_linear(b, "self_attn.out_proj", c, c, true, RZ_INIT_RESIDUAL);
         t->ln2 = add_norm(b, "layer_norm2", c, true);
-        t->fc1 = add_linear(b, "mlp.fc1", v->intermediate, c, true, INIT_LINEAR);
-        t->fc2 = add_linear(b, "mlp.fc2", c, v->intermediate, true, INIT_RESIDUAL);
+        t->fc1 = add_linear(b, "mlp.fc1", v->intermediate, c, true, RZ_INIT_LINEAR);
+        t->fc2 = add_linear(b, "mlp.fc2", c, v->intermediate, true, RZ_INIT_RESIDUAL);
     }
     set_prefix(b, "vision_tower.vision_model.");
     m->tower_post = add_norm(b, "post_layernorm", c, true);
     set_prefix(b, "multi_modal_projector.");
-    m->projector[0] =
-        add_linear(b, "linear_1", m->cfg.text.hidden, m->cfg.n_feature_layers * c, m->cfg.projector_bias, INIT_LINEAR);
+    m->projector[0] = add_linear(b, "linear_1", m->cfg.text.hidden, m->cfg.n_feature_layers * c, m->cfg.projector_bias,
+                                 RZ_INIT_LINEAR);
     m->projector[1] =
-        add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias, INIT_LINEAR);
+        add_linear(b, "linear_2", m->cfg.text.hidden, m->cfg.text.hidden, m->cfg.projector_bias, RZ_INIT_LINEAR);
 }
 
 static void list_decoder(builder *b)
@@ -135,20 +133,20 @@ static void list_decoder(builder *b)
         rz_decoder_block *d = &m->decoder[i];
         set_prefix(b, "language_model.model.layers.%zu.", i);
         d->in = add_norm(b, "input_layernorm", c, false);
-        d->q = add_linear(b, "self_attn.q_proj", q, c, t->attention_bias, INIT_LINEAR);
-        d->k = add_linear(b, "self_attn.k_proj", kv, c, t->attention_bias, INIT_LINEAR);
-        d->v = add_linear(b, "self_attn.v_proj", kv, c, t->attention_bias, INIT_LINEAR);
-        d->o = add_linear(b, "self_attn.o_proj", c, q, t->attention_bias, INIT_RESIDUAL);
+        d->q = add_linear(b, "self_attn.q_proj", q, c, t->attention_bias, RZ_INIT_LINEAR);
+        d->k = add_linear(b, "self_attn.k_proj", kv, c, t->attention_bias, RZ_INIT_LINEAR);
+        d->v = add_linear(b, "self_attn.v_proj", kv, c, t->attention_bias, RZ_INIT_LINEAR);
+        d->o = add_linear(b, "self_attn.o_proj", c, q, t->attention_bias, RZ_INIT_RESIDUAL);
         d->post = add_norm(b, "post_attention_layernorm", c, false);
-        d->gate = add_linear(b, "mlp.gate_proj", t->intermediate, c, t->mlp_bias, INIT_LINEAR);
-        d->up = add_linear(b, "mlp.up_proj", t->intermediate, c, t->mlp_bias, INIT_LINEAR);
-        d->down = add_linear(b, "mlp.down_proj", c, t->intermediate, t->mlp_bias, INIT_RESIDUAL);
+        d->gate = add_linear(b, "mlp.gate_proj", t->intermediate, c, t->mlp_bias, RZ_INIT_LINEAR);
+        d->up = add_linear(b, "mlp.up_proj", t->intermediate, c, t->mlp_bias, RZ_INIT_LINEAR);
+        d->down = add_linear(b, "mlp.down_proj", c, t->intermediate, t->mlp_bias, RZ_INIT_RESIDUAL);
     }
     set_prefix(b, "language_model.");
     m->decoder_norm = add_norm(b, "model.norm", c, false);
     /* An adapter of a tied table is not one of the head: the head gets a place of its own. */
     if (!t->tied || (m->lora && !rz_lora_ties(m->lora)))
-        m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, INIT_LINEAR).w;
+        m->lm_head = add_linear(b, "lm_head", t->vocab, c, false, RZ_INIT_LINEAR).w;
 }
 
 static rz_head list_head(builder *b, const char *name)
@@ -159,8 +157,8 @@ static rz_head list_head(builder *b, const char *name)
     if (r->gamma == RZ_GAMMA_IDENTITY) return h;
     set_prefix(b, "%s.", name);
     h.norm = add_norm(b, "norm", c, true);
-    h.l1 = add_linear(b, "linear_1", r->gamma_hidden, c, true, INIT_LINEAR);
-    h.l2 = add_linear(b, "linear_2", r->dim, r->gamma_hidden, true, INIT_LINEAR);
+    h.l1 = add_linear(b, "linear_1", r->gamma_hidden, c, true, RZ_INIT_LINEAR);
+    h.l2 = add_linear(b, "linear_2", r->dim, r->gamma_hidden, true, RZ_INIT_LINEAR);
     return h;
 }
 
@@ -176,26 +174,75 @@ static void list_radz(builder *b)
     m->gamma_txt = list_head(b, "gamma_txt");
     m->gamma_dis = list_head(b, "gamma_dis");
     set_prefix(b, "%s", "");
-    m->log_tau = add_vector(b, "log_tau", "", INIT_ZERO, 1);
+    m->log_tau = add_vector(b, "log_tau", "", RZ_INIT_ZERO, 1);
     if (!b->failed) b->optional[m->n_params - 1] = true;
+}
+
+/* ---- LoRA ---- */
+
+/* True when name is one of a comma-separated list; NULL is all. */
+static bool in_list(const char *list, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = list; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+        if (!strncmp(at, name, n) && (at[n] == ',' || !at[n])) return true;
+    return !list;
+}
+
+static void add_pair(builder *b, const char *name, rz_linear *l)
+{
+    rz_model *m = b->m;
+    const rz_train_setup *t = &m->setup;
+    const char *last = strchr(name, '.') + 1;
+    if (!in_list(t->lora_targets, last) || b->failed) return;
+    size_t r = t->lora_rank, in = l->w->dims[1], out = l->w->dims[0];
+    rz_lowrank *pair = &m->pairs[m->n_pairs++];
+    double scale = t->lora_alpha / (t->lora_rslora ? sqrt((double)r) : (double)r);
+    *pair = (rz_lowrank){.base = l->w, .scale = (float)scale, .dropout = (float)t->lora_dropout, .module = m->n_pairs};
+    pair->a = add(b, name, ".lora_A.weight", RZ_INIT_ZERO, (size_t[4]){r, in});
+    keep_float(b);
+    pair->b = add(b, name, ".lora_B.weight", RZ_INIT_ZERO, (size_t[4]){out, r});
+    keep_float(b);
+    l->lora = pair;
+}
+
+/* In the blocks that the loss depends on. */
+static void list_lora(builder *b)
+{
+    rz_model *m = b->m;
+    size_t n = m->setup.all_blocks ? m->cfg.text.layers : rz_config_decoder_blocks(&m->cfg);
+    b->radz = false, b->adapter = true;
+    for (size_t i = 0; i < n; i++) {
+        rz_decoder_block *d = &m->decoder[i];
+        set_prefix(b, "language_model.model.layers.%zu.", i);
+        add_pair(b, "self_attn.q_proj", &d->q);
+        add_pair(b, "self_attn.k_proj", &d->k);
+        add_pair(b, "self_attn.v_proj", &d->v);
+        add_pair(b, "self_attn.o_proj", &d->o);
+        add_pair(b, "mlp.gate_proj", &d->gate);
+        add_pair(b, "mlp.up_proj", &d->up);
+        add_pair(b, "mlp.down_proj", &d->down);
+    }
 }
 
 static radz_status list_params(builder *b, radz_error *err)
 {
     rz_model *m = b->m;
     const rz_host *host = m->cfg.host;
-    b->cap = 64 + 16 * m->cfg.vision.layers + 16 * m->cfg.text.layers;
+    b->cap = 64 + 16 * m->cfg.vision.layers + (16 + 14) * m->cfg.text.layers;
+    m->pairs = rz_calloc(host, 7 * m->cfg.text.layers, sizeof *m->pairs);
     m->params = rz_calloc(host, b->cap, sizeof *m->params);
     m->tower = rz_calloc(host, m->cfg.vision.layers + 1, sizeof *m->tower);
     m->decoder = rz_calloc(host, m->cfg.text.layers + 1, sizeof *m->decoder);
     b->init = rz_calloc(host, b->cap, sizeof *b->init);
     b->as_float = rz_calloc(host, b->cap, sizeof *b->as_float);
     b->optional = rz_calloc(host, b->cap, sizeof *b->optional);
-    if (!m->params || !m->tower || !m->decoder || !b->init || !b->as_float || !b->optional)
+    if (!m->pairs || !m->params || !m->tower || !m->decoder || !b->init || !b->as_float || !b->optional)
         return RZ_NO_MEMORY(err, "list of parameters");
     if (m->cfg.has_vision) list_tower(b);
     list_decoder(b);
     if (m->cfg.radz.n_image_tokens) list_radz(b);
+    if (m->setup.lora_rank) list_lora(b);
     return b->failed ? RZ_NO_MEMORY(err, "list of parameters") : RADZ_OK;
 }
 
@@ -270,26 +317,17 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_erro
     return changes ? merge(m, p, err) : RADZ_OK;
 }
 
-static float init_std(const rz_model *m, const rz_param *p, init_kind kind)
-{
-    double fan_in = (double)(p->n / p->dims[0]), layers = (double)(m->cfg.text.layers + m->cfg.vision.layers);
-    if (kind == INIT_ROWS) return 0.1f;
-    double std = 0.6 / sqrt(fan_in);
-    return (float)(kind == INIT_RESIDUAL ? std / sqrt(layers) : std);
-}
-
-static radz_status init_param(rz_model *m, rz_param *p, init_kind kind, uint64_t seed, radz_error *err)
+static radz_status init_param(rz_model *m, rz_param *p, rz_init_kind kind, uint64_t seed, radz_error *err)
 {
     float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
     if (!f) return RZ_NO_MEMORY(err, p->name);
-    rz_rng r;
-    rz_rng_seed(&r, seed, (uint64_t)(p - m->params));
-    float std = init_std(m, p, kind), fixed = kind == INIT_ONE ? 1.0f : 0.0f;
-    if (p == m->log_tau) fixed = (float)log(m->cfg.radz.tau);
-    for (size_t i = 0; i < p->n; i++)
-        f[i] = kind == INIT_ZERO || kind == INIT_ONE ? fixed : std * (float)rz_rng_normal(&r);
+    radz_status status = RADZ_OK;
+    if (p->fresh)
+        status = rz_initial_part(m, p, seed, f, err);
+    else
+        rz_initial_random(m, p, kind, seed, f);
     p->w.dtype = RZ_F32;
-    radz_status status = to_device(m, p, f, p->n * sizeof *f, err);
+    if (!status) status = to_device(m, p, f, p->n * sizeof *f, err);
     rz_free(m->cfg.host, f);
     return status;
 }
@@ -299,14 +337,41 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
     rz_model *m = b->m;
     for (size_t i = 0; i < m->n_params; i++) {
         rz_param *p = &m->params[i];
-        if (mode == RZ_MODEL_INIT)
+        if (mode == RZ_MODEL_INIT || p->fresh)
             RZ_TRY(init_param(m, p, b->init[i], seed, err));
         else
-            RZ_TRY(load_param(m, p, b->as_float[i] || mode == RZ_MODEL_TRAIN, err));
+            RZ_TRY(load_param(m, p, b->as_float[i] || p->trained, err));
     }
+    m->lora_merged = m->lora != NULL;
     if (m->lora) RZ_TRY(rz_lora_finish(m->lora, err));
     m->cfg.text.tied &= !m->lm_head;
     return RADZ_OK;
+}
+
+static bool in_part(const rz_param *p, const char *prefix)
+{
+    return !strncmp(p->name, prefix, strlen(prefix));
+}
+
+/* What training changes, and what has to be made for it. A checkpoint without special rows was never trained for this;
+ * settings of the caller's may ask for parts that no file has. */
+static void choose_trained(rz_model *m, const rz_source *src, rz_model_mode mode)
+{
+    const rz_train_setup *t = &m->setup;
+    const bool from_files = mode == RZ_MODEL_TRAIN;
+    const bool make = from_files && src->new_radz && m->special && (src->settings || !rz_tensor_of(m, m->special));
+    size_t n_new = 0;
+    for (size_t i = 0; i < m->n_params; i++) {
+        rz_param *p = &m->params[i];
+        p->trained = p->radz || p->adapter || (t->tower && in_part(p, "vision_tower.")) ||
+                     (t->projector && in_part(p, "multi_modal_projector.")) ||
+                     (t->decoder && in_part(p, "language_model."));
+        p->fresh |= make && p->radz && !rz_tensor_fits(m, p);
+        n_new += p->fresh && p->radz && p != m->log_tau;
+    }
+    if (n_new)
+        rz_log(m->cfg.host, RADZ_LOG_INFO, "%s: %zu tensors of radz.safetensors are made anew, as the settings ask for",
+               src->dir, n_new);
 }
 
 /* A damaged log_tau would turn every probability into NaN. */
@@ -357,6 +422,11 @@ static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
         RZ_TRY(hash_small_file(m, dir, "tokenizer_config.json", &h, err));
     }
     rz_weights_hash(m->files, &h);
+    if (m->radz_files) {
+        rz_sha256_put(&h, "radz", 4);
+        RZ_TRY(hash_small_file(m, m->radz_dir, "radz.json", &h, err));
+        rz_weights_hash(m->radz_files, &h);
+    }
     if (m->tower_files) {
         rz_sha256_put(&h, "tower", 5);
         RZ_TRY(hash_small_file(m, m->cfg.vision_dir, "config.json", &h, err));
@@ -396,26 +466,53 @@ static radz_status load_tokenizer(rz_model *m, const char *dir, radz_error *err)
     return RADZ_OK;
 }
 
+static bool training(rz_model_mode mode)
+{
+    return mode == RZ_MODEL_TRAIN || mode == RZ_MODEL_INIT;
+}
+
+/* True when every number is copied, so that the files may be closed. */
+static bool copies_all(const rz_model *m, rz_model_mode mode)
+{
+    return training(mode) && m->setup.tower && m->setup.projector && m->setup.decoder;
+}
+
+static rz_file_mode file_mode(const rz_model *m, rz_model_mode mode)
+{
+    return mode == RZ_MODEL_READ || copies_all(m, mode) ? RZ_FILE_READ : RZ_FILE_MAP;
+}
+
+/* An adapter that libradz wrote has the special rows and heads beside it. */
+static radz_status open_radz_files(rz_model *m, const char *dir, rz_file_mode how, radz_error *err)
+{
+    char *path = NULL;
+    RZ_TRY(rz_config_file(m->cfg.host, dir, "radz.safetensors", &path, err));
+    rz_free(m->cfg.host, path);
+    return path ? rz_weights_open_file(m->cfg.host, dir, "radz.safetensors", how, (rz_weights **)&m->radz_files, err)
+                : RADZ_OK;
+}
+
 static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode mode, radz_error *err)
 {
     const rz_host *host = m->cfg.host;
-    rz_file_mode how = mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ;
+    rz_file_mode how = file_mode(m, mode);
     if (mode == RZ_MODEL_INIT) return RADZ_OK;
     RZ_TRY(rz_weights_open(host, src->dir, how, (rz_weights **)&m->files, err));
     if (m->cfg.vision_dir) RZ_TRY(rz_weights_open(host, m->cfg.vision_dir, how, (rz_weights **)&m->tower_files, err));
-    return RADZ_OK;
+    return m->lora ? open_radz_files(m, src->adapter_dir, how, err) : RADZ_OK;
 }
 
 static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mode, uint64_t seed, radz_error *err)
 {
     builder b = {.m = m};
-    rz_file_mode how = mode == RZ_MODEL_INFER ? RZ_FILE_MAP : RZ_FILE_READ;
+    rz_file_mode how = file_mode(m, mode);
     radz_status status = RADZ_OK;
     if (src->adapter_dir && mode != RZ_MODEL_INIT)
         status = rz_lora_open(m->cfg.host, src->adapter_dir, how, (rz_lora **)&m->lora, err);
     if (!status) status = list_params(&b, err);
     if (!status) status = load_tokenizer(m, src->dir, err);
     if (!status) status = open_files(m, src, mode, err);
+    if (!status && training(mode)) choose_trained(m, src, mode);
     if (!status && mode != RZ_MODEL_INIT) status = rz_tensors_check(m, src->dir, b.optional, err);
     if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
         rz_fail_prefix(err, status, "%s", src->dir);
@@ -433,37 +530,94 @@ static void close_files(rz_model *m)
 {
     rz_weights_close(m->files);
     rz_weights_close(m->tower_files);
+    rz_weights_close(m->radz_files);
     rz_lora_close(m->lora);
     rz_free(m->cfg.host, m->unused); /* names in those files */
-    m->files = m->tower_files = m->lora = m->unused = NULL;
+    m->files = m->tower_files = m->radz_files = m->lora = m->unused = NULL;
     m->n_unused = 0;
+}
+
+/* A directory that holds an adapter and no weights stands for its base with the adapter. */
+static radz_status find_parts(rz_model *m, const rz_host *host, rz_source *src, radz_error *err)
+{
+    char *config = NULL, *radz = NULL;
+    if (!src->adapter_dir && !rz_weights_exist(host, src->dir)) {
+        RZ_TRY(rz_config_file(host, src->dir, "adapter_config.json", &config, err));
+        rz_free(host, config);
+    }
+    if (config) {
+        RZ_TRY(rz_lora_base(host, src->dir, &m->base_dir, err));
+        src->adapter_dir = src->dir, src->dir = m->base_dir;
+    } else if (!(m->base_dir = rz_strdup(host, src->dir)))
+        return RZ_NO_MEMORY(err, "model");
+    if (src->adapter_dir) RZ_TRY(rz_config_file(host, src->adapter_dir, "radz.json", &radz, err));
+    m->radz_dir = rz_strdup(host, radz ? src->adapter_dir : src->dir);
+    rz_free(host, radz);
+    return m->radz_dir ? RADZ_OK : RZ_NO_MEMORY(err, "model");
+}
+
+static radz_status load_model(rz_model *m, const rz_host *host, const rz_source *src, rz_model_mode mode, uint64_t seed,
+                              radz_error *err)
+{
+    rz_source from = *src;
+    if (mode == RZ_MODEL_INIT) from.tower = RZ_TOWER_CHECKPOINT; /* random as everything else */
+    RZ_TRY(find_parts(m, host, &from, err));
+    radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
+    m->cfg.host = host;
+    RZ_TRY(status);
+    RZ_TRY(load_all(m, &from, mode, seed, err));
+    if (copies_all(m, mode)) close_files(m);
+    m->setup.lora_targets = NULL; /* the caller's */
+    return RADZ_OK;
+}
+
+static radz_status load_with(const rz_host *host, rz_device *dev, const rz_source *src, const rz_train_setup *setup,
+                             rz_model_mode mode, uint64_t seed, rz_model **model, radz_error *err)
+{
+    *model = NULL;
+    rz_model *m = rz_calloc(host, 1, sizeof *m);
+    if (!m) return RZ_NO_MEMORY(err, "model");
+    m->dev = dev, m->cfg.host = host, m->setup = *setup;
+    radz_status status = load_model(m, host, src, mode, seed, err);
+    if (status)
+        rz_model_unload(m);
+    else
+        *model = m;
+    return status;
 }
 
 radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_source *src, rz_model_mode mode,
                                uint64_t seed, rz_model **model, radz_error *err)
 {
-    *model = NULL;
-    rz_model *m = rz_calloc(host, 1, sizeof *m);
-    if (!m) return RZ_NO_MEMORY(err, "model");
-    m->dev = dev;
-    rz_source from = *src;
-    if (mode == RZ_MODEL_INIT) from.tower = RZ_TOWER_CHECKPOINT; /* random as everything else */
-    radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
-    m->cfg.host = host;
-    if (!status) status = load_all(m, &from, mode, seed, err);
-    if (status) {
-        rz_model_unload(m);
-        return status;
-    }
-    if (mode == RZ_MODEL_TRAIN) close_files(m); /* every parameter has been copied */
-    *model = m;
-    return RADZ_OK;
+    const bool all = training(mode);
+    const rz_train_setup setup = {.tower = all, .projector = all, .decoder = all};
+    return load_with(host, dev, src, &setup, mode, seed, model, err);
 }
 
 radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, rz_model_mode mode, uint64_t seed,
                           rz_model **model, radz_error *err)
 {
     return rz_model_load_from(host, dev, &(rz_source){.dir = dir}, mode, seed, model, err);
+}
+
+static radz_status has_weights(const rz_host *host, const char *dir, bool *yes, radz_error *err)
+{
+    char *adapter = NULL;
+    RZ_TRY(rz_config_file(host, dir, "adapter_config.json", &adapter, err));
+    rz_free(host, adapter);
+    *yes = adapter || rz_weights_exist(host, dir);
+    return RADZ_OK;
+}
+
+radz_status rz_model_load_train(const rz_host *host, rz_device *dev, const rz_source *src, const rz_train_setup *setup,
+                                uint64_t seed, rz_model **model, radz_error *err)
+{
+    rz_source from = *src;
+    bool weights = false;
+    *model = NULL;
+    from.new_radz = true;
+    RZ_TRY(has_weights(host, src->dir, &weights, err));
+    return load_with(host, dev, &from, setup, weights ? RZ_MODEL_TRAIN : RZ_MODEL_INIT, seed, model, err);
 }
 
 void rz_model_unload(rz_model *m)
@@ -481,6 +635,9 @@ void rz_model_unload(rz_model *m)
     rz_free(host, m->params);
     rz_free(host, m->tower);
     rz_free(host, m->decoder);
+    rz_free(host, m->pairs);
+    rz_free(host, m->base_dir);
+    rz_free(host, m->radz_dir);
     rz_config_free(&m->cfg);
     rz_free(host, m);
 }
@@ -543,64 +700,4 @@ uint64_t rz_model_file_bytes(const rz_model *m)
     uint64_t n = m->files ? rz_weights_bytes(m->files) : 0;
     if (m->tower_files) n += rz_weights_bytes(m->tower_files);
     return m->lora ? n + rz_lora_bytes(m->lora) : n;
-}
-
-/* ---- Saving ------------------------------------------------------------------------------------ */
-
-/* A parameter's values in the dtype to write, host memory. */
-static void *export_param(const rz_model *m, const rz_param *p, bool bf16)
-{
-    size_t width = bf16 ? 2 : 4;
-    uint8_t *out = rz_malloc(m->cfg.host, p->n * width);
-    for (size_t i = 0; out && i < p->n; i++) {
-        float v;
-        uint16_t half;
-        if (p->w.dtype == RZ_F32)
-            memcpy(&v, (const uint8_t *)p->w.data + 4 * i, sizeof v);
-        else {
-            memcpy(&half, (const uint8_t *)p->w.data + 2 * i, sizeof half);
-            v = p->w.dtype == RZ_BF16 ? rz_bf16_to_f32(half) : rz_f16_to_f32(half);
-        }
-        half = rz_f32_to_bf16(v);
-        memcpy(out + width * i, bf16 ? (void *)&half : (void *)&v, width);
-    }
-    return out;
-}
-
-static radz_status save_file(const rz_model *m, const char *dir, const char *name, bool radz, const char *dtype,
-                             radz_error *err)
-{
-    const rz_host *host = m->cfg.host;
-    const char *const metadata[] = {"format", "pt", "writer", "libradz", NULL};
-    rz_st_out *out = rz_calloc(host, m->n_params, sizeof *out);
-    char *path = rz_path_join(host, dir, name);
-    radz_status status = out && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
-    size_t n = 0;
-    for (size_t i = 0; i < m->n_params && !status; i++) {
-        const rz_param *p = &m->params[i];
-        if (p->radz != radz) continue;
-        bool bf16 = !strcmp(dtype, "BF16") && p != m->log_tau;
-        rz_st_out *o = &out[n];
-        *o = (rz_st_out){p->name, bf16 ? "BF16" : "F32", p->n_dims, {0}, export_param(m, p, bf16)};
-        for (size_t d = 0; d < p->n_dims; d++) o->dims[d] = p->dims[d];
-        if (o->data)
-            n++;
-        else
-            status = RZ_NO_MEMORY(err, p->name);
-    }
-    if (!status && n) status = rz_st_write(host, path, out, n, metadata, err);
-    for (size_t i = 0; i < n; i++) rz_free(host, (void *)(uintptr_t)out[i].data);
-    rz_free(host, out);
-    rz_free(host, path);
-    return status;
-}
-
-radz_status rz_model_save(const rz_model *m, const char *dir, const char *dtype, radz_error *err)
-{
-    if (strcmp(dtype, "F32") && strcmp(dtype, "BF16"))
-        return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", dtype);
-    if (!rz_device_is_host(m->dev))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "saving a model from this device is not implemented");
-    RZ_TRY(save_file(m, dir, "model.safetensors", false, dtype, err));
-    return save_file(m, dir, "radz.safetensors", true, dtype, err);
 }

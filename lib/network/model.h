@@ -8,14 +8,18 @@
 typedef struct rz_param {
     char *name; /* Hugging Face name in the layout we write: "language_model.model.layers.0...." */
     size_t n_dims, dims[4], n;
-    rz_mat w;    /* device; ld = dims[1] * ... (a matrix), data NULL: the model has no such tensor */
-    float *grad; /* device, n floats; NULL: frozen */
-    bool owned;  /* w.data was allocated (not mapped) */
-    bool radz;   /* belongs to radz.safetensors */
+    rz_mat w;     /* device; ld = dims[1] * ... (a matrix), data NULL: the model has no such tensor */
+    float *grad;  /* device, n floats; NULL: frozen */
+    bool owned;   /* w.data was allocated (not mapped) */
+    bool radz;    /* belongs to radz.safetensors */
+    bool adapter; /* A or B of a rz_lowrank */
+    bool trained; /* an own float copy; the others are as the files have them */
+    bool fresh;   /* made anew, whatever the files hold */
 } rz_param;
 
 /* LoRA beside a linear layer: y += scale * dropout(x) A^T B^T. */
 typedef struct rz_lowrank {
+    rz_param *base;  /* the layer's weight */
     rz_param *a, *b; /* (r, in), (out, r) */
     float scale, dropout;
     uint64_t module; /* its number among all: each has masks of its own */
@@ -41,6 +45,16 @@ typedef struct rz_head {
     rz_linear l1, l2;
 } rz_head; /* all NULL: identity */
 
+/* What training changes. Special rows, heads and LoRA always; tau where it is learned. */
+typedef struct rz_train_setup {
+    bool tower, projector, decoder; /* their own weights */
+    size_t lora_rank;               /* 0: no LoRA */
+    double lora_alpha, lora_dropout;
+    bool lora_rslora;         /* scale alpha / sqrt(rank), not alpha / rank */
+    const char *lora_targets; /* "q_proj,v_proj"; NULL: every linear layer of a decoder block; read while loading */
+    bool all_blocks;          /* the loss depends on every decoder block and the head, not on radz.layer alone */
+} rz_train_setup;
+
 typedef struct rz_model {
     rz_config cfg;
     rz_device *dev;
@@ -64,9 +78,15 @@ typedef struct rz_model {
     float *inv_freq;  /* device, head_dim / 2 */
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
-    void *files;         /* open weight files */
-    void *tower_files;   /* those of a tower of its own; NULL: it is in `files` */
-    void *lora;          /* open adapter; NULL: none */
+    void *files;               /* open weight files */
+    void *tower_files;         /* those of a tower of its own; NULL: it is in `files` */
+    void *lora;                /* open adapter; NULL: none */
+    void *radz_files;          /* the adapter's radz.safetensors; NULL: it is in `files` */
+    char *base_dir, *radz_dir; /* of config.json and the tokenizer; of radz.json and the bank */
+    rz_train_setup setup;      /* of a model being trained */
+    rz_lowrank *pairs;         /* its LoRA */
+    size_t n_pairs;
+    bool lora_merged;    /* an adapter has been added into the weights */
     const char **unused; /* tensors of `files` that no parameter took, see rz_weights_unused */
     size_t n_unused;
 } rz_model;
@@ -82,12 +102,21 @@ radz_status rz_model_load(const rz_host *host, rz_device *dev, const char *dir, 
                           rz_model **model, radz_error *err) RZ_CHECK;
 radz_status rz_model_load_from(const rz_host *host, rz_device *dev, const rz_source *source, rz_model_mode mode,
                                uint64_t seed, rz_model **model, radz_error *err) RZ_CHECK;
+/* For training as setup says: what it leaves alone stays as the files have it, mapped, in its own type. A directory
+ * without weights is made at random from seed; special rows and heads are where no file has them, or src->settings asks
+ * for other shapes. */
+radz_status rz_model_load_train(const rz_host *host, rz_device *dev, const rz_source *src, const rz_train_setup *setup,
+                                uint64_t seed, rz_model **model, radz_error *err) RZ_CHECK;
 void rz_model_unload(rz_model *model);
 /* True when dir holds weights (model.safetensors or its index). */
 bool rz_model_has_weights(const char *dir);
 /* Writes model.safetensors + radz.safetensors (each atomically) with dtype "F32" or "BF16"; norms and
- * biases likewise. The JSON files and the tokenizer are copied by the caller. */
+ * biases likewise. LoRA is added into the weights. The JSON files and the tokenizer are copied by the caller. */
 radz_status rz_model_save(const rz_model *model, const char *dir, const char *dtype, radz_error *err) RZ_CHECK;
+/* Writes LoRA as peft does, adapter_config.json and adapter_model.safetensors, with radz.safetensors beside them. base:
+ * the model that it belongs to. */
+radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
+                                  radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;

@@ -15,6 +15,11 @@ static bool in_tower(const rz_param *p)
 const rz_st_tensor *rz_tensor_of(const rz_model *m, const rz_param *p)
 {
     rz_weights *files = m->tower_files && in_tower(p) ? m->tower_files : m->files;
+    if (p->adapter) return NULL;
+    if (m->radz_files && p->radz) {
+        rz_weights_find(files, p->name); /* the base's own is not left over: it has been replaced */
+        files = m->radz_files;
+    }
     const rz_st_tensor *t = rz_weights_find(files, p->name),
                        *own = m->lora ? rz_lora_replacement(m->lora, p->name) : NULL;
     if (own) t = own;
@@ -84,6 +89,12 @@ static bool same_shape(const rz_param *p, const rz_st_tensor *t)
     return same;
 }
 
+bool rz_tensor_fits(const rz_model *m, const rz_param *p)
+{
+    const rz_st_tensor *t = rz_tensor_of(m, p);
+    return t && same_shape(p, t);
+}
+
 static void check_shape(fault *f, const rz_param *p, const rz_st_tensor *t)
 {
     char found[96], expected[96], text[MESSAGE_BYTES];
@@ -102,6 +113,7 @@ radz_status rz_tensors_check(const rz_model *m, const char *dir, const bool *opt
         const rz_param *p = &m->params[i];
         const rz_st_tensor *t = rz_tensor_of(m, p);
         char quoted[300];
+        if (p->fresh) continue;
         snprintf(quoted, sizeof quoted, "'%s'", p->name);
         if (t)
             check_shape(&shapes, p, t);

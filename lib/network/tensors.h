@@ -6,8 +6,10 @@
 
 /* The adapter's own tensor, else the checkpoint's; NULL: neither has one. */
 const rz_st_tensor *rz_tensor_of(const rz_model *m, const rz_param *p);
-/* Every parameter that is not optional has a tensor, and every tensor its parameter's shape. The error names as many of
- * the others as fit on its line, the log all of them. */
+/* There is one, and it has the parameter's shape. */
+bool rz_tensor_fits(const rz_model *m, const rz_param *p);
+/* Every parameter that is not optional or made anew has a tensor, and every tensor its parameter's shape. The error
+ * names as many of the others as fit on its line, the log all of them. */
 radz_status rz_tensors_check(const rz_model *m, const char *dir, const bool *optional, radz_error *err) RZ_CHECK;
 /* Fills m->unused, once every parameter has asked for its tensor, and logs it. */
 radz_status rz_tensors_left_over(rz_model *m, const char *dir, radz_error *err) RZ_CHECK;

@@ -186,20 +186,39 @@ static radz_status add_all(rz_weights *w, const char *dir, const char *index, rz
     return radz ? add_file(w, dir, "radz.safetensors", mode, err) : RADZ_OK;
 }
 
-radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **out, radz_error *err)
+static radz_status open_dir(rz_weights *w, const char *dir, rz_file_mode mode, radz_error *err)
+{
+    char *index = rz_path_join(w->host, dir, "model.safetensors.index.json");
+    radz_status status = index ? add_all(w, dir, index, mode, err) : RZ_NO_MEMORY(err, "weights");
+    rz_free(w->host, index);
+    return status;
+}
+
+/* name NULL: the files of a model. */
+static radz_status open_weights(const rz_host *host, const char *dir, const char *name, rz_file_mode mode,
+                                rz_weights **out, radz_error *err)
 {
     *out = NULL;
     rz_weights *w = rz_calloc(host, 1, sizeof *w);
     if (!w) return RZ_NO_MEMORY(err, "weights");
     w->host = host;
-    char *index = rz_path_join(host, dir, "model.safetensors.index.json");
-    radz_status status = index ? add_all(w, dir, index, mode, err) : RZ_NO_MEMORY(err, "weights");
-    rz_free(host, index);
+    radz_status status = name ? add_file(w, dir, name, mode, err) : open_dir(w, dir, mode, err);
     if (status)
         rz_weights_close(w);
     else
         *out = w;
     return status;
+}
+
+radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **w, radz_error *err)
+{
+    return open_weights(host, dir, NULL, mode, w, err);
+}
+
+radz_status rz_weights_open_file(const rz_host *host, const char *dir, const char *name, rz_file_mode mode,
+                                 rz_weights **w, radz_error *err)
+{
+    return open_weights(host, dir, name, mode, w, err);
 }
 
 void rz_weights_close(rz_weights *w)

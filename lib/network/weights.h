@@ -10,6 +10,9 @@ typedef struct rz_weights rz_weights;
 /* model.safetensors, or the shards of model.safetensors.index.json, and radz.safetensors where it exists. */
 radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode mode, rz_weights **w,
                             radz_error *err) RZ_CHECK;
+/* One file of dir. */
+radz_status rz_weights_open_file(const rz_host *host, const char *dir, const char *name, rz_file_mode mode,
+                                 rz_weights **w, radz_error *err) RZ_CHECK;
 void rz_weights_close(rz_weights *w);
 /* The tensor that our name (the layout of Hugging Face <= 4.51) has in these files; NULL: not there. */
 const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name);

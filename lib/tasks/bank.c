@@ -511,7 +511,7 @@ radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *d
                               size_t n, radz_error *err)
 {
     rz_model *model = NULL;
-    RZ_TRY(rz_model_load(host, dev, dir, RZ_MODEL_READ, 0, &model, err));
+    RZ_TRY(rz_model_load(host, dev, dir, RZ_MODEL_INFER, 0, &model, err));
     rz_net net = {.model = model};
     radz_status status = rz_stream_open(dev, &net.s, err);
     if (status == RADZ_OK) {

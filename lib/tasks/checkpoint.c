@@ -8,7 +8,7 @@ static const char *const part_suffix[PARTS] = {"", "/m", "/v"};
 
 static float *part_data(const rz_optimizer *o, const rz_slot *slot, int part)
 {
-    return part == 0 ? (float *)slot->p->w.data : (part == 1 ? o->m : o->v) + slot->offset;
+    return part == 0 ? slot->w : (part == 1 ? o->m : o->v) + slot->offset;
 }
 
 static char *part_name(const rz_host *host, const rz_slot *slot, int part)
@@ -203,6 +203,7 @@ static radz_status load_all(const rz_st *st, const char *path, rz_optimizer *o, 
                        PARTS * o->n_slots + 1);
     for (size_t i = 0; i < o->n_slots; i++)
         for (int part = 0; part < PARTS; part++) RZ_TRY(load_part(st, path, o, s, &o->slots[i], part, err));
+    rz_optimizer_put(o, s);
     return rz_stream_sync(s, err);
 }
 

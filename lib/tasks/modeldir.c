@@ -1,12 +1,18 @@
 /* modeldir.c - the files of a model directory beside its weights. SPDX-License-Identifier: Apache-2.0 */
 #include "modeldir.h"
 
+#include <stdlib.h>
+
+#include "formats.h"
+
 #define SETTINGS_MAX_BYTES ((size_t)64 << 20)
 
 static const char *const settings[] = {"config.json", "preprocessor_config.json", "tokenizer.model", "radz.json"};
 /* Where there is no tokenizer.model: */
 static const char *const json_tokenizer[] = {"tokenizer.json", "tokenizer_config.json"};
 static const char *const weights[] = {"model.safetensors", "model.safetensors.index.json", "radz.safetensors"};
+/* Where there is an adapter: */
+static const char *const adapter[] = {"adapter_config.json", "adapter_model.safetensors"};
 
 static radz_status hash_put(const rz_host *host, const char *path, rz_sha256 *h, radz_error *err)
 {
@@ -49,6 +55,8 @@ radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65],
     for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, dir); i++)
         RZ_TRY(hash_member(host, dir, json_tokenizer[i], &h, err));
     for (size_t i = 0; i < RZ_COUNT(weights); i++) RZ_TRY(hash_member(host, dir, weights[i], &h, err));
+    for (size_t i = 0; i < RZ_COUNT(adapter) && rz_modeldir_has(host, dir, adapter[0]); i++)
+        RZ_TRY(hash_member(host, dir, adapter[i], &h, err));
     rz_sha256_hex(&h, hex);
     return RADZ_OK;
 }
@@ -71,23 +79,67 @@ bool rz_modeldir_has(const rz_host *host, const char *dir, const char *name)
     return has;
 }
 
+radz_status rz_modeldir_copy_as(const rz_host *host, const char *path, const char *dir, const char *name,
+                                radz_error *err)
+{
+    rz_file f = {0};
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err));
+    radz_status st = rz_modeldir_put(host, dir, name, (const char *)f.data, f.size, err);
+    rz_file_close(&f);
+    return st;
+}
+
 static radz_status copy_file(const rz_host *host, const char *from, const char *to, const char *name, radz_error *err)
 {
     if (!rz_modeldir_has(host, from, name)) return RADZ_OK;
     char *path = rz_path_join(host, from, name);
     if (!path) return RZ_NO_MEMORY(err, "path");
-    rz_file f = {0};
-    radz_status st = rz_file_open(host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err);
-    if (!st) st = rz_modeldir_put(host, to, name, (const char *)f.data, f.size, err);
-    rz_file_close(&f);
+    radz_status st = rz_modeldir_copy_as(host, path, to, name, err);
     rz_free(host, path);
     return st;
 }
 
 radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err)
 {
-    for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(copy_file(host, from, to, settings[i], err));
+    for (size_t i = 0; i < RZ_COUNT(settings); i++)
+        if (strcmp(settings[i], "radz.json")) RZ_TRY(copy_file(host, from, to, settings[i], err));
     for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
         RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));
     return RADZ_OK;
+}
+
+/* ---- A vision tower that moves in ------------------------------------------------------------- */
+
+static radz_status load_config(const rz_host *host, const char *dir, json_t **out, radz_error *err)
+{
+    char *path = rz_path_join(host, dir, "config.json");
+    if (!path) return RZ_NO_MEMORY(err, "path");
+    radz_status st = rz_json_load(host, path, SETTINGS_MAX_BYTES, out, err);
+    rz_free(host, path);
+    return st;
+}
+
+static radz_status put_vision_config(const rz_host *host, json_t *config, json_t *tower, const char *to,
+                                     radz_error *err)
+{
+    json_t *vision = json_object_get(tower, "vision_config");
+    if (json_object_set(config, "vision_config", vision ? vision : tower)) return RZ_NO_MEMORY(err, "config.json");
+    char *text = json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    if (!text) return RZ_NO_MEMORY(err, "config.json");
+    radz_status st = rz_modeldir_put(host, to, "config.json", text, strlen(text), err);
+    free(text);
+    return st;
+}
+
+radz_status rz_modeldir_copy_films(const rz_host *host, const char *tower, const char *to, radz_error *err)
+{
+    json_t *config = NULL, *vision = NULL;
+    if (!rz_modeldir_has(host, to, "preprocessor_config.json"))
+        RZ_TRY(copy_file(host, tower, to, "preprocessor_config.json", err));
+    radz_status st = load_config(host, to, &config, err);
+    if (!st) st = load_config(host, tower, &vision, err);
+    if (!st) st = put_vision_config(host, config, vision, to, err);
+    json_decref(config);
+    json_decref(vision);
+    return st;
 }

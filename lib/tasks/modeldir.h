@@ -7,8 +7,14 @@
 radz_status rz_file_hash(const rz_host *host, const char *path, char hex[65], radz_error *err) RZ_CHECK;
 /* sha256 over everything in `dir` that training from it depends on: settings, tokenizer, weights. */
 radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65], radz_error *err) RZ_CHECK;
-/* Copies settings and tokenizer, not weights, from one directory to another. */
+/* Copies config.json, preprocessor_config.json and the tokenizer from one directory to another. */
 radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err) RZ_CHECK;
+/* What a vision tower in a directory of its own says about the network and its films, for a model that has the tower
+ * inside: config.json's vision_config and preprocessor_config.json, where `to` has none. */
+radz_status rz_modeldir_copy_films(const rz_host *host, const char *tower, const char *to, radz_error *err) RZ_CHECK;
+/* Copies one file to dir/name. */
+radz_status rz_modeldir_copy_as(const rz_host *host, const char *path, const char *dir, const char *name,
+                                radz_error *err) RZ_CHECK;
 /* Writes text as dir/name. */
 radz_status rz_modeldir_put(const rz_host *host, const char *dir, const char *name, const char *text, size_t n,
                             radz_error *err) RZ_CHECK;

@@ -28,9 +28,10 @@ static bool in_tower_block(const rz_tower_block *b, const rz_param *p)
 /* True for what lies behind the layers that the vectors are read from. */
 static bool unused(const rz_model *m, const rz_param *p)
 {
-    if ((p == m->lm_head && p != m->embed) || owns_norm(&m->decoder_norm, p) || owns_norm(&m->tower_post, p))
-        return true;
-    for (size_t i = rz_config_decoder_blocks(&m->cfg); i < m->cfg.text.layers; i++)
+    const bool all = m->setup.all_blocks;
+    if (owns_norm(&m->tower_post, p)) return true;
+    if (!all && ((p == m->lm_head && p != m->embed) || owns_norm(&m->decoder_norm, p))) return true;
+    for (size_t i = all ? m->cfg.text.layers : rz_config_decoder_blocks(&m->cfg); i < m->cfg.text.layers; i++)
         if (in_decoder_block(&m->decoder[i], p)) return true;
     for (size_t i = rz_config_tower_blocks(&m->cfg); m->cfg.has_vision && i < m->cfg.vision.layers; i++)
         if (in_tower_block(&m->tower[i], p)) return true;
@@ -48,10 +49,10 @@ static radz_status choose_slots(rz_model *model, bool learn_tau, rz_optimizer *o
     if (!o->slots) return RZ_NO_MEMORY(err, "optimiser");
     for (size_t i = 0; i < model->n_params; i++) {
         rz_param *p = &model->params[i];
-        if (!p->w.data || unused(model, p) || (p == model->log_tau && !learn_tau)) continue;
+        if (!p->w.data || !p->trained || unused(model, p) || (p == model->log_tau && !learn_tau)) continue;
         if (p->w.dtype != RZ_F32)
             return rz_fail(err, RADZ_E_INTERNAL, "parameter '%s' was not loaded for training", p->name);
-        o->slots[o->n_slots++] = (rz_slot){p, p->grad, o->n_floats, decays(model, p)};
+        o->slots[o->n_slots++] = (rz_slot){p, p->grad, (float *)p->w.data, false, o->n_floats, decays(model, p)};
         size_t n = (p->n + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
         if (!rz_size_add(o->n_floats, n, &o->n_floats)) return RZ_NO_MEMORY(err, "optimiser");
     }
@@ -71,19 +72,40 @@ static radz_status allocate(rz_optimizer *o, rz_stream *s, radz_error *err)
     return rz_stream_sync(s, err);
 }
 
-radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, rz_optimizer *out,
-                              radz_error *err)
+static bool may_be_half(const rz_model *m, const rz_param *p)
+{
+    return p->n_dims >= 2 && !p->radz && !p->adapter && p != m->positions;
+}
+
+static radz_status make_half(rz_optimizer *o, rz_stream *s, rz_slot *slot, radz_error *err)
+{
+    void *half = NULL;
+    RZ_TRY(rz_device_alloc(o->dev, slot->p->n * sizeof(uint16_t), &half, err));
+    slot->half = true; /* the floats are the slot's now */
+    slot->p->w = (rz_mat){half, RZ_BF16, slot->p->w.ld};
+    rz_to_bf16(s, half, slot->w, slot->p->n);
+    return RADZ_OK;
+}
+
+radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, bool bf16,
+                              rz_optimizer *out, radz_error *err)
 {
     *out = (rz_optimizer){.host = host, .dev = model->dev};
     radz_status st = choose_slots(model, learn_tau, out, err);
     if (!st) st = allocate(out, s, err);
+    for (size_t i = 0; i < out->n_slots && bf16 && !st; i++)
+        if (may_be_half(model, out->slots[i].p)) st = make_half(out, s, &out->slots[i], err);
+    if (!st) st = rz_stream_sync(s, err);
     if (st) rz_optimizer_close(out);
     return st;
 }
 
 void rz_optimizer_close(rz_optimizer *o)
 {
-    for (size_t i = 0; o->grad && i < o->n_slots; i++) o->slots[i].p->grad = o->slots[i].old_grad;
+    for (size_t i = 0; o->grad && i < o->n_slots; i++) {
+        o->slots[i].p->grad = o->slots[i].old_grad;
+        if (o->slots[i].half) rz_device_free(o->dev, o->slots[i].w);
+    }
     if (o->grad) rz_device_free(o->dev, o->grad);
     rz_free(o->host, o->slots);
     memset(o, 0, sizeof *o);
@@ -92,6 +114,13 @@ void rz_optimizer_close(rz_optimizer *o)
 void rz_optimizer_zero(rz_optimizer *o, rz_stream *s)
 {
     rz_fill(s, o->grad, 0, o->n_floats);
+}
+
+void rz_optimizer_put(rz_optimizer *o, rz_stream *s)
+{
+    for (size_t i = 0; i < o->n_slots; i++)
+        if (o->slots[i].half)
+            rz_to_bf16(s, (uint16_t *)(uintptr_t)o->slots[i].p->w.data, o->slots[i].w, o->slots[i].p->n);
 }
 
 void rz_set_tau(rz_param *log_tau, rz_stream *s, double tau)
@@ -121,9 +150,9 @@ radz_status rz_optimizer_step(rz_optimizer *o, rz_stream *s, rz_adamw adam, doub
     for (size_t i = 0; i < o->n_slots; i++) {
         const rz_slot *slot = &o->slots[i];
         adam.weight_decay = slot->decay ? decay : 0;
-        rz_adamw_step(s, &adam, (float *)slot->p->w.data, o->m + slot->offset, o->v + slot->offset, slot->p->grad,
-                      slot->p->n);
+        rz_adamw_step(s, &adam, slot->w, o->m + slot->offset, o->v + slot->offset, slot->p->grad, slot->p->n);
     }
+    rz_optimizer_put(o, s);
     if (o->log_tau) clamp_tau(o, s);
     return rz_stream_sync(s, err);
 }

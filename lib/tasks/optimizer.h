@@ -7,6 +7,8 @@
 typedef struct rz_slot {
     rz_param *p;
     float *old_grad; /* what p->grad was before */
+    float *w;        /* what is trained: the parameter itself, or the float copy of one that is bf16 */
+    bool half;       /* the parameter is w rounded to bf16 */
     size_t offset;   /* floats, into grad, m and v */
     bool decay;      /* weight decay applies: matrices, but no positions or special rows */
 } rz_slot;
@@ -20,10 +22,14 @@ typedef struct rz_optimizer {
     rz_param *log_tau;   /* NULL: tau is not trained */
 } rz_optimizer;
 
-/* Gives every trained parameter of `model` a gradient. What no vector depends on (blocks past radz.layer, lm_head) has
- * none and stays as it is. m and v are zero. */
-radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, rz_optimizer *out,
-                              radz_error *err) RZ_CHECK;
+/* Gives every trained parameter of `model` that the loss depends on a gradient. bf16: matrices that are neither LoRA
+ * nor of radz.safetensors become bf16, beside a float copy that the steps change. What no vector depends on (blocks
+ * past radz.layer, lm_head) has none and stays as it is. m and v are zero. Closing gives the gradients back, not the
+ * floats. */
+radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, bool bf16,
+                              rz_optimizer *out, radz_error *err) RZ_CHECK;
+/* After the slots' floats changed by other means: rounds them into the parameters that are bf16. */
+void rz_optimizer_put(rz_optimizer *o, rz_stream *s);
 void rz_optimizer_close(rz_optimizer *o); /* safe on a zeroed one; the model must still be there */
 void rz_optimizer_zero(rz_optimizer *o, rz_stream *s);
 /* One step; the gradient's norm before clipping goes to *norm. clip_norm <= 0: no clipping. A norm that is not finite

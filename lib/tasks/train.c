@@ -2,8 +2,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "trainer.h"
 
-#include "modeldir.h"
-
 #define SAMPLER_SEED UINT64_C(0x73616d706c657221)
 #define VALIDATION_BATCH 16
 
@@ -93,17 +91,6 @@ static void free_options(rz_trainer *t)
 
 /* ---- Opening ------------------------------------------------------------------------------------ */
 
-static radz_status open_model(rz_trainer *t, radz_error *err)
-{
-    rz_model_mode mode = rz_model_has_weights(t->o.model_dir) ? RZ_MODEL_TRAIN : RZ_MODEL_INIT;
-    RZ_TRY(rz_stream_open(t->dev, &t->s, err));
-    RZ_TRY(rz_model_load(t->host, t->dev, t->o.model_dir, mode, t->o.seed, &t->model, err));
-    RZ_TRY(rz_model_require_radz(t->model, err));
-    if (t->o.tau > 0) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
-    RZ_TRY(rz_stream_sync(t->s, err));
-    return rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, &t->optimizer, err);
-}
-
 static radz_status open_dataset(rz_trainer *t, radz_error *err)
 {
     RZ_TRY(rz_bank_list_open(t->host, t->o.diseases, &t->diseases, err));
@@ -189,14 +176,14 @@ static radz_status open_checkpoint(rz_trainer *t, radz_error *err)
         for (size_t i = 0; i < t->films.n; i++) t->films.n_bad += t->films.bad[i];
     }
     RZ_TRY(rz_mkdir_p(t->checkpoint_dir, err));
-    return rz_modeldir_copy(t->host, t->o.model_dir, t->o.out_dir, err);
+    return rz_train_put_settings(t, err);
 }
 
 static radz_status open_all(rz_trainer *t, const radz_train_options *o, radz_error *err)
 {
     RZ_TRY(take_options(t, o, err));
     RZ_TRY(find_objective(t, o->objective, err));
-    RZ_TRY(open_model(t, err));
+    RZ_TRY(rz_train_open_model(t, err));
     RZ_TRY(open_dataset(t, err));
     RZ_TRY(open_prompts(t, err));
     RZ_TRY(find_monitor(t, err));

@@ -82,17 +82,6 @@ radz_status rz_train_identity(rz_trainer *t, radz_error *err)
     return s.failed ? RZ_NO_MEMORY(err, "options") : RADZ_OK;
 }
 
-/* ---- The model ----------------------------------------------------------------------------------- */
-
-radz_status rz_train_export(rz_trainer *t, radz_error *err)
-{
-    const char *dtype = strcmp(t->o.dtype, "bf16") == 0 ? "BF16" : "F32";
-    RZ_TRY(rz_modeldir_copy(t->host, t->o.model_dir, t->o.out_dir, err));
-    RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, err));
-    if (t->objective->finish) return t->objective->finish(t, err);
-    return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
-}
-
 /* ---- train.json ---------------------------------------------------------------------------------- */
 
 static void put_result(rz_str *s, const rz_label_result *r)
@@ -180,7 +169,7 @@ radz_status rz_train_report(rz_trainer *t, radz_error *err)
     double *scores = rz_size_mul(t->ds.n_val, t->n_classes, &n) ? rz_calloc(t->host, n, sizeof *scores) : NULL;
     if (!scores) return RZ_NO_MEMORY(err, "validation");
     rz_model *model = NULL;
-    radz_status st = rz_model_load(t->host, t->dev, t->o.out_dir, RZ_MODEL_READ, 0, &model, err);
+    radz_status st = rz_model_load(t->host, t->dev, t->o.out_dir, RZ_MODEL_INFER, 0, &model, err);
     if (!st) st = report_model(t, model, scores, err);
     rz_model_unload(model);
     rz_free(t->host, scores);

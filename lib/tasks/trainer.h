@@ -90,7 +90,11 @@ radz_status rz_batch_next(rz_trainer *t, radz_error *err) RZ_CHECK;
 /* One optimiser step: loss, gradient's norm and learning rate go to *progress. */
 radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err) RZ_CHECK;
 
-/* Writes the model as it is now to out_dir, with its bank. */
+/* Stream, model and optimiser as the options say; what these left open (lora_rank -1, merge_lora) is decided there. */
+radz_status rz_train_open_model(rz_trainer *t, radz_error *err) RZ_CHECK;
+/* Writes the files of out_dir that do not change while training. */
+radz_status rz_train_put_settings(const rz_trainer *t, radz_error *err) RZ_CHECK;
+/* Writes the model as it is now to out_dir, with its bank: whole weights, or a PEFT adapter of model_dir. */
 radz_status rz_train_export(rz_trainer *t, radz_error *err) RZ_CHECK;
 /* Measures the model in out_dir as it will be loaded and writes train.json beside it. */
 radz_status rz_train_report(rz_trainer *t, radz_error *err) RZ_CHECK;

@@ -1,0 +1,238 @@
+/* save.c - a model, or the LoRA it was trained with, to files. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "model.h"
+
+static const char *const metadata[] = {"format", "pt", "writer", "libradz", NULL};
+
+static void put_float(void *out, size_t i, bool bf16, float v)
+{
+    uint16_t half = rz_f32_to_bf16(v);
+    memcpy((uint8_t *)out + (bf16 ? 2 : 4) * i, bf16 ? (void *)&half : (void *)&v, bf16 ? 2 : 4);
+}
+
+static float get_float(const rz_param *p, size_t i)
+{
+    float v;
+    uint16_t half;
+    if (p->w.dtype == RZ_F32) {
+        memcpy(&v, (const uint8_t *)p->w.data + 4 * i, sizeof v);
+        return v;
+    }
+    memcpy(&half, (const uint8_t *)p->w.data + 2 * i, sizeof half);
+    return p->w.dtype == RZ_BF16 ? rz_bf16_to_f32(half) : rz_f16_to_f32(half);
+}
+
+static const rz_lowrank *pair_of(const rz_model *m, const rz_param *p)
+{
+    for (size_t i = 0; i < m->n_pairs; i++)
+        if (m->pairs[i].base == p) return &m->pairs[i];
+    return NULL;
+}
+
+/* sum = W + scale B A, as a loader of the adapter would add it. */
+static radz_status add_pair(const rz_model *m, const rz_param *p, const rz_lowrank *l, float *sum, radz_error *err)
+{
+    rz_stream *s = NULL;
+    size_t rows = p->dims[0], cols = p->n / rows, r = l->a->dims[0];
+    for (size_t i = 0; i < p->n; i++) sum[i] = get_float(p, i);
+    RZ_TRY(rz_stream_open(m->dev, &s, err));
+    rz_gemm(s, false, false, rows, cols, r, l->scale, l->b->w, l->a->w, 1.0f, sum, cols);
+    radz_status status = rz_stream_sync(s, err);
+    rz_stream_close(s);
+    return status;
+}
+
+static radz_status merged(const rz_model *m, const rz_param *p, const rz_lowrank *l, bool bf16, void *out,
+                          radz_error *err)
+{
+    float *sum = rz_malloc(m->cfg.host, p->n * sizeof *sum);
+    if (!sum) return RZ_NO_MEMORY(err, p->name);
+    radz_status status = add_pair(m, p, l, sum, err);
+    for (size_t i = 0; i < p->n && !status; i++) put_float(out, i, bf16, sum[i]);
+    rz_free(m->cfg.host, sum);
+    return status;
+}
+
+/* A parameter's values in the dtype to write, host memory. */
+static radz_status export_param(const rz_model *m, const rz_param *p, bool bf16, void **data, radz_error *err)
+{
+    const rz_lowrank *l = pair_of(m, p);
+    void *out = rz_malloc(m->cfg.host, p->n * (bf16 ? 2 : 4));
+    *data = out;
+    if (!out) return RZ_NO_MEMORY(err, p->name);
+    if (l) return merged(m, p, l, bf16, out, err);
+    for (size_t i = 0; i < p->n; i++) put_float(out, i, bf16, get_float(p, i));
+    return RADZ_OK;
+}
+
+/* ---- Files of parameters ------------------------------------------------------------------- */
+
+typedef enum part { MODEL, RADZ, ADAPTER } part;
+
+static part part_of(const rz_param *p)
+{
+    return p->radz ? RADZ : p->adapter ? ADAPTER : MODEL;
+}
+
+/* Module names of the class that a checkpoint is loaded as: transformers' LLaVA keeps its decoder in
+ * model.language_model, a text model or the LLaVA authors' own in model. */
+static void module_prefix(const rz_model *m, char *out, size_t size)
+{
+    snprintf(out, size, m->cfg.has_vision && !m->cfg.original ? "model.language_model." : "model.");
+}
+
+/* peft's name of a parameter of an adapter. */
+static char *adapter_name(const rz_model *m, const rz_param *p)
+{
+    static const char ours[] = "language_model.model.";
+    char prefix[32];
+    rz_str s = {.host = m->cfg.host};
+    module_prefix(m, prefix, sizeof prefix);
+    rz_str_printf(&s, "base_model.model.%s%s", prefix, p->name + sizeof ours - 1);
+    if (!s.failed) return s.data;
+    rz_str_free(&s);
+    return NULL;
+}
+
+typedef struct out_list {
+    const rz_model *m;
+    rz_st_out *out;
+    size_t n;
+} out_list;
+
+static void out_free(out_list *l)
+{
+    for (size_t i = 0; l->out && i < l->n; i++) {
+        rz_free(l->m->cfg.host, (void *)(uintptr_t)l->out[i].data);
+        rz_free(l->m->cfg.host, (void *)(uintptr_t)l->out[i].name);
+    }
+    rz_free(l->m->cfg.host, l->out);
+}
+
+static radz_status out_add(out_list *l, const rz_param *p, bool bf16, radz_error *err)
+{
+    const rz_model *m = l->m;
+    rz_st_out *o = &l->out[l->n++];
+    void *data = NULL;
+    bf16 &= p != m->log_tau;
+    *o = (rz_st_out){.dtype = bf16 ? "BF16" : "F32", .n_dims = p->n_dims};
+    for (size_t d = 0; d < p->n_dims; d++) o->dims[d] = p->dims[d];
+    o->name = p->adapter ? adapter_name(m, p) : rz_strdup(m->cfg.host, p->name);
+    if (!o->name) return RZ_NO_MEMORY(err, p->name);
+    radz_status status = export_param(m, p, bf16, &data, err);
+    o->data = data;
+    return status;
+}
+
+static radz_status save_file(const rz_model *m, const char *dir, const char *name, part which, const char *dtype,
+                             radz_error *err)
+{
+    out_list l = {m, rz_calloc(m->cfg.host, m->n_params, sizeof *l.out), 0};
+    char *path = rz_path_join(m->cfg.host, dir, name);
+    radz_status status = l.out && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
+    for (size_t i = 0; i < m->n_params && !status; i++)
+        if (part_of(&m->params[i]) == which) status = out_add(&l, &m->params[i], !strcmp(dtype, "BF16"), err);
+    if (!status && l.n) status = rz_st_write(m->cfg.host, path, l.out, l.n, metadata, err);
+    out_free(&l);
+    rz_free(m->cfg.host, path);
+    return status;
+}
+
+static radz_status check_save(const rz_model *m, const char *dtype, radz_error *err)
+{
+    if (strcmp(dtype, "F32") && strcmp(dtype, "BF16"))
+        return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", dtype);
+    if (!rz_device_is_host(m->dev))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "saving a model from this device is not implemented");
+    return RADZ_OK;
+}
+
+radz_status rz_model_save(const rz_model *m, const char *dir, const char *dtype, radz_error *err)
+{
+    RZ_TRY(check_save(m, dtype, err));
+    RZ_TRY(save_file(m, dir, "model.safetensors", MODEL, dtype, err));
+    return save_file(m, dir, "radz.safetensors", RADZ, dtype, err);
+}
+
+/* ---- adapter_config.json ---------------------------------------------------------------------- */
+
+/* "self_attn.q_proj" of "language_model.model.layers.3.self_attn.q_proj.lora_A.weight" */
+static void module_of(const rz_param *a, char *out, size_t size)
+{
+    const char *at = strstr(a->name, ".layers.") + strlen(".layers.");
+    at = strchr(at, '.') + 1;
+    const char *end = strstr(at, ".lora_A");
+    snprintf(out, size, "%.*s", (int)(end - at), at);
+}
+
+/* Dots are any character in a pattern. */
+static void put_escaped(rz_str *s, const char *name)
+{
+    for (; *name; name++) {
+        if (*name == '.') rz_str_puts(s, "\\\\");
+        rz_str_put(s, name, 1);
+    }
+}
+
+/* A pattern for the whole path: names alone would fit layers of the tower too, and blocks that were not trained. Every
+ * block has the same pairs, block after block. */
+static void put_targets(const rz_model *m, rz_str *s)
+{
+    const size_t n_blocks = m->setup.all_blocks ? m->cfg.text.layers : rz_config_decoder_blocks(&m->cfg);
+    char prefix[32], module[64];
+    module_prefix(m, prefix, sizeof prefix);
+    rz_str_puts(s, "\"");
+    put_escaped(s, prefix);
+    put_escaped(s, "layers.");
+    for (size_t i = 0; i < n_blocks; i++) rz_str_printf(s, "%s%zu", i ? "|" : "(", i);
+    put_escaped(s, ").");
+    for (size_t i = 0; i < m->n_pairs / n_blocks; i++) {
+        module_of(m->pairs[i].a, module, sizeof module);
+        rz_str_puts(s, i ? "|" : "(");
+        put_escaped(s, module);
+    }
+    rz_str_puts(s, ")\"");
+}
+
+static void put_config(const rz_model *m, const char *base, rz_str *s)
+{
+    const rz_train_setup *t = &m->setup;
+    rz_str_puts(s, "{\n  \"alpha_pattern\": {},\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": ");
+    rz_str_put_json(s, base, strlen(base));
+    rz_str_puts(s, ",\n  \"bias\": \"none\",\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": false,\n"
+                   "  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n  \"layers_pattern\": null,\n"
+                   "  \"layers_to_transform\": null,\n  \"lora_alpha\": ");
+    rz_str_put_double(s, t->lora_alpha);
+    rz_str_puts(s, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ");
+    rz_str_put_double(s, t->lora_dropout);
+    rz_str_printf(s,
+                  ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
+                  "  \"rank_pattern\": {},\n  \"revision\": null,\n  \"target_modules\": ",
+                  t->lora_rank);
+    put_targets(m, s);
+    rz_str_printf(s, ",\n  \"task_type\": null,\n  \"use_dora\": false,\n  \"use_rslora\": %s\n}\n",
+                  t->lora_rslora ? "true" : "false");
+}
+
+static radz_status save_config(const rz_model *m, const char *dir, const char *base, radz_error *err)
+{
+    rz_str s = {.host = m->cfg.host};
+    char *path = rz_path_join(m->cfg.host, dir, "adapter_config.json");
+    put_config(m, base, &s);
+    radz_status status = path && !s.failed ? rz_write_file(m->cfg.host, path, s.data, s.len, err)
+                                           : RZ_NO_MEMORY(err, "adapter_config.json");
+    rz_free(m->cfg.host, path);
+    rz_str_free(&s);
+    return status;
+}
+
+radz_status rz_model_save_adapter(const rz_model *m, const char *dir, const char *base, const char *dtype,
+                                  radz_error *err)
+{
+    RZ_TRY(check_save(m, dtype, err));
+    if (!m->n_pairs) return rz_fail(err, RADZ_E_STATE, "the model was trained without LoRA: there is no adapter");
+    RZ_TRY(save_file(m, dir, "adapter_model.safetensors", ADAPTER, dtype, err));
+    RZ_TRY(save_file(m, dir, "radz.safetensors", RADZ, dtype, err));
+    return save_config(m, dir, base, err);
+}

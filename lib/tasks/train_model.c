@@ -1,0 +1,171 @@
+/* train_model.c - the model of a training run: which parts change, where it starts, how it is written out.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "modeldir.h"
+#include "trainer.h"
+
+#define DEFAULT_RANK 128
+
+/* ---- Options -------------------------------------------------------------------------------- */
+
+/* Calls put for every name of a comma-separated list; false: one is unknown, *bad and *n say which. */
+static bool each_name(const char *list, bool (*put)(void *to, const char *name, size_t n), void *to, const char **bad,
+                      size_t *n)
+{
+    for (const char *at = list; at; at = at[*n] ? at + *n + 1 : NULL) {
+        *n = strcspn(at, ",");
+        *bad = at;
+        if (!put(to, at, *n)) return false;
+    }
+    return true;
+}
+
+static bool is(const char *name, size_t n, const char *word)
+{
+    return strlen(word) == n && !memcmp(name, word, n);
+}
+
+static bool put_part(void *to, const char *name, size_t n)
+{
+    rz_train_setup *x = to;
+    if (is(name, n, "tower")) return x->tower = true;
+    if (is(name, n, "projector")) return x->projector = true;
+    return is(name, n, "decoder") ? x->decoder = true : false;
+}
+
+static bool put_target(void *to, const char *name, size_t n)
+{
+    static const char *const known[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+    (void)to;
+    for (size_t i = 0; i < RZ_COUNT(known); i++)
+        if (is(name, n, known[i])) return true;
+    return false;
+}
+
+static radz_status read_parts(const rz_trainer *t, rz_train_setup *x, radz_error *err)
+{
+    const char *bad = NULL;
+    size_t n = 0;
+    if (!t->o.train) {
+        x->tower = x->projector = x->decoder = !x->lora_rank;
+        return RADZ_OK;
+    }
+    if (!strcmp(t->o.train, "none") || each_name(t->o.train, put_part, x, &bad, &n)) return RADZ_OK;
+    return rz_fail(err, RADZ_E_ARGUMENT, "training options: train: '%.*s': expected tower, projector, decoder, or none",
+                   (int)n, bad);
+}
+
+static radz_status read_lora(const rz_trainer *t, rz_train_setup *x, radz_error *err)
+{
+    const radz_train_options *o = &t->o;
+    const char *bad = NULL;
+    size_t n = 0;
+    x->lora_rank = (size_t)o->lora_rank, x->lora_alpha = o->lora_alpha, x->lora_dropout = o->lora_dropout;
+    x->lora_rslora = o->lora_rslora != 0, x->lora_targets = o->lora_targets;
+    if (!x->lora_rank) return RADZ_OK;
+    if (o->lora_rank > 65536) return rz_fail(err, RADZ_E_ARGUMENT, "training options: lora_rank: expected -1..65536");
+    if (!(fabs(o->lora_alpha) <= 1e9)) /* false for NaN */
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: lora_alpha: expected a number");
+    if (!(o->lora_dropout >= 0 && o->lora_dropout < 1))
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: lora_dropout: expected 0 to less than 1");
+    if (!o->lora_targets || each_name(o->lora_targets, put_target, NULL, &bad, &n)) return RADZ_OK;
+    return rz_fail(err, RADZ_E_ARGUMENT,
+                   "training options: lora_targets: '%.*s': expected q_proj, k_proj, v_proj, o_proj, gate_proj, "
+                   "up_proj, down_proj",
+                   (int)n, bad);
+}
+
+/* What was left to the library is decided here, so that everything later reads it from the options. */
+static radz_status read_setup(rz_trainer *t, rz_train_setup *x, radz_error *err)
+{
+    const char *half = t->o.weights;
+    bool weights =
+        rz_model_has_weights(t->o.model_dir) || rz_modeldir_has(t->host, t->o.model_dir, "adapter_config.json");
+    if (half && strcmp(half, "f32") && strcmp(half, "bf16"))
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: weights '%s': expected f32 or bf16", half);
+    if (t->o.lora_rank < 0) t->o.lora_rank = weights ? DEFAULT_RANK : 0;
+    RZ_TRY(read_lora(t, x, err));
+    RZ_TRY(read_parts(t, x, err));
+    if (x->lora_rank && !t->o.merge_lora && (x->tower || x->projector || x->decoder)) {
+        t->o.merge_lora = 1;
+        rz_log(t->host, RADZ_LOG_WARNING,
+               "training options: train '%s' changes weights that an adapter has no place for: whole weights will be "
+               "written, with LoRA added in",
+               t->o.train);
+    }
+    return RADZ_OK;
+}
+
+/* ---- Opening ---------------------------------------------------------------------------------- */
+
+static void log_size(const rz_trainer *t)
+{
+    uint64_t all = 0, trained = 0;
+    for (size_t i = 0; i < t->model->n_params; i++) all += t->model->params[i].n;
+    for (size_t i = 0; i < t->optimizer.n_slots; i++) trained += t->optimizer.slots[i].p->n;
+    rz_log(t->host, RADZ_LOG_INFO, "model: %llu numbers, %llu of them are trained", (unsigned long long)all,
+           (unsigned long long)trained);
+}
+
+radz_status rz_train_open_model(rz_trainer *t, radz_error *err)
+{
+    rz_train_setup setup = {0};
+    const rz_source source = {.dir = t->o.model_dir, .settings = t->o.settings};
+    RZ_TRY(read_setup(t, &setup, err));
+    RZ_TRY(rz_stream_open(t->dev, &t->s, err));
+    RZ_TRY(rz_model_load_train(t->host, t->dev, &source, &setup, t->o.seed, &t->model, err));
+    RZ_TRY(rz_model_require_radz(t->model, err));
+    if (t->model->lora_merged && t->o.lora_rank) t->o.merge_lora = 1; /* an adapter of an adapter has no loader */
+    if (t->o.tau > 0) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
+    RZ_TRY(rz_stream_sync(t->s, err));
+    const bool bf16 = t->o.weights && !strcmp(t->o.weights, "bf16");
+    RZ_TRY(rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, bf16, &t->optimizer, err));
+    log_size(t);
+    return RADZ_OK;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------------ */
+
+static bool writes_adapter(const rz_trainer *t)
+{
+    return t->model->n_pairs && !t->o.merge_lora;
+}
+
+/* The settings as the run uses them: a copy of the file they come from, or the paper's. */
+static radz_status put_radz_json(const rz_trainer *t, radz_error *err)
+{
+    char *path = t->o.settings ? rz_strdup(t->host, t->o.settings) : NULL;
+    if (!t->o.settings) RZ_TRY(rz_config_file(t->host, t->model->radz_dir, "radz.json", &path, err));
+    if (path) {
+        radz_status st = rz_modeldir_copy_as(t->host, path, t->o.out_dir, "radz.json", err);
+        rz_free(t->host, path);
+        return st;
+    }
+    rz_str s = {.host = t->host};
+    rz_config_put_radz(&t->model->cfg, &s);
+    radz_status st = s.failed ? RZ_NO_MEMORY(err, "radz.json")
+                              : rz_modeldir_put(t->host, t->o.out_dir, "radz.json", s.data, s.len, err);
+    rz_str_free(&s);
+    return st;
+}
+
+radz_status rz_train_put_settings(const rz_trainer *t, radz_error *err)
+{
+    if (!writes_adapter(t)) {
+        RZ_TRY(rz_modeldir_copy(t->host, t->model->base_dir, t->o.out_dir, err));
+        if (t->model->cfg.vision_dir)
+            RZ_TRY(rz_modeldir_copy_films(t->host, t->model->cfg.vision_dir, t->o.out_dir, err));
+    }
+    return put_radz_json(t, err);
+}
+
+radz_status rz_train_export(rz_trainer *t, radz_error *err)
+{
+    const char *dtype = strcmp(t->o.dtype, "bf16") == 0 ? "BF16" : "F32";
+    RZ_TRY(rz_train_put_settings(t, err));
+    if (writes_adapter(t))
+        RZ_TRY(rz_model_save_adapter(t->model, t->o.out_dir, t->o.model_dir, dtype, err));
+    else
+        RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, err));
+    if (t->objective->finish) return t->objective->finish(t, err);
+    return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
+}
