@@ -1,6 +1,7 @@
 /* radz-classify - names the findings on chest X-rays. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <langinfo.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,18 +83,22 @@ typedef struct reader {
     size_t n_notes;
 } reader;
 
-/* The library has a list of findings for models that come without one. */
-static bool untrained(const radz_model *model)
+/* The library has a list of findings for models that come without one, and uses a model's own linear head. */
+static bool needs_no_bank(const radz_model *model, bool *head)
 {
     radz_model_info info;
     radz_model_info_init(&info);
-    return radz_model_get_info(model, &info, NULL) == RADZ_OK && info.n_image_tokens == 0;
+    bool known = radz_model_get_info(model, &info, NULL) == RADZ_OK;
+    *head = known && info.n_head_classes > 0;
+    return known && (*head || info.n_image_tokens == 0);
 }
 
 static int open_bank(reader *r)
 {
     radz_error err;
     radz_status status;
+    bool head, optional = needs_no_bank(r->e.model, &head);
+    if (head && !r->s->bank && !r->s->classes) return 0;
     if (r->s->classes) {
         char *list = need(strdup(r->s->classes));
         radz_bank_entry *entries;
@@ -106,7 +111,7 @@ static int open_bank(reader *r)
     } else {
         status = radz_bank_open(r->e.model, r->s->bank, &r->bank, &err);
     }
-    if (status == RADZ_OK || (status == RADZ_E_IO && !r->s->bank && untrained(r->e.model))) return 0;
+    if (status == RADZ_OK || (status == RADZ_E_IO && !r->s->bank && optional)) return 0;
     complain("%s", err.message);
     return EXIT_USAGE;
 }
@@ -149,7 +154,11 @@ static void print_row(const reader *r, const radz_result *result, size_t i, size
     }
     spaces(width - n + 2);
     print_bar(r, radz_result_probability(result, i));
-    printf("  %5.1f %%  %10.3f\n", 100 * radz_result_probability(result, i), radz_result_similarity(result, i));
+    printf("  %5.1f %%", 100 * radz_result_probability(result, i));
+    if (isnan(radz_result_similarity(result, i)))
+        printf("  %10s\n", "-");
+    else
+        printf("  %10.3f\n", radz_result_similarity(result, i));
 }
 
 /* Warnings that begin so speak of the bank and hold for every film: once, at the end. */

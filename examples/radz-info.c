@@ -68,6 +68,8 @@ static void print_network(const radz_model_info *m)
     snprintf(text, sizeof text, "%zu numbers; %zu + %zu special tokens; tau %.4g", m->embedding_dim, m->n_image_tokens,
              m->n_text_tokens, m->tau);
     row("vectors", text);
+    snprintf(text, sizeof text, "linear, %zu classes", m->n_head_classes);
+    if (m->n_head_classes) row("head", text);
     snprintf(text, sizeof text, "%s, vocabulary of %zu", m->tokenizer ? m->tokenizer : "none", m->vocab);
     row("tokenizer", text);
 }
@@ -168,6 +170,7 @@ static void json_network(const radz_model_info *m)
     printf(",\"embedding_dim\":%zu,\"image_tokens\":%zu,\"text_tokens\":%zu,\"tau\":", m->embedding_dim,
            m->n_image_tokens, m->n_text_tokens);
     print_number(m->tau);
+    printf(",\"head_classes\":%zu", m->n_head_classes);
 }
 
 static void print_json(const facts *f)

@@ -216,6 +216,7 @@ typedef struct radz_model_info {
     const char *adapter;                  /* directory of the PEFT adapter; NULL: none */
     const char *adapter_hash;             /* sha256 of its config and weights, 64 hex digits; NULL: none */
     size_t adapter_rank;                  /* r of its config; single modules may have others */
+    size_t n_head_classes;                /* of the linear head that radz_classify uses; 0: it has none */
 } radz_model_info;
 
 RADZ_API void radz_model_info_init_sized(radz_model_info *info, size_t struct_size);
@@ -362,8 +363,10 @@ RADZ_API const char *radz_bank_model_hash(const radz_bank *bank); /* radz_model_
 
 typedef struct radz_result radz_result;
 
-/* Scores one film against a bank (NULL: the model's own; where a checkpoint was never trained as a LLaVA-RadZ and has
- * none, fourteen common findings by name, and every result warns). similarity is cos(X_g, D);
+/* Scores one film against a bank. bank NULL: with the model's linear head where it was trained with one (objective
+ * "classify": probability is the sigmoid of the class's logit, similarity NaN, null in JSON, and the provenance's
+ * "score" is "linear-head"), else against the model's own bank (where a checkpoint was never trained as a LLaVA-RadZ
+ * and has none, fourteen common findings by name, and every result warns). similarity is cos(X_g, D);
  * probability is sigmoid((cos_c - cos_reference) / tau) for a finding and the softmax
  * share for the reference class itself; a bank without a reference class is read as
  * exclusive classes: softmax over cos / tau. Probabilities are not calibrated. */
@@ -382,7 +385,7 @@ RADZ_API void radz_result_close(radz_result *result);
 RADZ_API size_t radz_result_count(const radz_result *result);
 RADZ_API const char *radz_result_label(const radz_result *result, size_t i);
 RADZ_API double radz_result_probability(const radz_result *result, size_t i); /* 0..1 */
-RADZ_API double radz_result_similarity(const radz_result *result, size_t i);  /* -1..1 */
+RADZ_API double radz_result_similarity(const radz_result *result, size_t i);  /* -1..1; NaN of a head */
 RADZ_API size_t radz_result_warning_count(const radz_result *result);
 RADZ_API const char *radz_result_warning(const radz_result *result, size_t i);
 

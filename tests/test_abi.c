@@ -97,7 +97,7 @@ static void model_info(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_model_info, 288);
+    SIZE(radz_model_info, 296);
     AT(radz_model_info, struct_size, 0);
     AT(radz_model_info, dtype, 8);
     AT(radz_model_info, tower_source, 16);
@@ -135,6 +135,7 @@ static void model_info(void **state)
     AT(radz_model_info, adapter, 264);
     AT(radz_model_info, adapter_hash, 272);
     AT(radz_model_info, adapter_rank, 280);
+    AT(radz_model_info, n_head_classes, 288);
 }
 
 static void session_options(void **state)

@@ -31,10 +31,11 @@ static radz_status classify_films(radz_session *session, const radz_bank *bank, 
 {
     const radz_model *model = session->model;
     const rz_host *host = &model->runtime->host;
-    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    const bool head = !bank && model->net->cfg.radz.n_classes;
+    if (!bank && !head && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
     rz_result **raw = rz_calloc(host, n, sizeof *raw);
     if (!raw) return RZ_NO_MEMORY(err, "results");
-    const rz_bank *used = bank ? bank->bank : session->own_bank;
+    const rz_bank *used = bank ? bank->bank : head ? NULL : session->own_bank;
     radz_status status = rz_classify(&session->net, model->name, used, films, n, raw, err);
     if (status == RADZ_OK) status = wrap_results(model->runtime, raw, n, results, err);
     rz_free(host, raw);

@@ -160,6 +160,7 @@ static void fill_text(const rz_config *cfg, radz_model_info *info)
     info->embedding_dim = cfg->radz.dim;
     info->n_image_tokens = cfg->radz.n_image_tokens, info->n_text_tokens = cfg->radz.n_text_tokens;
     info->layer = cfg->radz.layer;
+    info->n_head_classes = cfg->radz.n_classes;
 }
 
 static void fill_adapter(const radz_model *model, radz_model_info *info)

@@ -2,6 +2,8 @@
  * defaults. SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
+#include "classes.h"
+
 #include <stdio.h>
 
 #include "tower_shape.h"
@@ -547,6 +549,7 @@ static radz_status read_radz(const json_t *root, rz_config *cfg, radz_error *err
     r->cannot_write = !can_write;
     RZ_TRY(rz_json_double(root, "radz.json", "tau", 1e-4, 100.0, &r->tau, err));
     RZ_TRY(rz_json_double(root, "radz.json", "lambda", 0.0, 1.0, &r->lambda, err));
+    RZ_TRY(rz_classes_read(root, cfg, err));
     return read_prompts(root, cfg->host, r, err);
 }
 
@@ -748,7 +751,8 @@ static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
     RZ_TRY(read_json_file(cfg, src->dir, "generation_config.json", false, read_generation, err));
     RZ_TRY(read_films(cfg, src->dir, err));
     cfg->radz.dim = cfg->text.hidden;
-    return load_radz(src, cfg, err);
+    RZ_TRY(load_radz(src, cfg, err));
+    return src->classes ? rz_classes_choose(cfg, src->classes, err) : RADZ_OK;
 }
 
 radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err)
@@ -771,6 +775,7 @@ void rz_config_free(rz_config *cfg)
     rz_free(cfg->host, cfg->radz.label_text);
     rz_free(cfg->host, cfg->tower_name);
     rz_free(cfg->host, cfg->vision_dir);
+    rz_classes_free(cfg);
     *cfg = (rz_config){0};
 }
 

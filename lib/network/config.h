@@ -40,6 +40,12 @@ typedef struct rz_text_config {
 /* gamma of Eq. 4, 5 and 11 */
 typedef enum rz_gamma { RZ_GAMMA_IDENTITY, RZ_GAMMA_MLP /* LayerNorm, Linear, GELU, Linear */ } rz_gamma;
 
+/* Names that belong together. */
+typedef struct rz_name_list {
+    const char *const *names;
+    size_t n;
+} rz_name_list;
+
 typedef struct rz_radz_config {
     size_t n_image_tokens, n_text_tokens; /* 4 and 8; 0: the directory has no radz.json */
     int layer;                            /* hidden_states index: -2 = input of the last block */
@@ -51,6 +57,9 @@ typedef struct rz_radz_config {
     char *image_prompt; /* "<image>\nWhat disease is indicated by the chest X-ray?" */
     char *text_prompt;  /* "{text}\nWhat disease is described in this text?" */
     char *label_text;   /* "This is a chest X-ray showing {labels}." */
+    char **classes;     /* of the linear head over X_g */
+    size_t n_classes;   /* 0: it has no head */
+    bool new_head;      /* the weights on disk are for other classes: start at zero */
 } rz_radz_config;
 
 /* CLIPImageProcessor's settings */
@@ -73,6 +82,7 @@ typedef struct rz_source {
     const char *settings;    /* a file in place of radz.json; NULL: the adapter's own, else the model's */
     bool new_radz;           /* for training: no radz.json means the paper's settings */
     rz_tower_source tower;
+    const rz_name_list *classes; /* of a linear head to be trained (n = 0: no head); NULL: what radz.json says */
 } rz_source;
 
 typedef struct rz_config {

@@ -77,7 +77,7 @@ static size_t inputs_of(const rz_model *m, const rz_param *p)
         if (p == heads[i]->l1.b) return heads[i]->l1.w->dims[1];
         if (p == heads[i]->l2.b) return heads[i]->l2.w->dims[1];
     }
-    return p->n_dims == 2 ? p->dims[1] : 0;
+    return p->n_dims == 2 && p != m->classifier.w ? p->dims[1] : 0; /* a linear head starts at zero */
 }
 
 static bool is_lora_b(const rz_model *m, const rz_param *p)

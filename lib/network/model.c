@@ -176,6 +176,12 @@ static void list_radz(builder *b)
     set_prefix(b, "%s", "");
     m->log_tau = add_vector(b, "log_tau", "", RZ_INIT_ZERO, 1);
     if (!b->failed) b->optional[m->n_params - 1] = true;
+    if (!r->n_classes) return;
+    m->classifier = add_linear(b, "classifier", r->n_classes, r->dim, true, RZ_INIT_ZERO);
+    for (size_t i = 1; i <= 2 && !b->failed; i++) {
+        b->as_float[m->n_params - i] = true;
+        m->params[m->n_params - i].fresh = r->new_head;
+    }
 }
 
 /* ---- LoRA ---- */
@@ -303,20 +309,6 @@ static radz_status merge(rz_model *m, rz_param *p, radz_error *err)
     return status;
 }
 
-static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_error *err)
-{
-    const rz_st_tensor *t = rz_tensor_of(m, p);
-    if (!t) { /* optional: the others have been checked */
-        float tau = (float)log(m->cfg.radz.tau);
-        p->w.dtype = RZ_F32;
-        return to_device(m, p, &tau, sizeof tau, err);
-    }
-    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) ||
-                               (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
-    RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
-    return changes ? merge(m, p, err) : RADZ_OK;
-}
-
 static radz_status init_param(rz_model *m, rz_param *p, rz_init_kind kind, uint64_t seed, radz_error *err)
 {
     float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
@@ -330,6 +322,16 @@ static radz_status init_param(rz_model *m, rz_param *p, rz_init_kind kind, uint6
     if (!status) status = to_device(m, p, f, p->n * sizeof *f, err);
     rz_free(m->cfg.host, f);
     return status;
+}
+
+static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_error *err)
+{
+    const rz_st_tensor *t = rz_tensor_of(m, p);
+    if (!t) return init_param(m, p, RZ_INIT_ZERO, 0, err); /* optional: the others have been checked */
+    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) ||
+                               (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
+    RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
+    return changes ? merge(m, p, err) : RADZ_OK;
 }
 
 static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t seed, radz_error *err)

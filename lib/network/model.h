@@ -73,7 +73,8 @@ typedef struct rz_model {
     /* RadZ: rows of the special tokens, ids vocab .. vocab + n - 1 (image tokens first), and the heads */
     rz_param *special;
     rz_head gamma_img, gamma_txt, gamma_dis;
-    rz_param *log_tau; /* (1); NULL: cfg.radz.tau */
+    rz_param *log_tau;    /* (1); NULL: cfg.radz.tau */
+    rz_linear classifier; /* linear head over X_g (classes.h); w NULL: none */
 
     float *inv_freq;  /* device, head_dim / 2 */
     rz_param *params; /* every parameter above, in the order it is written */

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "result.h"
 
+#include "classes.h"
+
 #define SMALL_SIDE 64   /* pixels */
 #define LONG_ASPECT 3.0 /* a chest film is nearly square */
 #define COLOURED 0.04   /* mean spread of R, G and B, of full scale; JPEG noise on gray is below 0.01 */
@@ -66,6 +68,7 @@ static radz_status warn_film(rz_result *r, const rz_pixels *p, radz_error *err)
 static radz_status warn_bank(rz_result *r, const rz_bank *bank, radz_error *err)
 {
     RZ_TRY(warn(r, "probabilities are not calibrated", err));
+    if (!bank) return RADZ_OK;
     if (bank->reference < bank->n && bank->n > 1) return RADZ_OK;
     if (bank->n == 1)
         return warn(r, "probabilities say nothing with a single class: it always gets 1, read the similarity", err);
@@ -124,10 +127,11 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     put_text(&s, ",\"hash\":", m->hash);
     put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
-    put_text(&s, "},\"bank\":{\"hash\":", bank->hash);
-    rz_str_puts(&s, "},\"score\":\"img_anchor\",\"tau\":");
-    rz_str_put_double(&s, rz_model_tau(m));
-    put_text(&s, ",\"reference\":", bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
+    put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
+    put_text(&s, "},\"score\":", bank ? "img_anchor" : "linear-head");
+    rz_str_puts(&s, ",\"tau\":");
+    rz_str_put_double(&s, bank ? rz_model_tau(m) : NAN);
+    put_text(&s, ",\"reference\":", bank && bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
     rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
     put_preprocess(&s, &m->cfg);
     put_text(&s, ",\"disclaimer\":", radz_disclaimer());
@@ -153,61 +157,101 @@ void rz_result_free(rz_result *r)
     rz_free(r->host, r);
 }
 
-static radz_status fill_scores(rz_result *r, const rz_bank *bank, const float *vector, double tau, radz_error *err)
+/* What n films are scored with: a bank, or else the model's linear head. */
+typedef struct scorer {
+    const rz_net *net;
+    const char *model_name;
+    const rz_bank *bank; /* NULL: the head */
+    char *const *labels;
+    size_t n, dim;
+    float *vectors, *logits; /* (films, dim); (films, n) where the head scores */
+} scorer;
+
+static radz_status fill_scores(rz_result *r, const scorer *by, size_t film, radz_error *err)
 {
-    r->scores = rz_calloc(r->host, bank->n, sizeof *r->scores);
-    r->labels = rz_calloc(r->host, bank->n, sizeof *r->labels);
+    r->scores = rz_calloc(r->host, by->n, sizeof *r->scores);
+    r->labels = rz_calloc(r->host, by->n, sizeof *r->labels);
     if (!r->scores || !r->labels) return RZ_NO_MEMORY(err, "scores");
-    r->n = bank->n;
-    RZ_TRY(rz_score_film(bank, vector, tau, r->scores, err));
+    r->n = by->n;
+    if (by->bank)
+        RZ_TRY(rz_score_film(by->bank, by->vectors + film * by->dim, rz_model_tau(by->net->model), r->scores, err));
+    else
+        RZ_TRY(rz_score_logits(by->logits + film * by->n, by->n, r->scores, err));
     for (size_t i = 0; i < r->n; i++) {
-        r->labels[i] = rz_strdup(r->host, bank->labels[r->scores[i].i]);
+        r->labels[i] = rz_strdup(r->host, by->labels[r->scores[i].i]);
         if (!r->labels[i]) return RZ_NO_MEMORY(err, "labels of a result");
     }
     return RADZ_OK;
 }
 
-static radz_status fill_result(rz_result *r, const rz_net *net, const char *model_name, const rz_bank *bank,
-                               const rz_film *film, const float *vector, radz_error *err)
+static radz_status fill_result(rz_result *r, const scorer *by, const rz_film *film, size_t i, radz_error *err)
 {
-    RZ_TRY(fill_scores(r, bank, vector, rz_model_tau(net->model), err));
+    const rz_model *m = by->net->model;
+    RZ_TRY(fill_scores(r, by, i, err));
     memcpy(r->sha256, film->sha256, sizeof r->sha256);
     r->width_px = film->pixels.width_px;
     r->height_px = film->pixels.height_px;
     if (film->path && !(r->path = rz_strdup(r->host, film->path))) return RZ_NO_MEMORY(err, "path of a result");
-    r->provenance = provenance(net->model, model_name, bank, err);
+    r->provenance = provenance(m, by->model_name, by->bank, err);
     if (!r->provenance) return RADZ_E_MEMORY;
-    if (!net->model->special) RZ_TRY(warn(r, "model is not trained as a LLaVA-RadZ: scores mean little", err));
-    RZ_TRY(warn_bank(r, bank, err));
+    if (!m->special) RZ_TRY(warn(r, "model is not trained as a LLaVA-RadZ: scores mean little", err));
+    RZ_TRY(warn_bank(r, by->bank, err));
     return warn_film(r, &film->pixels, err);
 }
 
-static radz_status make_results(const rz_net *net, const char *model_name, const rz_bank *bank,
-                                const rz_film *const *films, size_t n, const float *vectors, rz_result **results,
+static radz_status make_results(const scorer *by, const rz_film *const *films, size_t n, rz_result **results,
                                 radz_error *err)
 {
-    const rz_host *host = net->model->cfg.host;
+    const rz_host *host = by->net->model->cfg.host;
     for (size_t i = 0; i < n; i++) {
         results[i] = rz_calloc(host, 1, sizeof **results);
         if (!results[i]) return RZ_NO_MEMORY(err, "result");
         results[i]->host = host;
-        RZ_TRY(fill_result(results[i], net, model_name, bank, films[i], vectors + i * bank->dim, err));
+        RZ_TRY(fill_result(results[i], by, films[i], i, err));
     }
     return RADZ_OK;
+}
+
+static radz_status head_logits(scorer *by, size_t n, radz_error *err)
+{
+    rz_stream *s = by->net->s;
+    rz_net net = *by->net;
+    net.keep = false;
+    by->logits = rz_calloc(by->net->model->cfg.host, n, by->n * sizeof *by->logits);
+    if (!by->logits) return RZ_NO_MEMORY(err, "scores");
+    rz_mark mark = rz_arena_mark(s);
+    float *x = rz_arena_f32(s, n, by->dim);
+    if (x) rz_upload(s, x, by->vectors, n * by->dim * sizeof *x);
+    float *logits = rz_classes_forward(&net, x, n);
+    rz_download(s, by->logits, logits, n * by->n * sizeof *logits);
+    radz_status status = rz_stream_sync(s, err);
+    rz_arena_release(s, mark);
+    return status;
+}
+
+static radz_status score_films(scorer *by, const rz_film *const *films, size_t n, rz_result **results, radz_error *err)
+{
+    const rz_config *cfg = &by->net->model->cfg;
+    const rz_pick own = rz_embed_own(cfg);
+    by->vectors = rz_calloc(cfg->host, n, by->dim * sizeof *by->vectors);
+    if (!by->vectors) return RZ_NO_MEMORY(err, "vectors");
+    RZ_TRY(rz_embed_films(by->net, films, n, &own, by->vectors, err));
+    if (!by->bank) RZ_TRY(head_logits(by, n, err));
+    return make_results(by, films, n, results, err);
 }
 
 radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank *bank, const rz_film *const *films,
                         size_t n, rz_result **results, radz_error *err)
 {
-    const rz_model *m = net->model;
+    const rz_config *cfg = &net->model->cfg;
     for (size_t i = 0; i < n; i++) results[i] = NULL;
-    RZ_TRY(rz_bank_require_model(bank, m, err));
-    float *vectors = rz_calloc(m->cfg.host, n, bank->dim * sizeof *vectors);
-    if (!vectors) return RZ_NO_MEMORY(err, "vectors");
-    const rz_pick own = rz_embed_own(&m->cfg);
-    radz_status status = rz_embed_films(net, films, n, &own, vectors, err);
-    if (status == RADZ_OK) status = make_results(net, model_name, bank, films, n, vectors, results, err);
-    rz_free(m->cfg.host, vectors);
+    if (bank) RZ_TRY(rz_bank_require_model(bank, net->model, err));
+    scorer by = {net, model_name, bank, cfg->radz.classes, cfg->radz.n_classes, cfg->radz.dim, NULL, NULL};
+    if (bank) by.labels = bank->labels, by.n = bank->n, by.dim = bank->dim;
+    radz_status status = by.n ? score_films(&by, films, n, results, err)
+                              : rz_fail(err, RADZ_E_ARGUMENT, "no bank given, and the model has no linear head");
+    rz_free(cfg->host, by.vectors);
+    rz_free(cfg->host, by.logits);
     if (status == RADZ_OK) return RADZ_OK;
     for (size_t i = 0; i < n; i++) {
         rz_result_free(results[i]);

@@ -22,7 +22,8 @@ typedef struct rz_result {
     size_t n_warnings;
 } rz_result;
 
-/* Scores n films in one batch; results are all set or, on failure, all NULL. model_name goes into the provenance. */
+/* Scores n films in one batch, with the model's linear head where bank is NULL; results are all set or, on failure, all
+ * NULL. model_name goes into the provenance. */
 radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank *bank, const rz_film *const *films,
                         size_t n, rz_result **results, radz_error *err) RZ_CHECK;
 void rz_result_free(rz_result *r);

@@ -49,8 +49,20 @@ static int by_score(const void *pa, const void *pb)
 {
     const rz_score *a = pa, *b = pb;
     if (a->probability != b->probability) return a->probability > b->probability ? -1 : 1;
-    if (a->similarity != b->similarity) return a->similarity > b->similarity ? -1 : 1;
+    if (a->similarity > b->similarity) return -1; /* both are NaN where a head scored */
+    if (a->similarity < b->similarity) return 1;
     return a->i < b->i ? -1 : a->i > b->i;
+}
+
+radz_status rz_score_logits(const float *logits, size_t n, rz_score *out, radz_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (rz_score){i, NAN, sigmoid((double)logits[i])};
+        if (!isfinite(logits[i]))
+            return rz_fail(err, RADZ_E_INTERNAL, "class %zu: the score is not a finite number", i);
+    }
+    qsort(out, n, sizeof *out, by_score);
+    return RADZ_OK;
 }
 
 radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err)

@@ -6,7 +6,7 @@
 
 typedef struct rz_score {
     size_t i;          /* class, in bank order */
-    double similarity; /* cosine */
+    double similarity; /* cosine; NaN: a head scored */
     double probability;
 } rz_score;
 
@@ -16,5 +16,7 @@ radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *o
  * for a finding and the softmax share for r; without: softmax over cos / tau. A number that is not finite is
  * RADZ_E_INTERNAL, never a score. */
 radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err) RZ_CHECK;
+/* Of a linear head: sigmoid of each logit, best first. */
+radz_status rz_score_logits(const float *logits, size_t n, rz_score *out, radz_error *err) RZ_CHECK;
 
 #endif
