@@ -183,11 +183,129 @@ static void merges(void **state)
     free(first), free(film);
 }
 
+static void same_file(const env *e, const char *a, const char *b)
+{
+    size_t n, k;
+    char *x = fixture_read(fixture_path(e->dir, a), &n), *y = fixture_read(fixture_path(e->dir, b), &k);
+    if (n != k || memcmp(x, y, n)) fail_msg("%s and %s differ", a, b);
+    free(x), free(y);
+}
+
+/* Recomputed activations and small parts of a batch change no bit, dropout or not: masks belong to items. */
+static void recomputed_runs_have_the_same_bits(void **state)
+{
+    env *e = *state;
+    e->o.lora_dropout = 0.3, e->o.epochs = 2;
+    ok(run(e));
+    set_out(e, "again");
+    e->o.recompute = 1;
+    ok(run(e));
+    same_file(e, "out/adapter_model.safetensors", "again/adapter_model.safetensors");
+    same_file(e, "out/radz.safetensors", "again/radz.safetensors");
+    set_out(e, "dry");
+    e->o.lora_dropout = 0;
+    ok(run(e));
+    size_t n, k;
+    char *x = fixture_read(fixture_path(e->dir, "out/adapter_model.safetensors"), &n);
+    char *y = fixture_read(fixture_path(e->dir, "dry/adapter_model.safetensors"), &k);
+    assert_true(n == k && memcmp(x, y, n) != 0); /* there was dropout */
+    free(x), free(y);
+}
+
+/* A checkpoint that knows nothing of this library becomes a LLaVA-RadZ with the paper's settings. */
+static void trains_a_plain_checkpoint(void **state)
+{
+    env *e = *state;
+    float v[16];
+    radz_model *m;
+    radz_model_info info;
+    remove(fixture_path(e->dir, "model/radz.json"));
+    remove(fixture_path(e->dir, "model/radz.safetensors"));
+    ok(run(e));
+    film_vector(e->o.out_dir, NULL, fixture_path(e->dir, "film1.png"), v, &m);
+    radz_model_info_init(&info);
+    ok(radz_model_get_info(m, &info, &err));
+    assert_int_equal(info.n_image_tokens, 4);
+    assert_int_equal(info.n_text_tokens, 8);
+    assert_int_equal(info.layer, -2);
+    assert_int_equal(info.embedding_dim, 16);
+    assert_true(fabs(info.tau - 0.05) < 1e-6);
+    radz_model_close(m);
+}
+
+/* Settings over a model that has its own: what no longer fits is new, the rest stays. */
+static void settings_replace_the_models(void **state)
+{
+    env *e = *state;
+    float v[6];
+    radz_model *m;
+    radz_model_info info;
+    char *settings = keep_path(e, "settings.json");
+    fixture_write_text(settings,
+                       "{\"schema\":\"radz.model/1\",\"special_tokens\":{\"image\":[\"<A>\",\"<B>\",\"<C>\"],"
+                       "\"text\":[\"<D>\"]},\"layer\":-3,\"gamma\":{\"type\":\"mlp\",\"hidden\":12,\"dim\":6},"
+                       "\"pool\":\"mlp_then_mean\"}");
+    e->o.settings = settings, e->o.train = "decoder,projector";
+    ok(run(e));
+    assert_true(exists(e, "out/model.safetensors")); /* an adapter has no place for the decoder's own weights */
+    film_vector(e->o.out_dir, NULL, fixture_path(e->dir, "film1.png"), v, &m);
+    radz_model_info_init(&info);
+    ok(radz_model_get_info(m, &info, &err));
+    assert_int_equal(info.n_image_tokens, 3);
+    assert_int_equal(info.n_text_tokens, 1);
+    assert_int_equal(info.layer, -3);
+    assert_int_equal(info.embedding_dim, 6);
+    radz_model_close(m);
+    free(settings);
+}
+
+static void refuses_bad_options(void **state)
+{
+    env *e = *state;
+    e->o.train = "tower,head";
+    assert_int_equal(run(e), RADZ_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "'head'"));
+    e->o.train = NULL, e->o.lora_targets = "q_proj,fc1";
+    assert_int_equal(run(e), RADZ_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "'fc1'"));
+    e->o.lora_targets = NULL, e->o.weights = "f16";
+    assert_int_equal(run(e), RADZ_E_ARGUMENT);
+    e->o.weights = "f32", e->o.lora_dropout = 1;
+    assert_int_equal(run(e), RADZ_E_ARGUMENT);
+}
+
+/* An adapter whose base has gone says so. */
+static void a_base_that_is_not_there(void **state)
+{
+    env *e = *state;
+    radz_model *m;
+    ok(run(e));
+    assert_int_equal(rename(e->o.model_dir, fixture_path(e->dir, "elsewhere")), 0);
+    assert_int_equal(radz_model_open(NULL, e->o.out_dir, NULL, &m, &err), RADZ_E_IO);
+    assert_non_null(strstr(err.message, "there is no model of that name here"));
+    assert_null(m);
+}
+
+static void half_weights_learn(void **state)
+{
+    env *e = *state;
+    e->o.lora_rank = 0, e->o.weights = "bf16", e->o.epochs = 10;
+    ok(run(e));
+    assert_true(e->last_loss < e->first_loss);
+    assert_true(exists(e, "out/model.safetensors"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(writes_an_adapter_that_opens, set_up, tear_down),
         cmocka_unit_test_setup_teardown(merges, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(recomputed_runs_have_the_same_bits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(trains_a_plain_checkpoint, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(settings_replace_the_models, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_bad_options, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_base_that_is_not_there, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_weights_learn, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,8 +113,9 @@ static void attend_with_cache(const rz_net *net, const rz_attn *at, const rz_dec
     }
 }
 
-static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
-                            float *h, block_acts *a)
+/* All of a block but its last product. */
+static void block_inside(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
+                         float *h, block_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = t->hidden;
@@ -136,7 +137,30 @@ static float *block_forward(const rz_net *net, const rz_decoder_block *b, const 
     a->up = rz_linear_forward(net, &b->up, a->n2, rows);
     a->act = rz_arena_f32(net->s, rows, t->intermediate);
     rz_gated(net->s, t->act, a->act, a->gate, a->up, rows * t->intermediate);
-    return rz_residual(net, a->mid, rz_linear_forward(net, &b->down, a->act, rows), rows * c);
+}
+
+static float *block_forward(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
+                            float *h, block_acts *a)
+{
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
+    block_inside(net, b, at, d, h, a);
+    return rz_residual(net, a->mid, rz_linear_forward(net, &b->down, a->act, rows), rows * net->model->cfg.text.hidden);
+}
+
+/* The same, of which only the input is kept. */
+static float *block_forward_light(const rz_net *net, const rz_decoder_block *b, const rz_attn *at,
+                                  const rz_decoder_acts *d, float *h, block_acts *a)
+{
+    size_t n = (size_t)at->q_seq.start[at->q_seq.n] * net->model->cfg.text.hidden;
+    float *y = rz_arena_f32(net->s, 1, n);
+    rz_net light = *net;
+    light.keep = false;
+    rz_mark m = rz_arena_mark(net->s);
+    rz_copy(net->s, y, h, n * sizeof *y);
+    block_forward(&light, b, at, d, y, a); /* in place */
+    rz_arena_release(net->s, m);
+    *a = (block_acts){.h = h};
+    return y;
 }
 
 static void mlp_backward(const rz_net *net, const rz_decoder_block *b, size_t rows, float *dh, const block_acts *a)
@@ -185,7 +209,9 @@ static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_bl
     rz_attn at = decoder_attention(net, seq);
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
-        x = block_forward(net, &net->model->decoder[i], &at, a, x, &blocks[i]);
+        const rz_decoder_block *b = &net->model->decoder[i];
+        x = net->keep && net->recompute ? block_forward_light(net, b, &at, a, x, &blocks[i])
+                                        : block_forward(net, b, &at, a, x, &blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         rz_net_poll(net);
     }
@@ -218,13 +244,16 @@ void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
 {
     if (rz_stream_failed(net->s)) return;
     rz_net pass = *net;
-    pass.row_keys = a->row_keys;
+    pass.row_keys = a->row_keys, pass.keep = true;
     net = &pass;
     rz_attn at = decoder_attention(net, a->seq);
     for (size_t i = a->n_blocks; i-- > 0;) {
         rz_mark m = rz_arena_mark(net->s);
-        mlp_backward(net, &net->model->decoder[i], (size_t)a->seq.start[a->seq.n], dh, &a->blocks[i]);
-        attention_backward(net, &net->model->decoder[i], &at, a, dh, &a->blocks[i]);
+        const rz_decoder_block *b = &net->model->decoder[i];
+        block_acts acts = a->blocks[i];
+        if (!acts.n1) block_inside(net, b, &at, a, acts.h, &acts);
+        mlp_backward(net, b, (size_t)a->seq.start[a->seq.n], dh, &acts);
+        attention_backward(net, b, &at, a, dh, &acts);
         rz_arena_release(net->s, m);
         rz_net_poll(net);
     }

@@ -10,6 +10,7 @@ typedef struct rz_net {
     const rz_model *model;
     rz_stream *s;
     bool keep;                    /* keep activations for the backward; they live in the stream's arena */
+    bool recompute;               /* keep only the blocks' inputs; the backward pass makes the rest again */
     uint64_t dropout_seed;        /* training: one number for all passes of a step; 0: no dropout */
     const uint64_t *row_keys;     /* device; set by rz_encode where there is dropout */
     int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */

@@ -81,8 +81,8 @@ static void embed_backward(const rz_net *net, const rz_tower_acts *a, const floa
     rz_linear_backward(net, &conv, 0.0f, NULL, dpatch, a->patches, n_patches);
 }
 
-/* h + attention(norm(h)), then + MLP(norm(.)) */
-static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
+/* h + attention(norm(h)), then MLP(norm(.)) but for its last product */
+static void block_inside(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
 {
     const rz_vision_config *v = &net->model->cfg.vision;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = v->hidden;
@@ -99,7 +99,30 @@ static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz
     a->fc1 = rz_linear_forward(net, &b->fc1, a->n2, rows);
     a->act = rz_arena_f32(net->s, rows, v->intermediate);
     rz_act(net->s, v->act, a->act, a->fc1, rows * v->intermediate);
-    return rz_residual(net, a->mid, rz_linear_forward(net, &b->fc2, a->act, rows), rows * c);
+}
+
+static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
+{
+    size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
+    block_inside(net, b, at, h, a);
+    return rz_residual(net, a->mid, rz_linear_forward(net, &b->fc2, a->act, rows),
+                       rows * net->model->cfg.vision.hidden);
+}
+
+/* The same, of which only the input is kept. */
+static float *block_forward_light(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h,
+                                  block_acts *a)
+{
+    size_t n = (size_t)at->q_seq.start[at->q_seq.n] * net->model->cfg.vision.hidden;
+    float *y = rz_arena_f32(net->s, 1, n);
+    rz_net light = *net;
+    light.keep = false;
+    rz_mark m = rz_arena_mark(net->s);
+    rz_copy(net->s, y, h, n * sizeof *y);
+    block_forward(&light, b, at, y, a); /* in place */
+    rz_arena_release(net->s, m);
+    *a = (block_acts){.h = h};
+    return y;
 }
 
 /* dh: in, the gradient of the block's result; out, of its input. */
@@ -160,7 +183,9 @@ static float *forward(const rz_net *net, const float *pixels, rz_tower_acts *a, 
     put_features(net, a, 0, features, h);
     for (size_t i = 0; i < a->n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
-        h = block_forward(net, &net->model->tower[i], &at, h, &a->blocks[i]);
+        const rz_tower_block *b = &net->model->tower[i];
+        h = net->keep && net->recompute ? block_forward_light(net, b, &at, h, &a->blocks[i])
+                                        : block_forward(net, b, &at, h, &a->blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         put_features(net, a, i + 1, features, h);
         rz_net_poll(net);
@@ -212,11 +237,16 @@ void rz_tower_backward(const rz_net *net, const rz_tower_acts *a, const float *d
 {
     if (rz_stream_failed(net->s)) return;
     rz_attn at = tower_attention(net, a);
+    rz_net full = *net;
+    full.keep = true;
     float *dh = rz_arena_zeros(net->s, a->n * rz_tower_rows(&net->model->cfg), net->model->cfg.vision.hidden);
     for (size_t i = a->n_blocks; i-- > 0;) {
         rz_mark m = rz_arena_mark(net->s);
         take_features(net, a, i + 1, dh, dfeatures);
-        block_backward(net, &net->model->tower[i], &at, dh, &a->blocks[i]);
+        const rz_tower_block *b = &net->model->tower[i];
+        block_acts acts = a->blocks[i];
+        if (!acts.n1) block_inside(&full, b, &at, acts.h, &acts);
+        block_backward(net, b, &at, dh, &acts);
         rz_arena_release(net->s, m);
         rz_net_poll(net);
     }

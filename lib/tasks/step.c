@@ -131,7 +131,7 @@ static radz_status add_batch(rz_trainer *t, rz_loss_output *sum, radz_error *err
 {
     RZ_TRY(rz_batch_next(t, err));
     pass p = {.t = t, .net = {.model = t->model, .s = t->s}, .batch = &t->batch};
-    p.net.dropout_seed = dropout_seed(t);
+    p.net.dropout_seed = dropout_seed(t), p.net.recompute = t->o.recompute != 0;
     plan_pass(&p);
     rz_loss_output out = {0};
     rz_mark mark = rz_arena_mark(t->s);

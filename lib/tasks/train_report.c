@@ -37,6 +37,14 @@ static void put_new_options(rz_str *s, const radz_train_options *o)
 {
     if (o->objective && strcmp(o->objective, "radz") != 0) put_text(s, "objective", o->objective);
     if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
+    if (o->train) put_text(s, "train", o->train);
+    if (o->weights && strcmp(o->weights, "f32") != 0) put_text(s, "weights", o->weights);
+    if (!o->lora_rank) return;
+    put_integer(s, "lora_rank", o->lora_rank);
+    put_number(s, "lora_alpha", o->lora_alpha);
+    put_number(s, "lora_dropout", o->lora_dropout);
+    put_integer(s, "lora_rslora", o->lora_rslora != 0);
+    put_text(s, "lora_targets", o->lora_targets);
 }
 
 static void put_options(rz_str *s, const radz_train_options *o)
@@ -66,7 +74,8 @@ static void put_options(rz_str *s, const radz_train_options *o)
 
 radz_status rz_train_identity(rz_trainer *t, radz_error *err)
 {
-    char diseases[65], model[65];
+    char diseases[65], model[65], settings[65];
+    if (t->o.settings) RZ_TRY(rz_file_hash(t->host, t->o.settings, settings, err));
     RZ_TRY(rz_file_hash(t->host, t->o.diseases, diseases, err));
     RZ_TRY(rz_modeldir_hash(t->host, t->o.model_dir, model, err));
     rz_str s = {.host = t->host};
@@ -77,6 +86,7 @@ radz_status rz_train_identity(rz_trainer *t, radz_error *err)
     put_text(&s, "label_map_sha256", t->ds.map_hash);
     put_text(&s, "diseases_sha256", diseases);
     put_text(&s, "model_sha256", model);
+    if (t->o.settings) put_text(&s, "settings_sha256", settings);
     rz_str_puts(&s, "}");
     t->options_json = s.data;
     return s.failed ? RZ_NO_MEMORY(err, "options") : RADZ_OK;
