@@ -21,6 +21,8 @@ typedef struct scan {
     char separator;
     uint32_t line;
     radz_error *err;
+    rz_csv_bad bad_fn; /* told of rows that are left out; NULL: none are */
+    void *user;
 } scan;
 
 static radz_status fail_line(const scan *c, uint32_t line, const char *problem)
@@ -109,6 +111,19 @@ static radz_status take_field(scan *c, bool *last)
     return put_number(c, &csv->cells, &csv->n_cells, &csv->cap_cells, (uint32_t)(start - csv->text));
 }
 
+/* A row with too few or too many of them. */
+static radz_status refuse_row(scan *c, size_t line, size_t n)
+{
+    rz_csv *csv = c->csv;
+    radz_error why;
+    radz_status st = rz_fail(&why, RADZ_E_FORMAT, "%s: line %zu: %zu fields, expected %zu as in the header", c->what,
+                             line, n, csv->n_columns);
+    if (!c->bad_fn) return rz_fail(c->err, st, "%s", why.message);
+    csv->n_cells -= n;
+    c->bad_fn(c->user, line, why.message);
+    return RADZ_OK;
+}
+
 static radz_status take_row(scan *c)
 {
     rz_csv *csv = c->csv;
@@ -121,9 +136,7 @@ static radz_status take_row(scan *c)
                            MAX_COLUMNS);
         RZ_TRY(take_field(c, &last));
     }
-    if (csv->n_rows && n != csv->n_columns)
-        return rz_fail(c->err, RADZ_E_FORMAT, "%s: line %u: %zu fields, expected %zu as in the header", c->what,
-                       (unsigned)line, n, csv->n_columns);
+    if (csv->n_rows && n != csv->n_columns) return refuse_row(c, line, n);
     csv->n_columns = n;
     return put_number(c, &csv->lines, &csv->n_rows, &csv->cap_rows, line);
 }
@@ -145,9 +158,10 @@ static radz_status check_header(const scan *c)
     return RADZ_OK;
 }
 
-static radz_status read_table(rz_csv *csv, const char *text, size_t n, const char *what, radz_error *err)
+static radz_status read_table(rz_csv *csv, const char *text, size_t n, const char *what, rz_csv_bad bad, void *user,
+                              radz_error *err)
 {
-    scan c = {.csv = csv, .what = what, .line = 1, .err = err};
+    scan c = {.csv = csv, .what = what, .line = 1, .err = err, .bad_fn = bad, .user = user};
     if (n >= UINT32_MAX) return rz_fail(err, RADZ_E_LIMIT, "%s: a table of %zu bytes, at most 4 GB are read", what, n);
     if (!(csv->text = rz_malloc(csv->host, n + 1))) return RZ_NO_MEMORY(err, what);
     if (n) memcpy(csv->text, text, n);
@@ -168,15 +182,15 @@ static radz_status read_table(rz_csv *csv, const char *text, size_t n, const cha
     return check_header(&c);
 }
 
-radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv **out,
-                         radz_error *err)
+static radz_status parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv_bad bad, void *user,
+                         rz_csv **out, radz_error *err)
 {
     radz_status status;
     rz_csv *csv = rz_calloc(host, 1, sizeof *csv);
     *out = NULL;
     if (!csv) return RZ_NO_MEMORY(err, what);
     csv->host = host;
-    status = read_table(csv, text, n, what, err);
+    status = read_table(csv, text, n, what, bad, user, err);
     if (status == RADZ_OK)
         *out = csv;
     else
@@ -184,13 +198,25 @@ radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const 
     return status;
 }
 
+radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv **csv,
+                         radz_error *err)
+{
+    return parse(host, text, n, what, NULL, NULL, csv, err);
+}
+
 radz_status rz_csv_open(const rz_host *host, const char *path, size_t max_bytes, rz_csv **csv, radz_error *err)
+{
+    return rz_csv_open_rows(host, path, max_bytes, NULL, NULL, csv, err);
+}
+
+radz_status rz_csv_open_rows(const rz_host *host, const char *path, size_t max_bytes, rz_csv_bad bad, void *user,
+                             rz_csv **csv, radz_error *err)
 {
     rz_file file;
     radz_status status;
     *csv = NULL;
     RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, max_bytes, &file, err));
-    status = rz_csv_parse(host, (const char *)file.data, file.size, path, csv, err);
+    status = parse(host, (const char *)file.data, file.size, path, bad, user, csv, err);
     rz_file_close(&file);
     return status;
 }

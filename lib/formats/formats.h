@@ -150,6 +150,10 @@ radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, 
 typedef struct rz_csv rz_csv;
 radz_status rz_csv_open(const rz_host *host, const char *path, size_t max_bytes, rz_csv **csv,
                         radz_error *err) RZ_CHECK;
+/* Rows with too few or too many fields are told to `bad`, and left out; with NULL they are an error. */
+typedef void (*rz_csv_bad)(void *user, size_t line, const char *why);
+radz_status rz_csv_open_rows(const rz_host *host, const char *path, size_t max_bytes, rz_csv_bad bad, void *user,
+                             rz_csv **csv, radz_error *err) RZ_CHECK;
 radz_status rz_csv_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_csv **csv,
                          radz_error *err) RZ_CHECK;
 void rz_csv_close(rz_csv *csv);

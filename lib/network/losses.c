@@ -58,19 +58,25 @@ radz_status rz_losses(rz_stream *s, const rz_loss_input *in, rz_loss_grads *grad
     rz_loss_grads none = {0}, *g = grads ? grads : &none;
     float *eye = identity(s, in->b);
     size_t labelled = in->n_classes ? count_labelled(s, in) : 0;
-    double ca = 0, cg = 0, per_ca = 0.25 / (double)in->b, per_cg = labelled ? 0.5 / (double)labelled : 0;
+    double ca = 0, cg = 0, per_ca = (in->features ? 0.5 : 0.25) / (double)in->b;
+    double per_cg = labelled ? 0.5 / (double)labelled : 0;
     double wa = in->lambda * per_ca, wg = (1.0 - in->lambda) * per_cg, dlog_tau = 0;
     size_t b = in->b, nc = in->n_classes;
+    bool local = in->features == RZ_FEATURES_LOCAL; /* of the images, in the first crossing */
+    bool other = in->features == RZ_FEATURES_GLOBAL;
+    const float *x = local ? in->xl : in->xg, *y = other ? in->yg : in->yl;
+    float *dx = local ? g->dxl : g->dxg, *dy = other ? g->dyg : g->dyl;
+    size_t second = in->features ? 0 : b; /* rows of the second crossing */
     const pair pairs[] = {
-        {in->xg, in->yl, eye, in->keep, g->dxg, g->dyl, b, b, wa, &ca, per_ca}, /* Eq. 7 */
-        {in->yl, in->xg, eye, in->keep, g->dyl, g->dxg, b, b, wa, &ca, per_ca},
-        {in->xl, in->yg, eye, in->keep, g->dxl, g->dyg, b, b, wa, &ca, per_ca}, /* Eq. 8 */
-        {in->yg, in->xl, eye, in->keep, g->dyg, g->dxl, b, b, wa, &ca, per_ca},
+        {x, y, eye, in->keep, dx, dy, b, b, wa, &ca, per_ca}, /* Eq. 7 */
+        {y, x, eye, in->keep, dy, dx, b, b, wa, &ca, per_ca},
+        {in->xl, in->yg, eye, in->keep, g->dxl, g->dyg, second, b, wa, &ca, per_ca}, /* Eq. 8 */
+        {in->yg, in->xl, eye, in->keep, g->dyg, g->dxl, second, b, wa, &ca, per_ca},
         {in->xg, in->d, in->targets, in->keep_classes, g->dxg, g->dd, b, nc, wg, &cg, per_cg}, /* Eq. 13 */
         {in->yg, in->d, in->targets, in->keep_classes, g->dyg, g->dd, b, nc, wg, &cg, per_cg},
     };
     for (size_t i = 0; i < RZ_COUNT(pairs); i++)
-        if (pairs[i].cols) pair_loss(s, in, &pairs[i], &dlog_tau);
+        if (pairs[i].rows && pairs[i].cols) pair_loss(s, in, &pairs[i], &dlog_tau);
     rz_arena_release(s, mark);
     g->dlog_tau = dlog_tau;
     *out = (rz_loss_output){in->lambda * ca + (1.0 - in->lambda) * cg, ca, cg};

@@ -364,19 +364,19 @@ static radz_status seal(rz_bank *b, radz_error *err)
     return status;
 }
 
-/* Classes first.. of the bank from entries: texts, then their anchors. */
+/* Classes first.. of the bank from entries: texts, then their anchors. RZ_ITEM_TEXT: of the labels' plain sentences. */
 static radz_status fill_bank(rz_bank *b, size_t first, const rz_net *net, const radz_bank_entry *entries,
-                             radz_error *err)
+                             rz_item_kind kind, radz_error *err)
 {
     const size_t n = b->n - first;
     const rz_pick own = rz_embed_own(&net->model->cfg);
     for (size_t i = 0; i < n; i++) {
-        const char *label = entries[i].label, *given = entries[i].description;
+        const char *label = entries[i].label, *given = kind == RZ_ITEM_TEXT ? NULL : entries[i].description;
         char *description = given ? rz_strdup(b->host, given) : rz_prompt_label_text(b->host, net->model, &label, 1);
         RZ_TRY(set_class(b, first + i, label, description, err));
     }
-    RZ_TRY(rz_embed_texts(net, RZ_ITEM_DISEASE, (const char *const *)b->descriptions + first, n, &own,
-                          b->anchors + first * b->dim, err));
+    RZ_TRY(rz_embed_texts(net, kind, (const char *const *)b->descriptions + first, n, &own, b->anchors + first * b->dim,
+                          err));
     return seal(b, err);
 }
 
@@ -389,14 +389,20 @@ static radz_status bank_done(rz_bank *b, radz_status status, rz_bank **out)
     return status;
 }
 
-radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
+static radz_status build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_item_kind kind, rz_bank **bank,
+                         radz_error *err)
 {
     *bank = NULL;
     RZ_TRY(rz_model_require_texts(net->model, err));
     RZ_TRY(check_entries(net->model->cfg.host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
     rz_bank *b = NULL;
     RZ_TRY(new_bank(net->model, n, &b, err));
-    return bank_done(b, fill_bank(b, 0, net, entries, err), bank);
+    return bank_done(b, fill_bank(b, 0, net, entries, kind, err), bank);
+}
+
+radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
+{
+    return build(net, entries, n, RZ_ITEM_DISEASE, bank, err);
 }
 
 radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *err)
@@ -436,7 +442,7 @@ static radz_status fill_with(rz_bank *b, const rz_net *net, const rz_bank *bank,
                              radz_error *err)
 {
     for (size_t i = 0; i < bank->n; i++) RZ_TRY(copy_class(b, i, bank, i, err));
-    return fill_bank(b, bank->n, net, entries, err);
+    return fill_bank(b, bank->n, net, entries, RZ_ITEM_DISEASE, err);
 }
 
 radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries, size_t n,
@@ -495,11 +501,11 @@ radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size
 
 /* ---- A bank in the model's own directory ---- */
 
-static radz_status write_own(const rz_net *net, const rz_host *host, const char *dir, const radz_bank_entry *entries,
-                             size_t n, radz_error *err)
+static radz_status save_own(const rz_net *net, const rz_host *host, const char *dir, const radz_bank_entry *entries,
+                            size_t n, rz_item_kind kind, radz_error *err)
 {
     rz_bank *bank = NULL;
-    RZ_TRY(rz_bank_build(net, entries, n, &bank, err));
+    RZ_TRY(build(net, entries, n, kind, &bank, err));
     char *path = rz_path_join(host, dir, RZ_BANK_FILE);
     radz_status status = path ? rz_bank_save(bank, path, err) : RZ_NO_MEMORY(err, "path of an anchor bank");
     rz_free(host, path);
@@ -507,19 +513,31 @@ static radz_status write_own(const rz_net *net, const rz_host *host, const char 
     return status;
 }
 
-radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
-                              size_t n, radz_error *err)
+static radz_status write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
+                             size_t n, rz_item_kind kind, radz_error *err)
 {
     rz_model *model = NULL;
     RZ_TRY(rz_model_load(host, dev, dir, RZ_MODEL_INFER, 0, &model, err));
     rz_net net = {.model = model};
     radz_status status = rz_stream_open(dev, &net.s, err);
     if (status == RADZ_OK) {
-        status = write_own(&net, host, dir, entries, n, err);
+        status = save_own(&net, host, dir, entries, n, kind, err);
         rz_stream_close(net.s);
     }
     rz_model_unload(model);
     return status;
+}
+
+radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
+                              size_t n, radz_error *err)
+{
+    return write_own(host, dev, dir, entries, n, RZ_ITEM_DISEASE, err);
+}
+
+radz_status rz_bank_write_sentences(const rz_host *host, rz_device *dev, const char *dir,
+                                    const radz_bank_entry *entries, size_t n, radz_error *err)
+{
+    return write_own(host, dev, dir, entries, n, RZ_ITEM_TEXT, err);
 }
 
 /* ---- Loading ---- */

@@ -58,6 +58,9 @@ void rz_bank_free(rz_bank *bank);
  * dir/anchors.safetensors. The hash in the bank is that of the files in dir, so they must be final. */
 radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
                               size_t n, radz_error *err) RZ_CHECK;
+/* The same of the labels in the model's plain sentence, through gamma_txt: for a model trained without anchors. */
+radz_status rz_bank_write_sentences(const rz_host *host, rz_device *dev, const char *dir,
+                                    const radz_bank_entry *entries, size_t n, radz_error *err) RZ_CHECK;
 
 /* True for "No Finding", "Normal", any case. */
 bool rz_label_is_reference(const char *label);

@@ -8,6 +8,7 @@
 #define MANIFEST_MAX_BYTES ((size_t)1 << 30)
 #define PATH_MAX_BYTES 4095
 #define ROW_MAX_LABELS 256
+#define FRACTION_SEED UINT64_C(0x6672616374696f6e)
 
 /* ---- Names ------------------------------------------------------------------------- */
 
@@ -253,15 +254,37 @@ static radz_status read_row(reader *r, int split, rz_row *row, bool *used, radz_
     return read_path(r, row, err);
 }
 
+/* A malformed row ends the run, or is logged, counted and left out. */
+static radz_status bad_row(reader *r, const char *why, radz_error *err)
+{
+    if (r->o->stop_on_bad_row) return rz_fail(err, RADZ_E_FORMAT, "%s", why);
+    r->ds->n_bad++;
+    rz_log(r->ds->host, RADZ_LOG_WARNING, "manifest row left out: %s", why);
+    return RADZ_OK;
+}
+
+static void bad_fields(void *user, size_t line, const char *why)
+{
+    (void)line;
+    radz_error ignored;
+    if (bad_row(user, why, &ignored)) return; /* a reader that stops is not called */
+}
+
 static radz_status read_split(reader *r, int split, size_t *count, radz_error *err)
 {
     rz_dataset *ds = r->ds;
-    for (r->row = 0; r->row < ds->n_manifest; r->row++) {
+    for (r->row = 0; r->row < rz_csv_rows(r->csv); r->row++) {
         bool used;
+        radz_error why;
         rz_row *row = &ds->rows[ds->n_train + ds->n_val];
-        radz_status st = read_row(r, split, row, &used, err);
-        *count += used;
-        if (st) return st;
+        radz_status st = read_row(r, split, row, &used, &why);
+        if (st && used) rz_free(ds->host, row->path);
+        if (st == RADZ_E_FORMAT || st == RADZ_E_LIMIT)
+            RZ_TRY(bad_row(r, why.message, err));
+        else if (st)
+            return rz_fail(err, st, "%s", why.message);
+        else
+            *count += used;
     }
     return RADZ_OK;
 }
@@ -278,12 +301,65 @@ static radz_status find_known(rz_dataset *ds, radz_error *err)
     return RADZ_OK;
 }
 
+/* A training row and where chance puts it among those of its set of labels. */
+typedef struct lot {
+    size_t label_set, row;
+    uint64_t key;
+} lot;
+
+static int by_lot(const void *a, const void *b)
+{
+    const lot *x = a, *y = b;
+    if (x->label_set != y->label_set) return x->label_set < y->label_set ? -1 : 1;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+/* Marks the rows to keep: the first ones of every set of labels, so that a smaller fraction is part of a larger one. */
+static void draw_lots(const rz_dataset *ds, double fraction, uint64_t seed, lot *lots, uint8_t *keep)
+{
+    for (size_t i = 0; i < ds->n_train; i++) {
+        rz_rng rng;
+        rz_rng_seed(&rng, seed ^ FRACTION_SEED, ds->rows[i].line);
+        lots[i] = (lot){ds->rows[i].label_set, i, rz_rng_u64(&rng)};
+    }
+    qsort(lots, ds->n_train, sizeof *lots, by_lot);
+    for (size_t i = 0, j; i < ds->n_train; i = j) {
+        for (j = i; j < ds->n_train && lots[j].label_set == lots[i].label_set; j++) {}
+        size_t n = (size_t)floor(fraction * (double)(j - i) + 0.5);
+        for (size_t k = i; k < i + (n ? n : 1); k++) keep[lots[k].row] = 1;
+    }
+}
+
+static radz_status thin(rz_dataset *ds, double fraction, uint64_t seed, radz_error *err)
+{
+    if (!(fraction > 0 && fraction < 1)) return RADZ_OK;
+    lot *lots = rz_calloc(ds->host, ds->n_train, sizeof *lots);
+    uint8_t *keep = rz_calloc(ds->host, ds->n_train, 1);
+    if (lots && keep) {
+        draw_lots(ds, fraction, seed, lots, keep);
+        size_t n = 0, n_all = ds->n_train + ds->n_val, n_kept = 0;
+        for (size_t i = 0; i < n_all; i++)
+            if (i >= ds->n_train || keep[i]) {
+                n_kept += i < ds->n_train;
+                ds->rows[n++] = ds->rows[i];
+            } else
+                rz_free(ds->host, ds->rows[i].path);
+        ds->n_thinned = ds->n_train - n_kept, ds->n_train = n_kept;
+    }
+    radz_status st = lots && keep ? RADZ_OK : RZ_NO_MEMORY(err, "share of the labels");
+    rz_free(ds->host, lots);
+    rz_free(ds->host, keep);
+    return st;
+}
+
 static radz_status open_files(reader *r, radz_error *err)
 {
     rz_dataset *ds = r->ds;
     const rz_dataset_options *o = r->o;
     RZ_TRY(rz_file_hash(ds->host, o->manifest, ds->manifest_hash, err));
-    RZ_TRY(rz_csv_open(ds->host, o->manifest, MANIFEST_MAX_BYTES, &r->csv, err));
+    RZ_TRY(rz_csv_open_rows(ds->host, o->manifest, MANIFEST_MAX_BYTES, o->stop_on_bad_row ? NULL : bad_fields, r,
+                            &r->csv, err));
     if (o->label_map) {
         RZ_TRY(rz_file_hash(ds->host, o->label_map, ds->map_hash, err));
         RZ_TRY(rz_csv_open(ds->host, o->label_map, MANIFEST_MAX_BYTES, &r->map, err));
@@ -302,16 +378,17 @@ static radz_status read_all(reader *r, radz_error *err)
 {
     rz_dataset *ds = r->ds;
     RZ_TRY(open_files(r, err));
-    ds->n_manifest = rz_csv_rows(r->csv);
+    ds->n_manifest = rz_csv_rows(r->csv) + ds->n_bad; /* bad ones: of too many fields or too few, so far */
     ds->rows = rz_calloc(ds->host, ds->n_manifest ? ds->n_manifest : 1, sizeof *ds->rows);
     if (!ds->rows) return RZ_NO_MEMORY(err, "rows of the manifest");
     RZ_TRY(read_split(r, 0, &ds->n_train, err));
     RZ_TRY(read_split(r, 1, &ds->n_val, err));
-    ds->n_other_split = ds->n_manifest - ds->n_train - ds->n_val - ds->n_left_out;
+    ds->n_other_split = ds->n_manifest - ds->n_train - ds->n_val - ds->n_left_out - ds->n_bad;
     if (!ds->n_train)
         return rz_fail(err, RADZ_E_FORMAT, "%s: no training row has a label of the disease list or a text",
                        r->o->manifest);
-    return find_known(ds, err);
+    RZ_TRY(find_known(ds, err));
+    return thin(ds, r->o->label_fraction, r->o->seed, err);
 }
 
 radz_status rz_dataset_open(const rz_host *host, const rz_dataset_options *options, rz_dataset *out, radz_error *err)

@@ -36,8 +36,9 @@ typedef struct rz_dataset {
     size_t n_class_list, cap_class_list;
     rz_names texts, sets, groups, labels, label_sets;
     uint8_t *known; /* (groups.n, n_classes): the group's training rows mention the class */
-    size_t n_manifest, n_left_out, n_other_split;
-    char manifest_hash[65], map_hash[65]; /* sha256 of the files; map_hash "" without a map */
+    size_t n_manifest, n_left_out, n_other_split, n_bad, n_thinned; /* n_bad: malformed; n_thinned: by
+                                                                       label_fraction */
+    char manifest_hash[65], map_hash[65];                           /* sha256 of the files; map_hash "" without a map */
 } rz_dataset;
 
 typedef struct rz_dataset_options {
@@ -47,8 +48,13 @@ typedef struct rz_dataset_options {
     const char *const *classes;
     size_t n_classes;
     const rz_model *model; /* its label sentence */
+    bool stop_on_bad_row;  /* a malformed row is an error; else it is logged with its line, counted, left out */
+    double label_fraction; /* share of the training rows that is kept ; 0 or 1: all */
+    uint64_t seed;
 } rz_dataset_options;
 
+/* label_fraction keeps, of the training rows of every set of labels, that share, rounded, but at least one. Which ones
+ * is a function of the seed; a smaller share is part of a larger one. What the groups know stays what all rows said. */
 radz_status rz_dataset_open(const rz_host *host, const rz_dataset_options *options, rz_dataset *out,
                             radz_error *err) RZ_CHECK;
 void rz_dataset_close(rz_dataset *ds); /* safe on a zeroed one */

@@ -24,12 +24,14 @@ void rz_films_close(rz_films *f)
     memset(f, 0, sizeof *f);
 }
 
-void rz_films_mark_bad(rz_films *f, size_t row, const char *why)
+radz_status rz_films_mark_bad(rz_films *f, size_t row, const char *why, radz_error *err)
 {
-    if (f->bad[row]) return;
+    if (f->bad[row]) return RADZ_OK;
+    if (f->stop_on_bad) return rz_fail(err, RADZ_E_FORMAT, "manifest line %zu: %s", f->ds->rows[row].line, why);
     f->bad[row] = 1;
     f->n_bad++;
     rz_log(f->host, RADZ_LOG_WARNING, "manifest line %zu left out: %s", f->ds->rows[row].line, why);
+    return RADZ_OK;
 }
 
 typedef struct load_job {
@@ -69,10 +71,22 @@ static radz_status load_missing(load_job *job, size_t n, radz_error *err)
             f->n_bytes += rz_thumb_bytes(&f->thumbs[job->rows[i]]);
         else if (job->errors[i].code == RADZ_E_MEMORY)
             st = rz_fail(err, RADZ_E_MEMORY, "%s", job->errors[i].message);
-        else
-            rz_films_mark_bad(f, job->rows[i], job->errors[i].message);
+        else if (!st)
+            st = rz_films_mark_bad(f, job->rows[i], job->errors[i].message, err);
     }
     return st;
+}
+
+void rz_films_warm(rz_films *f, const size_t *rows, size_t n)
+{
+    load_job job = {.f = f, .rows = rz_calloc(f->host, n, sizeof *job.rows)};
+    size_t n_missing = job.rows ? missing(f, rows, n, job.rows) : 0;
+    if (n_missing) job.errors = rz_calloc(f->host, n_missing, sizeof *job.errors);
+    if (job.errors) rz_pool_run(f->pool, n_missing, load_one, &job);
+    for (size_t i = 0; i < n_missing && job.errors; i++)
+        if (job.errors[i].code == RADZ_OK) f->n_bytes += rz_thumb_bytes(&f->thumbs[job.rows[i]]);
+    rz_free(f->host, job.errors);
+    rz_free(f->host, job.rows);
 }
 
 radz_status rz_films_load(rz_films *f, const size_t *rows, size_t n, radz_error *err)

@@ -2,6 +2,26 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "trainer.h"
 
+static bool is(const char *value, const char *name)
+{
+    return value && strcmp(value, name) == 0;
+}
+
+/* "batch_index" is what the authors' code does: a defect, for comparison. */
+static void list_targets(const rz_trainer *t, rz_batch *b)
+{
+    if (!is(t->o.targets, "batch_index")) {
+        rz_dataset_targets(&t->ds, b->rows, t->b, b->targets);
+        rz_dataset_keep_classes(&t->ds, b->rows, t->b, t->reference, b->keep_classes);
+        return;
+    }
+    for (size_t i = 0; i < t->b; i++)
+        for (size_t c = 0; c < t->n_classes; c++) {
+            b->targets[i * t->n_classes + c] = c == i % t->n_classes ? 1.0f : 0.0f;
+            b->keep_classes[i * t->n_classes + c] = 1.0f;
+        }
+}
+
 /* Films, then each text once, then the diseases. */
 static void list_items(rz_trainer *t, rz_batch *b)
 {
@@ -15,12 +35,11 @@ static void list_items(rz_trainer *t, rz_batch *b)
         b->text_rows[i] = b->text_item[text];
     }
     for (size_t i = 0; i < t->b; i++) b->text_item[t->ds.rows[b->rows[i]].text] = 0;
-    b->n_items = t->b + b->n_texts + t->n_classes;
-    for (size_t c = 0; c < t->n_classes; c++)
+    b->n_items = t->b + b->n_texts + t->n_anchors;
+    for (size_t c = 0; c < t->n_anchors; c++)
         b->items[t->b + b->n_texts + c] = (rz_item){.kind = RZ_ITEM_DISEASE, .prompt = &t->disease_prompts[c]};
-    rz_dataset_targets(&t->ds, b->rows, t->b, b->targets);
+    list_targets(t, b);
     rz_dataset_keep_pairs(&t->ds, b->rows, t->b, b->keep);
-    rz_dataset_keep_classes(&t->ds, b->rows, t->b, t->reference, b->keep_classes);
 }
 
 static float *uploaded(rz_stream *s, const float *host, size_t rows, size_t cols)
@@ -53,7 +72,7 @@ static radz_status loss(rz_trainer *t, const rz_batch *b, const rz_vectors *v, r
     const int32_t *texts = rz_arena_i32(s, b->text_rows, t->b);
     float *dyg = rz_arena_zeros(s, t->b, k), *dyl = rz_arena_zeros(s, t->b, k);
     rz_loss_input in = {.b = t->b,
-                        .n_classes = t->n_classes,
+                        .n_classes = t->n_anchors,
                         .dim = k,
                         .xg = v->global,
                         .xl = v->local,
@@ -61,7 +80,10 @@ static radz_status loss(rz_trainer *t, const rz_batch *b, const rz_vectors *v, r
                         .yl = texts_of(s, v->local, texts, t->b, k),
                         .d = v->global + diseases,
                         .tau = rz_model_tau(t->model),
-                        .lambda = t->o.lambda};
+                        .lambda = t->o.lambda,
+                        .features = is(t->o.features, "global")  ? RZ_FEATURES_GLOBAL
+                                    : is(t->o.features, "local") ? RZ_FEATURES_LOCAL
+                                                                 : RZ_FEATURES_CROSS};
     in.targets = uploaded(s, b->targets, t->b, t->n_classes);
     in.keep_classes = uploaded(s, b->keep_classes, t->b, t->n_classes);
     in.keep = t->o.mask_false_negatives ? uploaded(s, b->keep, t->b, t->b) : NULL;

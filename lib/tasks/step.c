@@ -23,10 +23,31 @@ typedef struct pass {
     rz_encoding *acts[MAX_RANGES];
 } pass;
 
+/* The items behind the films are split by the rows that go through the decoder. */
+static part share_of_rest(const rz_trainer *t, const rz_batch *b)
+{
+    size_t n_rows = 0, n, first = rz_comm_share(&t->comm, 0, &n), done = 0, last = t->b;
+    for (size_t i = t->b; i < b->n_items; i++) n_rows += b->items[i].prompt->n;
+    size_t begin = rz_comm_share(&t->comm, n_rows, &n), end = begin + n;
+    first = t->b;
+    for (size_t i = t->b; i < b->n_items; done += b->items[i++].prompt->n) {
+        if (done < begin) first = i + 1;
+        if (done < end) last = i + 1;
+    }
+    return (part){first, last > first ? last - first : 0};
+}
+
 static void plan_pass(pass *p)
 {
     size_t micro = (size_t)p->t->o.micro_batch;
-    p->ranges[p->n_ranges++] = (part){0, p->batch->n_items};
+    const rz_comm *c = &p->t->comm;
+    part films, rest = share_of_rest(p->t, p->batch);
+    films.first = rz_comm_share(c, p->t->b, &films.n);
+    if (c->size == 1)
+        p->ranges[p->n_ranges++] = (part){0, p->batch->n_items};
+    else if (films.n)
+        p->ranges[p->n_ranges++] = films;
+    if (c->size > 1 && rest.n) p->ranges[p->n_ranges++] = rest;
     p->per_part = micro ? micro : SIZE_MAX;
     p->once = true;
     for (size_t r = 0; r < p->n_ranges; r++) p->once = p->once && p->ranges[r].n <= p->per_part;
@@ -80,7 +101,7 @@ static void open_vectors(pass *p)
     rz_stream *s = p->t->s;
     size_t n = p->batch->n_items, k = p->t->model->cfg.radz.dim;
     p->global = rz_arena_zeros(s, n, k), p->local = rz_arena_zeros(s, n, k);
-    p->v = (rz_vectors){.n = n, .k = k, .global = p->global, .local = p->local, .main = true};
+    p->v = (rz_vectors){.n = n, .k = k, .global = p->global, .local = p->local, .main = p->t->comm.rank == 0};
     p->v.dglobal = rz_arena_zeros(s, n, k), p->v.dlocal = rz_arena_zeros(s, n, k);
 }
 
@@ -92,6 +113,10 @@ static radz_status vectors_there_and_back(pass *p, rz_loss_output *out, radz_err
     for (size_t r = 0; r < p->n_ranges && p->once && !rz_stream_failed(t->s); r++)
         encode_part(p, p->ranges[r], &p->acts[r]);
     RZ_TRY(rz_stream_sync(t->s, err));
+    RZ_TRY(rz_comm_agree(&t->comm, err));
+    RZ_TRY(rz_comm_sum(&t->comm, t->s, p->global, p->v.n * p->v.k, err)); /* zeros where another has the item */
+    RZ_TRY(rz_comm_agree(&t->comm, err));
+    RZ_TRY(rz_comm_sum(&t->comm, t->s, p->local, p->v.n * p->v.k, err));
     RZ_TRY(t->objective->loss(t, p->batch, &p->v, out, err));
     if (!isfinite(out->loss)) return RADZ_OK;
     if (!p->once) run_parts(p, true);
@@ -113,7 +138,12 @@ static radz_status sum_parts(pass *p, rz_loss_output *out, radz_error *err)
             st = t->objective->part(t, &p->net, p->batch, x.first, x.n, out, err);
             rz_arena_release(t->s, mark);
         }
-    return st;
+    RZ_TRY(st);
+    double sums[] = {out->loss, out->ca, out->cg};
+    RZ_TRY(rz_comm_agree(&t->comm, err));
+    RZ_TRY(rz_comm_sum_doubles(&t->comm, sums, RZ_COUNT(sums), err));
+    *out = (rz_loss_output){sums[0], sums[1], sums[2]};
+    return RADZ_OK;
 }
 
 /* ---- The step --------------------------------------------------------------------------------------- */
@@ -127,9 +157,9 @@ static uint64_t dropout_seed(const rz_trainer *t)
 }
 
 /* Adds the gradients of the next batch. */
-static radz_status add_batch(rz_trainer *t, rz_loss_output *sum, radz_error *err)
+static radz_status add_batch(rz_trainer *t, bool more, rz_loss_output *sum, radz_error *err)
 {
-    RZ_TRY(rz_batch_next(t, err));
+    RZ_TRY(rz_batch_next(t, more, err));
     pass p = {.t = t, .net = {.model = t->model, .s = t->s}, .batch = &t->batch};
     p.net.dropout_seed = dropout_seed(t), p.net.recompute = t->o.recompute != 0;
     plan_pass(&p);
@@ -167,7 +197,10 @@ radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_err
     int k = t->o.accumulate;
     rz_loss_output sum = {0};
     rz_optimizer_zero(&t->optimizer, t->s);
-    for (int i = 0; i < k; i++) RZ_TRY(add_batch(t, &sum, err));
+    bool last = t->state.step + 1 >= t->n_steps || t->state.step + 1 == t->o.stop_after_steps;
+    for (int i = 0; i < k; i++) RZ_TRY(add_batch(t, !last || i + 1 < k, &sum, err));
+    RZ_TRY(rz_comm_agree(&t->comm, err));
+    RZ_TRY(rz_comm_sum(&t->comm, t->s, t->optimizer.grad, t->optimizer.n_floats, err));
     if (k > 1) rz_scale(t->s, t->optimizer.grad, 1.0f / (float)k, t->optimizer.n_floats);
     progress->loss = sum.loss / k, progress->loss_ca = sum.ca / k, progress->loss_cg = sum.cg / k;
     RZ_TRY(update(t, progress, err));

@@ -19,13 +19,38 @@ static radz_status check_range(const char *name, double value, double low, doubl
     return st;
 }
 
+static radz_status check_word(const char *name, const char *value, const char *const words[], radz_error *err)
+{
+    rz_str s = {0};
+    for (size_t i = 0; words[i]; i++) {
+        if (!value || strcmp(value, words[i]) == 0) {
+            rz_str_free(&s);
+            return RADZ_OK;
+        }
+        rz_str_printf(&s, "%s%s", i ? ", " : "", words[i]);
+    }
+    radz_status st = rz_fail(err, RADZ_E_ARGUMENT, "training options: %s '%s': expected one of %s", name, value,
+                             s.data ? s.data : "others");
+    rz_str_free(&s);
+    return st;
+}
+
+static radz_status check_words(const radz_train_options *o, radz_error *err)
+{
+    static const char *const dtypes[] = {"f32", "bf16", NULL}, *const features[] = {"cross", "global", "local", NULL},
+                             *const targets[] = {"labels", "batch_index", NULL};
+    RZ_TRY(check_word("dtype", o->dtype, dtypes, err));
+    RZ_TRY(check_word("weights", o->weights, dtypes, err));
+    RZ_TRY(check_word("features", o->features, features, err));
+    return check_word("targets", o->targets, targets, err);
+}
+
 static radz_status check_options(const radz_train_options *o, radz_error *err)
 {
     if (!o->model_dir || !o->manifest || !o->out_dir || !o->diseases)
         return rz_fail(err, RADZ_E_ARGUMENT,
                        "training options: model_dir, manifest, out_dir and diseases are required");
-    if (o->dtype && strcmp(o->dtype, "f32") != 0 && strcmp(o->dtype, "bf16") != 0)
-        return rz_fail(err, RADZ_E_ARGUMENT, "training options: dtype '%s': expected f32 or bf16", o->dtype);
+    RZ_TRY(check_words(o, err));
     if (o->monitor_set && !o->monitor)
         return rz_fail(err, RADZ_E_ARGUMENT, "training options: monitor_set needs monitor");
     RZ_TRY(check_range("epochs", o->epochs, 1e-6, 1e6, err));
@@ -42,6 +67,7 @@ static radz_status check_options(const radz_train_options *o, radz_error *err)
     RZ_TRY(check_range("checkpoint_every", (double)o->checkpoint_every, 0, 1e15, err));
     RZ_TRY(check_range("validate_every", (double)o->validate_every, 0, 1e15, err));
     RZ_TRY(check_range("micro_batch", o->micro_batch, 0, 1000000, err));
+    RZ_TRY(check_range("label_fraction", o->label_fraction, 1e-9, 1, err));
     RZ_TRY(check_range("accumulate", o->accumulate, 1, 1000000, err));
     return o->tau > 0 ? check_range("tau", o->tau, RZ_TAU_MIN, RZ_TAU_MAX, err) : RADZ_OK;
 }
@@ -95,6 +121,7 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
 {
     RZ_TRY(rz_bank_list_open(t->host, t->o.diseases, &t->diseases, err));
     t->n_classes = t->diseases.n;
+    t->n_anchors = t->o.lambda < 1 ? t->n_classes : 0;
     t->reference = -1;
     const char **labels = rz_calloc(t->host, t->n_classes, sizeof *labels);
     if (!labels) return RZ_NO_MEMORY(err, "diseases");
@@ -102,13 +129,22 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
         labels[c] = t->diseases.entries[c].label;
         if (t->reference < 0 && rz_label_is_reference(labels[c])) t->reference = (int)c;
     }
-    rz_dataset_options o = {t->o.manifest, t->o.image_root, t->o.label_map, labels, t->n_classes, t->model};
+    rz_dataset_options o = {.manifest = t->o.manifest,
+                            .image_root = t->o.image_root,
+                            .label_map = t->o.label_map,
+                            .classes = labels,
+                            .n_classes = t->n_classes,
+                            .model = t->model,
+                            .stop_on_bad_row = t->o.stop_on_bad_row != 0,
+                            .label_fraction = t->o.label_fraction,
+                            .seed = t->o.seed};
     radz_status st = rz_dataset_open(t->host, &o, &t->ds, err);
     rz_free(t->host, labels);
     RZ_TRY(st);
     rz_log(t->host, RADZ_LOG_INFO, "manifest: %zu rows to train on, %zu to validate on, %zu without a known label",
            t->ds.n_train, t->ds.n_val, t->ds.n_left_out);
     RZ_TRY(rz_films_open(t->host, &t->ds, t->model, &t->films, err));
+    t->films.stop_on_bad = t->o.stop_on_bad_row != 0;
     return rz_sampler_init(t->host, &t->ds, t->o.balance_sets != 0, t->o.seed ^ SAMPLER_SEED, &t->sampler, err);
 }
 
@@ -120,8 +156,20 @@ static radz_status open_text(rz_trainer *t, size_t text, radz_error *err)
     if (!st) return RADZ_OK;
     if (st != RADZ_E_LIMIT) return rz_fail(err, st, "%s", why.message);
     for (size_t r = 0; r < t->ds.n_train; r++)
-        if (t->ds.rows[r].text == text) rz_films_mark_bad(&t->films, r, why.message);
+        if (t->ds.rows[r].text == text) RZ_TRY(rz_films_mark_bad(&t->films, r, why.message, err));
     return RADZ_OK;
+}
+
+/* What stands for a class: its description or, where no loss trains the way of descriptions, its sentence. */
+static radz_status open_class(rz_trainer *t, size_t c, radz_error *err)
+{
+    const char *label = t->diseases.entries[c].label, *text = t->diseases.entries[c].description;
+    if (t->n_anchors) return rz_prompt_text(t->host, t->model, text, &t->disease_prompts[c], err);
+    char *sentence = rz_prompt_label_text(t->host, t->model, &label, 1);
+    if (!sentence) return RZ_NO_MEMORY(err, "label sentence");
+    radz_status st = rz_prompt_text(t->host, t->model, sentence, &t->disease_prompts[c], err);
+    rz_free(t->host, sentence);
+    return st;
 }
 
 static radz_status open_prompts(rz_trainer *t, radz_error *err)
@@ -131,8 +179,7 @@ static radz_status open_prompts(rz_trainer *t, radz_error *err)
     if (!t->text_prompts || !t->disease_prompts) return RZ_NO_MEMORY(err, "prompts");
     RZ_TRY(rz_prompt_image(t->host, t->model, &t->image_prompt, err));
     for (size_t i = 0; i < t->ds.texts.n; i++) RZ_TRY(open_text(t, i, err));
-    for (size_t c = 0; c < t->n_classes; c++)
-        RZ_TRY(rz_prompt_text(t->host, t->model, t->diseases.entries[c].description, &t->disease_prompts[c], err));
+    for (size_t c = 0; c < t->n_classes; c++) RZ_TRY(open_class(t, c, err));
     return RADZ_OK;
 }
 
@@ -143,6 +190,7 @@ static radz_status find_monitor(rz_trainer *t, radz_error *err)
                         .films = &t->films,
                         .image_prompt = &t->image_prompt,
                         .disease_prompts = t->disease_prompts,
+                        .class_kind = t->n_anchors ? RZ_ITEM_DISEASE : RZ_ITEM_TEXT,
                         .reference = t->reference,
                         .monitor = -1,
                         .monitor_set = RZ_NO_SET,
@@ -175,8 +223,19 @@ static radz_status open_checkpoint(rz_trainer *t, radz_error *err)
         t->films.n_bad = 0;
         for (size_t i = 0; i < t->films.n; i++) t->films.n_bad += t->films.bad[i];
     }
-    RZ_TRY(rz_mkdir_p(t->checkpoint_dir, err));
-    return rz_train_put_settings(t, err);
+    return RADZ_OK;
+}
+
+/* The processes of a run must do the same, from the same step on. */
+static radz_status compare_processes(rz_trainer *t, radz_error *err)
+{
+    rz_str s = {.host = t->host};
+    rz_str_printf(&s, "%s %lld %lld %lld", t->options_json, (long long)t->state.step, (long long)t->state.draw,
+                  (long long)t->o.stop_after_steps);
+    radz_status st = s.failed ? RZ_NO_MEMORY(err, "options") : rz_comm_agree(&t->comm, err);
+    if (!st) st = rz_comm_same(&t->comm, s.data, "options, files and checkpoint", err);
+    rz_str_free(&s);
+    return st;
 }
 
 static radz_status open_all(rz_trainer *t, const radz_train_options *o, radz_error *err)
@@ -193,7 +252,8 @@ static radz_status open_all(rz_trainer *t, const radz_train_options *o, radz_err
     RZ_TRY(rz_batch_open(t, err));
     if (t->objective->open) RZ_TRY(t->objective->open(t, err));
     RZ_TRY(rz_train_identity(t, err));
-    return open_checkpoint(t, err);
+    RZ_TRY(open_checkpoint(t, err));
+    return compare_processes(t, err);
 }
 
 radz_status rz_trainer_open(const rz_host *host, rz_device *dev, const radz_train_options *options, rz_trainer **out,
@@ -204,8 +264,11 @@ radz_status rz_trainer_open(const rz_host *host, rz_device *dev, const radz_trai
     rz_trainer *t = rz_calloc(host, 1, sizeof *t);
     if (!t) return RZ_NO_MEMORY(err, "trainer");
     t->host = host, t->dev = dev;
-    radz_status st = open_all(t, options, err);
+    radz_error why = {0};
+    radz_status st = rz_comm_open(host, options->comm, (size_t)options->batch_size, &t->comm, &why);
+    if (!st) st = rz_comm_fail(&t->comm, open_all(t, options, &why), &why);
     if (st) {
+        if (err) *err = why;
         rz_trainer_close(t);
         return st;
     }
@@ -232,6 +295,7 @@ void rz_trainer_close(rz_trainer *t)
     rz_model_unload(t->model);
     if (t->s) rz_stream_close(t->s);
     free_options(t);
+    rz_comm_close(&t->comm);
     rz_free(t->host, t);
 }
 
@@ -247,6 +311,7 @@ static radz_status validate(rz_trainer *t, radz_train_progress *progress, radz_e
 {
     double start = rz_seconds();
     rz_net net = {.model = t->model, .s = t->s};
+    rz_batch_wait(t);
     RZ_TRY(t->objective->validate ? t->objective->validate(t, &t->validation, err)
                                   : rz_validate(&net, &t->validator, &t->validation, err));
     double value = t->validation.monitored;
@@ -277,27 +342,56 @@ static void fill_progress(const rz_trainer *t, radz_train_progress *p)
     p->n_bad_rows = (int64_t)t->films.n_bad;
 }
 
+/* The first process alone validates and writes. */
+static radz_status validate_and_save(rz_trainer *t, bool stop, radz_train_progress *progress, radz_error *err)
+{
+    int64_t step = t->state.step;
+    if (t->comm.rank) return RADZ_OK;
+    if (t->ds.n_val && (step == t->n_steps || due(t->o.validate_every, step))) RZ_TRY(validate(t, progress, err));
+    return stop || due(t->o.checkpoint_every, step) ? save_checkpoint(t, progress, err) : RADZ_OK;
+}
+
 static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
 {
     radz_train_progress progress = {.val_auc = NAN, .val_macro_auc = NAN};
     RZ_TRY(rz_train_step(t, &progress, err));
     int64_t step = t->state.step;
-    bool last = step == t->n_steps;
-    *stop = last || (t->o.stop_after_steps && step >= t->o.stop_after_steps);
-    if (t->ds.n_val && (last || due(t->o.validate_every, step))) RZ_TRY(validate(t, &progress, err));
-    if (*stop || due(t->o.checkpoint_every, step)) RZ_TRY(save_checkpoint(t, &progress, err));
+    *stop = step == t->n_steps || (t->o.stop_after_steps && step >= t->o.stop_after_steps);
+    RZ_TRY(validate_and_save(t, *stop, &progress, err));
     fill_progress(t, &progress);
-    if (!t->o.progress_fn || !t->o.progress_fn(&progress, t->o.user) || *stop) return RADZ_OK;
-    if (!progress.checkpoint) RZ_TRY(save_checkpoint(t, &progress, err));
+    uint8_t cancel = t->o.progress_fn && t->o.progress_fn(&progress, t->o.user);
+    RZ_TRY(rz_comm_agree(&t->comm, err));
+    RZ_TRY(rz_comm_any(&t->comm, &cancel, 1, err));
+    if (!cancel || *stop) return RADZ_OK;
+    if (!progress.checkpoint && !t->comm.rank) RZ_TRY(save_checkpoint(t, &progress, err));
     return rz_fail(err, RADZ_E_CANCELLED, "stopped after step %lld of %lld; checkpoint in %s", (long long)step,
                    (long long)t->n_steps, t->checkpoint_dir);
 }
 
-radz_status rz_trainer_run(rz_trainer *t, radz_error *err)
+static radz_status finish(rz_trainer *t, radz_error *err)
 {
-    bool stop = t->state.step >= t->n_steps || (t->o.stop_after_steps && t->state.step >= t->o.stop_after_steps);
-    while (!stop) RZ_TRY(run_step(t, &stop, err));
-    if (t->state.step < t->n_steps) return RADZ_OK; /* stop_after_steps */
+    if (t->comm.rank || t->state.step < t->n_steps) return RADZ_OK; /* the latter: stop_after_steps */
     if (!t->ds.n_val) RZ_TRY(rz_train_export(t, err));
     return rz_train_report(t, err);
+}
+
+static radz_status run(rz_trainer *t, radz_error *err)
+{
+    bool stop = t->state.step >= t->n_steps || (t->o.stop_after_steps && t->state.step >= t->o.stop_after_steps);
+    if (!t->comm.rank) {
+        RZ_TRY(rz_mkdir_p(t->checkpoint_dir, err));
+        RZ_TRY(rz_train_put_settings(t, err));
+    }
+    while (!stop) RZ_TRY(run_step(t, &stop, err));
+    RZ_TRY(finish(t, err));
+    return rz_comm_agree(&t->comm, err);
+}
+
+radz_status rz_trainer_run(rz_trainer *t, radz_error *err)
+{
+    radz_error why = {0};
+    radz_status st = run(t, &why);
+    rz_batch_wait(t);
+    if (st && err) *err = why;
+    return rz_comm_fail(&t->comm, st, &why);
 }

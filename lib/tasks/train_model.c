@@ -167,5 +167,7 @@ radz_status rz_train_export(rz_trainer *t, radz_error *err)
     else
         RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, err));
     if (t->objective->finish) return t->objective->finish(t, err);
+    if (!t->n_anchors)
+        return rz_bank_write_sentences(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
     return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
 }

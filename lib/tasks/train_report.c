@@ -36,6 +36,9 @@ static void put_integer(rz_str *s, const char *key, int64_t value)
 static void put_new_options(rz_str *s, const radz_train_options *o)
 {
     if (o->objective && strcmp(o->objective, "radz") != 0) put_text(s, "objective", o->objective);
+    if (o->features && strcmp(o->features, "cross") != 0) put_text(s, "features", o->features);
+    if (o->targets && strcmp(o->targets, "labels") != 0) put_text(s, "targets", o->targets);
+    if (o->label_fraction != 1) put_number(s, "label_fraction", o->label_fraction);
     if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
     if (o->train) put_text(s, "train", o->train);
     if (o->weights && strcmp(o->weights, "f32") != 0) put_text(s, "weights", o->weights);
@@ -131,7 +134,9 @@ static void put_counts(rz_str *s, const rz_trainer *t)
 {
     rz_str_printf(s, "  \"rows\":{\"manifest\":%zu,\"train\":%zu,\"validation\":%zu,\"left_out\":%zu,",
                   t->ds.n_manifest, t->ds.n_train, t->ds.n_val, t->ds.n_left_out);
-    rz_str_printf(s, "\"other_splits\":%zu,\"unreadable\":%zu},\n", t->ds.n_other_split, t->films.n_bad);
+    rz_str_printf(s, "\"other_splits\":%zu,\"unreadable\":%zu,\"malformed\":%zu,", t->ds.n_other_split, t->films.n_bad,
+                  t->ds.n_bad);
+    rz_str_printf(s, "\"not_drawn\":%zu},\n", t->ds.n_thinned);
     rz_str_printf(s, "  \"steps\":%lld,\n  \"best_step\":%lld,\n  \"seconds\":", (long long)t->state.step,
                   (long long)t->state.best_step);
     rz_str_put_double(s, floor(t->state.seconds));
@@ -145,6 +150,8 @@ static radz_status put_report(rz_str *s, const rz_trainer *t, const rz_model *mo
     rz_str_put_json(s, rz_device_name(t->dev), strlen(rz_device_name(t->dev)));
     rz_str_printf(s, ",\n  \"notice\":\"%s\",\n  \"model\":\"%s\",\n  \"options\":%s,\n", radz_disclaimer(),
                   model->hash, t->options_json);
+    rz_str_puts(s, "  \"anchors\":");
+    rz_str_puts(s, t->n_anchors ? "\"descriptions\",\n" : "\"class sentences\",\n");
     put_counts(s, t);
     rz_str_puts(s, "  \"tau\":");
     rz_str_put_double(s, rz_model_tau(model));

@@ -4,16 +4,19 @@
 
 #include "bank.h"
 #include "checkpoint.h"
+#include "comm.h"
 #include "losses.h"
 #include "sampler.h"
 #include "train.h"
 #include "validate.h"
+#include "worker.h"
 
 /* Host memory of one batch of B rows, and what goes through the network with them. */
 typedef struct rz_batch {
     size_t *rows;   /* (B) rows of the dataset */
     int64_t *draws; /* (B) draw numbers: they seed the augmentation */
-    float *pixels;  /* (B, 3, size, size) */
+    uint8_t *bad;   /* (B) film cannot be read */
+    float *pixels;  /* (this process's films, 3, size, size) */
     rz_item *items; /* films first, one per row; at most 2 B + N */
     size_t n_items;
     /* of the objective "radz": U different texts and N diseases follow the films */
@@ -22,6 +25,15 @@ typedef struct rz_batch {
     int32_t *text_item;                   /* (dataset texts) item of a text, 0: not in this batch */
     float *targets, *keep, *keep_classes; /* (B, N), (B, B), (B, N) */
 } rz_batch;
+
+/* Films of the batch to come, being prepared by a thread; touched by nobody else before rz_batch_wait. */
+typedef struct rz_ahead {
+    rz_worker *worker;
+    size_t n, *rows; /* what will probably be drawn */
+    int64_t *draws;
+    uint8_t *done; /* its pixels are there */
+    float *pixels;
+} rz_ahead;
 
 /* The vectors of all items of a batch and their gradients: device memory, (n, k) each. */
 typedef struct rz_vectors {
@@ -70,7 +82,10 @@ struct rz_trainer {
     rz_validation validation; /* the latest */
     const rz_objective *objective;
     rz_batch batch;
+    rz_ahead ahead;
+    rz_comm comm;
     size_t b, n_classes; /* batch size, diseases */
+    size_t n_anchors;    /* n_classes; 0: no loss needs anchors (lambda = 1), the classes' sentences score films */
     int reference;       /* class for "none of the others", or -1 */
     int64_t n_steps;
     char *options_json; /* what a checkpoint must agree with */
@@ -82,10 +97,12 @@ struct rz_trainer {
 /* The options that decide what a run computes, and the hashes of its inputs, as a JSON object of strings. */
 radz_status rz_train_identity(rz_trainer *t, radz_error *err) RZ_CHECK;
 
-/* Draws the next batch and fills t->batch. */
+/* Draws the next batch and fills t->batch; more: another will follow, so its films are prepared meanwhile. */
 radz_status rz_batch_open(rz_trainer *t, radz_error *err) RZ_CHECK;
 void rz_batch_close(rz_trainer *t);
-radz_status rz_batch_next(rz_trainer *t, radz_error *err) RZ_CHECK;
+radz_status rz_batch_next(rz_trainer *t, bool more, radz_error *err) RZ_CHECK;
+/* Until then t->films belong to the thread that prepares them. */
+void rz_batch_wait(rz_trainer *t);
 
 /* One optimiser step: loss, gradient's norm and learning rate go to *progress. */
 radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err) RZ_CHECK;

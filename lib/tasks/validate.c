@@ -107,7 +107,7 @@ static radz_status score_all(pass *p, double *scores, radz_error *err)
 {
     RZ_TRY(pass_open(p, err));
     for (size_t c = 0; c < p->n_classes; c++)
-        p->items[c] = (rz_item){RZ_ITEM_DISEASE, NULL, &p->v->disease_prompts[c], 0};
+        p->items[c] = (rz_item){p->v->class_kind, NULL, &p->v->disease_prompts[c], 0};
     RZ_TRY(encode_items(p, p->n_classes, p->anchors, err));
     size_t n_val = p->v->films->ds->n_val;
     for (size_t i = 0; i < n_val * p->n_classes; i++) scores[i] = NAN;

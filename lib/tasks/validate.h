@@ -19,9 +19,10 @@ typedef struct rz_validator {
     const rz_host *host;
     rz_films *films;
     const rz_prompt *image_prompt, *disease_prompts; /* disease_prompts: n_classes */
-    int reference;                                   /* class that means "none of the others", or -1 */
-    int monitor;                                     /* class, or -1: macro AUC */
-    size_t monitor_set;                              /* set, or RZ_NO_SET: all */
+    rz_item_kind class_kind; /* of disease_prompts: RZ_ITEM_DISEASE, or RZ_ITEM_TEXT for sentences */
+    int reference;           /* class that means "none of the others", or -1 */
+    int monitor;             /* class, or -1: macro AUC */
+    size_t monitor_set;      /* set, or RZ_NO_SET: all */
     size_t batch;
 } rz_validator;
 
