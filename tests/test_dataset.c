@@ -42,7 +42,12 @@ static radz_status open_text(env *e, const char *csv, const char *map, radz_erro
     fixture_write_text(path, csv);
     if (map) fixture_write_text(map_path, map);
     e->model.cfg.radz.label_text = (char *)(uintptr_t) "Showing {labels}.";
-    rz_dataset_options o = {path, NULL, map ? map_path : NULL, classes, N_CLASSES, &e->model};
+    rz_dataset_options o = {.manifest = path,
+                            .label_map = map ? map_path : NULL,
+                            .classes = classes,
+                            .n_classes = N_CLASSES,
+                            .model = &e->model,
+                            .stop_on_bad_row = true};
     return rz_dataset_open(NULL, &o, &e->ds, err);
 }
 
