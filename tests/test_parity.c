@@ -744,9 +744,20 @@ static void test_losses(void **state)
     for (size_t c = 0; c < RZ_COUNT(cases); c++) {
         float *d[5];
         for (size_t i = 0; i < 5; i++) d[i] = rz_arena_zeros(w.s, 5, DIM);
-        rz_loss_input in = {
-            5,    3,    DIM, x[0],           x[1], x[2], x[3], x[4], upload(&w, tensor(&w, "case.targets")),
-            NULL, NULL, .11, cases[c].lambda};
+        rz_loss_input in = {5,
+                            3,
+                            DIM,
+                            x[0],
+                            x[1],
+                            x[2],
+                            x[3],
+                            x[4],
+                            upload(&w, tensor(&w, "case.targets")),
+                            NULL,
+                            NULL,
+                            .11,
+                            cases[c].lambda,
+                            RZ_FEATURES_CROSS};
         if (cases[c].masked) {
             in.keep = upload(&w, tensor(&w, "case.keep"));
             in.keep_classes = upload(&w, tensor(&w, "case.keep_classes"));
