@@ -255,9 +255,9 @@ static radz_status read_row(reader *r, int split, rz_row *row, bool *used, radz_
 }
 
 /* A malformed row ends the run, or is logged, counted and left out. */
-static radz_status bad_row(reader *r, const char *why, radz_error *err)
+static radz_status bad_row(reader *r, radz_status code, const char *why, radz_error *err)
 {
-    if (r->o->stop_on_bad_row) return rz_fail(err, RADZ_E_FORMAT, "%s", why);
+    if (r->o->stop_on_bad_row) return rz_fail(err, code, "%s", why);
     r->ds->n_bad++;
     rz_log(r->ds->host, RADZ_LOG_WARNING, "manifest row left out: %s", why);
     return RADZ_OK;
@@ -267,7 +267,7 @@ static void bad_fields(void *user, size_t line, const char *why)
 {
     (void)line;
     radz_error ignored;
-    if (bad_row(user, why, &ignored)) return; /* a reader that stops is not called */
+    if (bad_row(user, RADZ_E_FORMAT, why, &ignored)) return; /* a reader that stops is not called */
 }
 
 static radz_status read_split(reader *r, int split, size_t *count, radz_error *err)
@@ -280,7 +280,7 @@ static radz_status read_split(reader *r, int split, size_t *count, radz_error *e
         radz_status st = read_row(r, split, row, &used, &why);
         if (st && used) rz_free(ds->host, row->path);
         if (st == RADZ_E_FORMAT || st == RADZ_E_LIMIT)
-            RZ_TRY(bad_row(r, why.message, err));
+            RZ_TRY(bad_row(r, st, why.message, err));
         else if (st)
             return rz_fail(err, st, "%s", why.message);
         else
