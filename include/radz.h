@@ -26,7 +26,7 @@
  *     }
  *
  * Order of this header: version; status and errors; runtime; model; session;
- * images; embeddings; anchor bank; classification and results; metrics; writing; training.
+ * images; embeddings; anchor bank; classification and results; heat maps; metrics; writing; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -400,6 +400,87 @@ RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, cons
 RADZ_API RADZ_CHECK radz_status radz_error_json(const radz_error *error, const char *path, char **json,
                                                 radz_error *err);
 RADZ_API void radz_text_free(char *text);
+
+/* ---- Heat maps ------------------------------------------------------------------------- */
+
+/* Where on a film a class is seen, patch by patch. A picture of a model's workings, not of a disease: ask the scores
+ * below before believing one. */
+typedef enum radz_heatmap_method {
+    RADZ_HEATMAP_SIMILARITY = 0, /* cosine of each patch's row, read as if it were pooled alone, with the anchor */
+    RADZ_HEATMAP_ATTENTION = 1,  /* attention of the special tokens to the patches, heads averaged; the same for every
+                                    class */
+    RADZ_HEATMAP_GRADIENT = 2    /* gradient of the film's cosine with the anchor at the decoder's input rows, times
+                                    these rows, summed over channels; below 0: 0 */
+} radz_heatmap_method;
+
+typedef struct radz_heatmap_options {
+    size_t struct_size;
+    radz_heatmap_method method; /* GRADIENT (default) */
+    int layer;       /* hidden states that are read, as in radz_embed_options; 0 (default): the model's own */
+    int contrast;    /* 1: cos_class - cos_reference takes the cosine's place, for another class than the reference in
+                        a bank that has one; 0 (default): the cosine alone */
+    int first_block; /* ATTENTION: decoder blocks from this one (0, the default, is the first) to that of `layer` */
+    int mean;        /* ATTENTION: 1: mean over the blocks; 0 (default): rollout, the product of (A + I) / 2 */
+} radz_heatmap_options;
+RADZ_API void radz_heatmap_options_init_sized(radz_heatmap_options *options, size_t struct_size);
+#define radz_heatmap_options_init(options) radz_heatmap_options_init_sized((options), sizeof *(options))
+
+/* Patches along a side of the square that the model sees; 0: it takes no films. */
+RADZ_API size_t radz_heatmap_side(const radz_model *model);
+/* One number per patch: patches is (side, side). label: a class of the bank, in any case; bank NULL: as in
+ * radz_classify. */
+RADZ_API RADZ_CHECK radz_status radz_heatmap_patches(radz_session *session, const radz_bank *bank,
+                                                     const radz_image *image, const char *label,
+                                                     const radz_heatmap_options *options, float *patches,
+                                                     radz_error *err);
+/* From patches to the film's own pixels: map is (height, width), bilinear between the patches' centres. Padding is left
+ * out; what preprocessing crops away is NaN. */
+RADZ_API RADZ_CHECK radz_status radz_heatmap_expand(const radz_model *model, const radz_image *image,
+                                                    const float *patches, float *map, radz_error *err);
+/* Both: map is (height, width). */
+RADZ_API RADZ_CHECK radz_status radz_heatmap(radz_session *session, const radz_bank *bank, const radz_image *image,
+                                             const char *label, const radz_heatmap_options *options, float *map,
+                                             radz_error *err);
+
+typedef struct radz_heatmap_picture {
+    size_t struct_size;
+    double low, high;  /* numbers at the ends of the colours; NaN (default): the map's least and greatest */
+    double opacity;    /* of the hottest colour over the film, 0..1 (.6); colder ones are more transparent */
+    const char *title; /* kept in the file as PNG text; NULL: none */
+} radz_heatmap_picture;
+RADZ_API void radz_heatmap_picture_init_sized(radz_heatmap_picture *picture, size_t struct_size);
+#define radz_heatmap_picture_init(picture) radz_heatmap_picture_init_sized((picture), sizeof *(picture))
+/* The map (height, width) in colours over the gray film, with a scale beside it: a PNG, whole or not at all. Small
+ * films are drawn larger. NaN stays gray. */
+RADZ_API RADZ_CHECK radz_status radz_heatmap_save_png(const char *path, const radz_image *image, const float *map,
+                                                      const radz_heatmap_picture *picture, radz_error *err);
+
+/* Pixels x .. x + width - 1, y .. y + height - 1 of a film; fractions are fine. */
+typedef struct radz_box {
+    double x, y, width, height;
+} radz_box;
+/* Pointing game: *hit is 1 where the map's greatest pixel, or one of several, lies in one of the boxes, else 0. *share
+ * (may be NULL): the part of the film's area that the boxes cover, which is a random guess's chance. */
+RADZ_API RADZ_CHECK radz_status radz_heatmap_pointing(const float *map, size_t width_px, size_t height_px,
+                                                      const radz_box *boxes, size_t n_boxes, int *hit, double *share,
+                                                      radz_error *err);
+
+/* Does the map know what the model looks at? Patches are painted over, the hottest first, with the film's mean colour,
+ * in n_steps equal steps; the class's probability falls fast under a good map. Insertion starts from the painted film
+ * and puts them back. */
+typedef struct radz_heatmap_score {
+    size_t struct_size;
+    double deletion, insertion; /* mean of the probability over the steps, ends counted half: area under the curve */
+    double film, painted;       /* probability with all patches, and with none */
+} radz_heatmap_score;
+RADZ_API void radz_heatmap_score_init_sized(radz_heatmap_score *score, size_t struct_size);
+#define radz_heatmap_score_init(score) radz_heatmap_score_init_sized((score), sizeof *(score))
+/* patches (side, side), NaN last, ties in order. n_steps: 1 .. side * side. curves: NULL, or room for deletion's and
+ * then insertion's n_steps + 1 probabilities each. */
+RADZ_API RADZ_CHECK radz_status radz_heatmap_measure(radz_session *session, const radz_bank *bank,
+                                                     const radz_image *image, const char *label, const float *patches,
+                                                     size_t n_steps, radz_heatmap_score *score, double *curves,
+                                                     radz_error *err);
 
 /* ---- Metrics -------------------------------------------------------------------------- */
 

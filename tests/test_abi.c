@@ -314,6 +314,37 @@ static void metrics(void **state)
     AT(radz_metrics, ece, 136);
 }
 
+static void heatmaps(void **state)
+{
+    (void)state;
+    assert_int_equal(RADZ_HEATMAP_SIMILARITY, 0);
+    assert_int_equal(RADZ_HEATMAP_ATTENTION, 1);
+    assert_int_equal(RADZ_HEATMAP_GRADIENT, 2);
+    SIZE(radz_heatmap_method, 4);
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_heatmap_options, 32);
+    AT(radz_heatmap_options, method, 8);
+    AT(radz_heatmap_options, layer, 12);
+    AT(radz_heatmap_options, contrast, 16);
+    AT(radz_heatmap_options, first_block, 20);
+    AT(radz_heatmap_options, mean, 24);
+    SIZE(radz_heatmap_picture, 40);
+    AT(radz_heatmap_picture, low, 8);
+    AT(radz_heatmap_picture, high, 16);
+    AT(radz_heatmap_picture, opacity, 24);
+    AT(radz_heatmap_picture, title, 32);
+    SIZE(radz_box, 32);
+    AT(radz_box, x, 0);
+    AT(radz_box, y, 8);
+    AT(radz_box, width, 16);
+    AT(radz_box, height, 24);
+    SIZE(radz_heatmap_score, 40);
+    AT(radz_heatmap_score, deletion, 8);
+    AT(radz_heatmap_score, insertion, 16);
+    AT(radz_heatmap_score, film, 24);
+    AT(radz_heatmap_score, painted, 32);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,7 +352,7 @@ int main(void)
         cmocka_unit_test(model_options), cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
         cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
         cmocka_unit_test(train_options), cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
-        cmocka_unit_test(metrics),
+        cmocka_unit_test(metrics),       cmocka_unit_test(heatmaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

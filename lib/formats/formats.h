@@ -139,6 +139,9 @@ radz_status rz_pixels_alloc(const rz_host *host, size_t width_px, size_t height_
 void rz_pixels_free(const rz_host *host, rz_pixels *p);
 radz_status rz_png_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                           radz_error *err) RZ_CHECK;
+/* The film as a PNG file, appended to out; text: keyword, value, keyword, value, ..., NULL; or NULL. */
+radz_status rz_png_encode(const rz_host *host, const rz_pixels *film, const char *const *text, rz_str *out,
+                          radz_error *err) RZ_CHECK;
 radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                            radz_error *err) RZ_CHECK;
 

@@ -259,6 +259,12 @@ void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
     }
 }
 
+rz_block_attention rz_decoder_attention(const rz_net *net, const rz_decoder_acts *acts, size_t block)
+{
+    const block_acts *a = &acts->blocks[block];
+    return (rz_block_attention){decoder_attention(net, acts->seq), a->q, a->k, a->lse};
+}
+
 float *rz_decoder_logits(const rz_net *net, const float *h, size_t rows)
 {
     const rz_model *m = net->model;

@@ -14,6 +14,12 @@ float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_b
 float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *cache);
 /* dh: in, the gradient of the result; out, of x. */
 void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *acts, float *dh);
+/* What attention of one block worked on, after RoPE, of a pass with net->keep: q, k (rows, ld), lse (rows, heads). */
+typedef struct rz_block_attention {
+    rz_attn at;
+    const float *q, *k, *lse;
+} rz_block_attention;
+rz_block_attention rz_decoder_attention(const rz_net *net, const rz_decoder_acts *acts, size_t block);
 /* Logits (rows, vocab) of the output of all blocks: final norm, LM head. */
 float *rz_decoder_logits(const rz_net *net, const float *h, size_t rows);
 

@@ -354,6 +354,22 @@ float *rz_encode_rows(const rz_net *net, const rz_item *items, size_t n, size_t 
     return hidden_states(net, items, n, e, n_blocks);
 }
 
+float *rz_encode_look(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encode_view *view)
+{
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    rz_decoder_acts *acts = NULL;
+    rz_net pass = *net;
+    *view = (rz_encode_view){0};
+    if (rz_stream_failed(net->s) || !begin(net, items, n, e)) return NULL;
+    pass.keep = false;
+    float *image_rows = e->n_images ? image_forward(&pass, items, n, e) : NULL;
+    view->input = splice_forward(&pass, e, image_rows);
+    pass.keep = true;
+    float *h = rz_decoder_forward(&pass, view->input, e->seq, n_blocks, &acts);
+    view->decoder = acts;
+    return h;
+}
+
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;

@@ -7,7 +7,7 @@
 #ifndef RZ_ENCODE_H
 #define RZ_ENCODE_H
 
-#include "layers.h"
+#include "decoder.h"
 #include "prompt.h"
 
 typedef enum rz_item_kind { RZ_ITEM_IMAGE, RZ_ITEM_TEXT, RZ_ITEM_DISEASE } rz_item_kind; /* picks gamma */
@@ -45,6 +45,12 @@ void rz_encode_rows_backward(const rz_net *net, const rz_encoding *acts, float *
 /* Input rows of the decoder for all items, one after another, films through tower and projector: (seq->start[n],
  * text.hidden) in the arena; NULL on failure. Forward only. */
 float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ragged *seq);
+/* The same pass for somebody who looks into the decoder, whatever net->keep: its activations stay, the tower's do not. */
+typedef struct rz_encode_view {
+    const rz_decoder_acts *decoder;
+    float *input; /* of the decoder (rows, text.hidden) */
+} rz_encode_view;
+float *rz_encode_look(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encode_view *view);
 /* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
 uint64_t rz_net_film_bytes(const rz_model *m);
 /* dglobal, dlocal (n, K), either may be NULL. Adds into the grads of the model's parameters that have one. */

@@ -459,3 +459,17 @@ radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, 
     resize_free(&r);
     return RADZ_OK;
 }
+
+radz_status rz_preprocess_place(const rz_preprocess_config *cfg, size_t image_size, size_t width_px, size_t height_px,
+                                rz_placement *out, radz_error *err)
+{
+    const rz_pixels film = {.width_px = width_px, .height_px = height_px};
+    span x, y;
+    size_t left = 0, top = 0;
+    RZ_TRY(plan(cfg, image_size, &film, &x, &y, &left, &top, err));
+    out->x_scale = (double)x.n_resized / (double)x.n_padded;
+    out->y_scale = (double)y.n_resized / (double)y.n_padded;
+    out->x_shift = (double)x.pad * out->x_scale - (double)x.first + (double)left;
+    out->y_shift = (double)y.pad * out->y_scale - (double)y.first + (double)top;
+    return RADZ_OK;
+}

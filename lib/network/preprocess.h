@@ -12,6 +12,14 @@
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
 
+/* Where rz_preprocess puts a film of that size: pixel (x, y) of the film, counted from pixel corners, lies at
+ * (x_scale * x + x_shift, y_scale * y + y_shift) of the tower's image_size x image_size; outside of it: cropped away. */
+typedef struct rz_placement {
+    double x_scale, x_shift, y_scale, y_shift;
+} rz_placement;
+radz_status rz_preprocess_place(const rz_preprocess_config *cfg, size_t image_size, size_t width_px, size_t height_px,
+                                rz_placement *out, radz_error *err) RZ_CHECK;
+
 /* The resize alone: PIL's Image.resize((dst_w, dst_h), BICUBIC); new pixels in *out. */
 radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t dst_w, size_t dst_h, rz_pixels *out,
                               radz_error *err) RZ_CHECK;

@@ -465,6 +465,13 @@ static size_t find_label(const rz_bank *bank, const char *label)
     return i;
 }
 
+radz_status rz_bank_find(const rz_bank *bank, const char *label, size_t *class_index, radz_error *err)
+{
+    *class_index = find_label(bank, label);
+    if (*class_index < bank->n) return RADZ_OK;
+    return rz_fail(err, RADZ_E_ARGUMENT, "anchor bank: there is no class '%s'", label);
+}
+
 static radz_status fill_without(rz_bank *b, const rz_bank *bank, const bool *gone, radz_error *err)
 {
     for (size_t i = 0, k = 0; i < bank->n; i++)

@@ -49,6 +49,8 @@ radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size
                             radz_error *err) RZ_CHECK;
 /* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */
 radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err) RZ_CHECK;
+/* Index of a class by name, in any case; RADZ_E_ARGUMENT: there is none. */
+radz_status rz_bank_find(const rz_bank *bank, const char *label, size_t *class_index, radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless `model` made the bank. */
 radz_status rz_bank_require_model(const rz_bank *bank, const rz_model *model, radz_error *err) RZ_CHECK;
 radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err) RZ_CHECK;
