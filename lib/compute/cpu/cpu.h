@@ -24,6 +24,15 @@ struct rz_attn_task {
     float *dq, *dk, *dv; /* backward's */
 };
 
+struct rz_adamw_task {
+    float *w, *m, *v;
+    const float *g;
+    float grad_scale, beta1, beta2, eps;
+    float decay, step_size, inv_root_c2; /* 1 - lr wd; lr / (1 - beta1^t); 1 / sqrt(1 - beta2^t) */
+};
+
+enum { RZ_SUM_COLS = 32 }; /* columns that are summed at once */
+
 /* Single-threaded kernels of one instruction set. Rows are independent of each other. */
 struct rz_kernels {
     const char *name;
@@ -53,8 +62,13 @@ struct rz_kernels {
     void (*rmsnorm)(float *y, float *rstd, const float *x, const float *w, float eps, size_t rows, size_t cols);
     void (*rmsnorm_dx)(float *dx, const float *dy, const float *x, const float *rstd, const float *w, size_t rows,
                        size_t cols);
+    /* sum_w (n) += dy xhat, sum_b (n) += dy over rows in order, n <= RZ_SUM_COLS columns of matrices with cols columns.
+     * stats: mean and 1/std of each row, or 1/std alone unless centered. */
+    void (*norm_sums)(float *sum_w, float *sum_b, const float *dy, const float *x, const float *stats, bool centered,
+                      size_t rows, size_t cols, size_t n);
     void (*softmax_xent)(float *loss, float *dlogits, const float *logits, const float *targets, const float *keep,
                          float weight, size_t rows, size_t cols);
+    void (*adamw)(const struct rz_adamw_task *t, size_t begin, size_t end);
 };
 
 extern const struct rz_kernels rz_kernels_portable;

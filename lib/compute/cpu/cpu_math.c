@@ -91,21 +91,7 @@ static void cpu_rmsnorm(rz_stream *s, float *y, float *rstd, const float *x, con
                  &(struct job){.k = s->dev->kernels, .y = y, .y2 = rstd, .x = x, .w = w, .a = eps, .cols = cols});
 }
 
-enum { SUM_COLS = 32, SUM_ROWS = 64 };
-
-/* Adds rows [r, end) of dy xhat to sum_w and of dy to sum_b, n columns from c0 on. */
-static void norm_sums(const struct job *j, size_t r, size_t end, size_t c0, size_t n, float *restrict sum_w,
-                      float *restrict sum_b)
-{
-    for (; r < end; r++) {
-        const float *dy = j->x + r * j->cols + c0, *x = j->x2 + r * j->cols + c0;
-        const float mean = j->centered ? j->x3[2 * r] : 0, rstd = j->centered ? j->x3[2 * r + 1] : j->x3[r];
-        for (size_t c = 0; c < n; c++) {
-            sum_w[c] += dy[c] * ((x[c] - mean) * rstd);
-            sum_b[c] += dy[c];
-        }
-    }
-}
+enum { SUM_COLS = RZ_SUM_COLS, SUM_ROWS = 64 };
 
 /* dw and db of column blocks [begin, end): SUM_ROWS rows in float, those in double. */
 static void norm_sums_part(void *arg, size_t begin, size_t end)
@@ -116,7 +102,9 @@ static void norm_sums_part(void *arg, size_t begin, size_t end)
         double dw[SUM_COLS] = {0}, db[SUM_COLS] = {0};
         for (size_t r = 0; r < j->n; r += SUM_ROWS) {
             float sum_w[SUM_COLS] = {0}, sum_b[SUM_COLS] = {0};
-            norm_sums(j, r, j->n - r < SUM_ROWS ? j->n : r + SUM_ROWS, c0, n, sum_w, sum_b);
+            size_t rows = j->n - r < SUM_ROWS ? j->n - r : SUM_ROWS, at = r * j->cols + c0;
+            j->k->norm_sums(sum_w, sum_b, j->x + at, j->x2 + at, j->x3 + (j->centered ? 2 * r : r), j->centered, rows,
+                            j->cols, n);
             for (size_t c = 0; c < n; c++) {
                 dw[c] += (double)sum_w[c];
                 db[c] += (double)sum_b[c];
@@ -245,33 +233,23 @@ static double cpu_dot(rz_stream *s, const float *x, const float *y, size_t n)
 }
 
 struct adamw {
-    const rz_adamw *o;
-    float *w, *m, *v;
-    const float *g;
-    float decay, step_size, inv_root_c2;
+    const struct rz_kernels *k;
+    struct rz_adamw_task task;
 };
 
 static void adamw_part(void *arg, size_t begin, size_t end)
 {
     const struct adamw *j = arg;
-    const rz_adamw o = *j->o;
-    const float decay = j->decay, step_size = j->step_size, inv_root_c2 = j->inv_root_c2;
-    float *restrict w = j->w, *restrict m = j->m, *restrict v = j->v;
-    const float *restrict grad = j->g;
-    for (size_t i = begin; i < end; i++) {
-        const float g = grad[i] * o.grad_scale;
-        m[i] += (g - m[i]) * (1 - o.beta1);
-        v[i] = v[i] * o.beta2 + g * g * (1 - o.beta2);
-        w[i] = w[i] * decay - step_size * (m[i] / (sqrtf(v[i]) * inv_root_c2 + o.eps));
-    }
+    j->k->adamw(&j->task, begin, end);
 }
 static void cpu_adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n)
 {
     const double c1 = 1 - pow((double)o->beta1, (double)o->step), c2 = 1 - pow((double)o->beta2, (double)o->step);
-    struct adamw j = {o, w, m, v, g, 0, 0, 0};
-    j.decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
-    j.step_size = (float)((double)o->lr / c1);
-    j.inv_root_c2 = (float)(1 / sqrt(c2));
+    struct adamw j = {s->dev->kernels, {.w = w, .m = m, .v = v, .g = g, .grad_scale = o->grad_scale}};
+    j.task.beta1 = o->beta1, j.task.beta2 = o->beta2, j.task.eps = o->eps;
+    j.task.decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
+    j.task.step_size = (float)((double)o->lr / c1);
+    j.task.inv_root_c2 = (float)(1 / sqrt(c2));
     rz_cpu_split(s, n, 8, adamw_part, &j);
 }
 

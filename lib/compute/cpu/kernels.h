@@ -25,5 +25,7 @@ const struct rz_kernels RZ_KERNELS = {
     .layernorm_dx = layernorm_dx,
     .rmsnorm = rmsnorm,
     .rmsnorm_dx = rmsnorm_dx,
+    .norm_sums = norm_sums,
     .softmax_xent = softmax_xent,
+    .adamw = adamw,
 };

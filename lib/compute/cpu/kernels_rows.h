@@ -183,6 +183,49 @@ static void rmsnorm_dx(float *dx, const float *dy, const float *x, const float *
     }
 }
 
+enum { SUM_VECTORS = RZ_SUM_COLS / W, SUM_AHEAD = 8 };
+
+/* The sums stay in registers. */
+INLINE void norm_sums_wide(float *sum_w, float *sum_b, const float *dy, const float *x, const float *stats,
+                           bool centered, size_t rows, size_t cols)
+{
+    vf w[SUM_VECTORS] = {{0}}, b[SUM_VECTORS] = {{0}};
+    for (int v = 0; v < SUM_VECTORS; v++) w[v] = v_load(sum_w + v * W), b[v] = v_load(sum_b + v * W);
+    for (size_t r = 0; r < rows; r++, dy += cols, x += cols) {
+        const vf mean = v_set(centered ? stats[2 * r] : 0), rstd = v_set(stats[centered ? 2 * r + 1 : r]);
+        for (int c = 0; c < RZ_SUM_COLS; c += LINE) {
+            __builtin_prefetch(dy + SUM_AHEAD * cols + c);
+            __builtin_prefetch(x + SUM_AHEAD * cols + c);
+        }
+        for (int v = 0; v < SUM_VECTORS; v++) {
+            vf g = v_load(dy + v * W);
+            w[v] += g * ((v_load(x + v * W) - mean) * rstd);
+            b[v] += g;
+        }
+    }
+    for (int v = 0; v < SUM_VECTORS; v++) v_store(sum_w + v * W, w[v]), v_store(sum_b + v * W, b[v]);
+}
+
+static void norm_sums(float *sum_w, float *sum_b, const float *dy, const float *x, const float *stats, bool centered,
+                      size_t rows, size_t cols, size_t n)
+{
+    if (n == RZ_SUM_COLS && centered) {
+        norm_sums_wide(sum_w, sum_b, dy, x, stats, true, rows, cols);
+        return;
+    }
+    if (n == RZ_SUM_COLS) {
+        norm_sums_wide(sum_w, sum_b, dy, x, stats, false, rows, cols);
+        return;
+    }
+    for (size_t r = 0; r < rows; r++, dy += cols, x += cols) {
+        const float mean = centered ? stats[2 * r] : 0, rstd = stats[centered ? 2 * r + 1 : r];
+        for (size_t c = 0; c < n; c++) {
+            sum_w[c] += dy[c] * ((x[c] - mean) * rstd);
+            sum_b[c] += dy[c];
+        }
+    }
+}
+
 /* ---- Softmax cross-entropy -------------------------------------------------------------------- */
 
 /* Logits with -infinity where the column is out of this row's softmax or past its end. */
@@ -226,5 +269,23 @@ static void softmax_xent(float *loss, float *dlogits, const float *logits, const
         size_t at = r * cols;
         loss[r] =
             xent_row(dlogits ? dlogits + at : NULL, logits + at, targets + at, keep ? keep + at : NULL, weight, cols);
+    }
+}
+
+/* ---- Optimiser ---------------------------------------------------------------------------------- */
+
+static void adamw(const struct rz_adamw_task *t, size_t begin, size_t end)
+{
+    const vf scale = v_set(t->grad_scale), beta2 = v_set(t->beta2), rest1 = v_set(1 - t->beta1);
+    const vf rest2 = v_set(1 - t->beta2), eps = v_set(t->eps), decay = v_set(t->decay);
+    const vf step_size = v_set(t->step_size), root = v_set(t->inv_root_c2);
+    for (size_t i = begin; i < end; i += W) {
+        const size_t n = end - i;
+        vf g = v_load_n(t->g + i, n) * scale, m = v_load_n(t->m + i, n), v = v_load_n(t->v + i, n);
+        m += (g - m) * rest1;
+        v = v * beta2 + g * g * rest2;
+        v_store_n(t->m + i, m, n);
+        v_store_n(t->v + i, v, n);
+        v_store_n(t->w + i, v_load_n(t->w + i, n) * decay - step_size * (m / (v_sqrt(v) * root + eps)), n);
     }
 }

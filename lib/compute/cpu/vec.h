@@ -95,6 +95,18 @@ INLINE vf v_abs(vf a)
     return (vf)((vi)a & 0x7fffffff);
 }
 
+INLINE vf v_sqrt(vf a)
+{
+#if W == 16 && defined(__AVX512F__)
+    return (vf)_mm512_sqrt_ps((__m512)a);
+#elif W == 8 && defined(__FMA__)
+    return (vf)_mm256_sqrt_ps((__m256)a);
+#else
+    for (int i = 0; i < W; i++) a[i] = sqrtf(a[i]);
+    return a;
+#endif
+}
+
 /* Lane numbers 0, 1, 2, ... */
 INLINE vi v_lanes(void)
 {
