@@ -64,6 +64,11 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     }
     for (; i + 2 <= n; i += 2) {
         size_t p = 0;
+        for (; p + LINE <= kc; p += LINE) {
+            __builtin_prefetch(x + (i + tile) * ld + p);
+            __builtin_prefetch(x + (i + tile + 1) * ld + p);
+            for (size_t q = p; q < p + LINE; q += 4) transpose2(y + q * tile + i, tile, x + i * ld + q, ld);
+        }
         for (; p + 4 <= kc; p += 4) transpose2(y + p * tile + i, tile, x + i * ld + p, ld);
         for (; p < kc; p++) {
             y[p * tile + i] = x[i * ld + p];
