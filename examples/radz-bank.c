@@ -1,4 +1,4 @@
-/* radz-bank - anchor banks: build, list, add, remove, verify. Uses the public header only.
+/* radz-bank - anchor banks: build, describe, list, add, edit, remove, verify. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +6,8 @@
 #include "common.h"
 
 static const char usage_lines[] = "usage: radz-bank build  --out FILE (--diseases FILE | NAME[: DESCRIPTION]...)\n"
+                                  "       radz-bank describe [--out FILE] NAME...\n"
+                                  "       radz-bank edit   [--bank FILE] [--out FILE] --label NAME --description TEXT\n"
                                   "       radz-bank list   [--bank FILE] [--json]\n"
                                   "       radz-bank add    [--bank FILE] [--out FILE] NAME[: DESCRIPTION]...\n"
                                   "       radz-bank remove [--bank FILE] [--out FILE] NAME...\n"
@@ -18,9 +20,21 @@ static const char help_text[] =
     "\n"
     "  NAME: DESCRIPTION\n"
     "                  a finding and what the model reads; without a description the name in a sentence\n"
-    "  --diseases FILE \"label: description\" per line, '#' starts a comment\n"
+    "  --diseases FILE \"label: description\" per line, '#' starts a comment; where a line is a label\n"
+    "                  alone, the model writes the description itself\n"
+    "  describe        the model's own descriptions, as such lines; --out keeps them as a bank too\n"
+    "  --prompt TEXT   what the model is asked for; {disease} stands for the name\n"
+    "  --temperature T of the writing (0.2); 0: always the most likely word\n"
+    "  --top-p P       (1)\n"
+    "  --seed N        (0)\n"
+    "  --max-tokens N  longest description (256)\n"
+    "  --template NAME chat template: auto (default), plain, vicuna_v1, llava_v1, mistral_instruct,\n"
+    "                  chatml\n"
+    "  --system TEXT   instructions before the prompt\n"
+    "  --label NAME, --description TEXT\n"
+    "                  edit: the class, and what the model is to read for it from now on\n"
     "  --bank FILE     the bank; else the model's own\n"
-    "  --out FILE      where the new bank goes; add and remove: else over --bank\n"
+    "  --out FILE      where the new bank goes; add, edit, remove: else over --bank\n"
     "  --rebuild       verify: read every description again and compare the vectors too\n"
     "  --json          list: one JSON object\n" ENGINE_HELP "  --help, --version\n"
     "\n"
@@ -29,7 +43,8 @@ static const char help_text[] =
 
 typedef struct settings {
     engine_options engine;
-    const char *bank, *out, *diseases;
+    const char *bank, *out, *diseases, *label, *description;
+    radz_describe_options o;
     bool json, rebuild;
     char **names;
     int n_names;
@@ -77,20 +92,53 @@ static radz_bank_entry *entries_of(char **names, int n)
     return entries;
 }
 
-/* ---- build, add, remove ---- */
+/* ---- build, describe, add, edit, remove ---- */
+
+/* A line of a description file. */
+static int on_description(const char *label, const char *description, void *user)
+{
+    FILE *to = user;
+    show(to, label);
+    fputs(": ", to);
+    show(to, description);
+    return fputc('\n', to) == EOF || fflush(to) != 0;
+}
 
 static int build(work *w)
 {
     radz_error err;
     radz_status status;
     if (w->s.diseases) {
-        status = radz_bank_build_file(w->e.session, w->s.diseases, &w->made, &err);
+        w->s.o.done_fn = on_description, w->s.o.user = stderr;
+        status = radz_bank_describe_file(w->e.session, w->s.diseases, &w->s.o, &w->made, &err);
     } else {
         radz_bank_entry *entries = entries_of(w->s.names, w->s.n_names);
         status = radz_bank_build(w->e.session, entries, (size_t)w->s.n_names, &w->made, &err);
         free(entries);
     }
     return status ? fail(&err) : save_made(w, w->s.out);
+}
+
+static int describe(work *w)
+{
+    radz_error err;
+    radz_bank_entry *entries = need(calloc((size_t)w->s.n_names + 1, sizeof *entries));
+    for (int i = 0; i < w->s.n_names; i++) entries[i].label = w->s.names[i];
+    w->s.o.done_fn = on_description, w->s.o.user = stdout;
+    radz_status status = radz_bank_describe(w->e.session, entries, (size_t)w->s.n_names, &w->s.o, &w->made, &err);
+    free(entries);
+    if (status) return fail(&err);
+    if (w->s.out && radz_bank_save(w->made, w->s.out, &err)) return complain("%s", err.message), EXIT_FILM;
+    return output_done() ? 0 : EXIT_FILM;
+}
+
+static int edit(work *w)
+{
+    radz_error err;
+    int bad = open_bank(w);
+    if (bad) return bad;
+    if (radz_bank_edit(w->e.session, w->bank, w->s.label, w->s.description, &w->made, &err)) return fail(&err);
+    return save_made(w, w->s.out ? w->s.out : w->s.bank);
 }
 
 static int add(work *w)
@@ -177,6 +225,7 @@ static void list_json(const radz_bank *b, const double *cosines)
         print_json_text(radz_bank_label(b, i));
         fputs(",\"description\":", stdout);
         print_json_text(radz_bank_description(b, i));
+        printf(",\"written\":%s", radz_bank_is_written(b, i) ? "true" : "false");
         fputs(",\"cosine_to_reference\":", stdout);
         if (reference < n)
             print_number(cosines[i]);
@@ -184,7 +233,7 @@ static void list_json(const radz_bank *b, const double *cosines)
             fputs("null", stdout);
         putchar('}');
     }
-    puts("]}");
+    printf("],\"writer\":%s}\n", radz_bank_writer(b) ? radz_bank_writer(b) : "null");
 }
 
 static int list(work *w)
@@ -250,22 +299,23 @@ typedef struct command {
     bool names, changes; /* takes names; changes a bank */
 } command;
 
-static const command commands[] = {{"build", build, true, false},
-                                   {"list", list, false, false},
-                                   {"add", add, true, true},
-                                   {"remove", take_away, true, true},
+static const command commands[] = {{"build", build, true, false},   {"list", list, false, false},
+                                   {"add", add, true, true},        {"describe", describe, true, false},
+                                   {"edit", edit, false, true},     {"remove", take_away, true, true},
                                    {"verify", verify, false, false}};
 
 static int check_settings(const command *c, settings *s)
 {
-    bool builds = c->run == build;
+    bool builds = c->run == build, edits = c->run == edit;
     if (!c->names && s->n_names) return usage("%s takes no names", c->name);
     if (s->diseases && (!builds || s->n_names)) return usage("--diseases goes with build and without names");
     if (c->names && !s->n_names && !s->diseases) return usage("no class given");
     if (builds && s->bank) return usage("--bank does not go with build");
     if (builds && !s->out) return usage("--out is missing");
     if (c->changes && !s->out && !s->bank) return usage("--out or --bank is missing: the model's own bank is kept");
-    if (!builds && !c->changes && s->out) return usage("--out does not go with %s", c->name);
+    if (edits != (s->label || s->description)) return usage("--label and --description go with edit");
+    if (edits && !(s->label && s->description)) return usage("edit takes --label and --description");
+    if ((c->run == list || c->run == verify) && s->out) return usage("--out does not go with %s", c->name);
     if (s->rebuild && c->run != verify) return usage("--rebuild does not go with %s", c->name);
     if (s->json && c->run != list) return usage("--json does not go with %s", c->name);
     return 0;
@@ -274,9 +324,23 @@ static int check_settings(const command *c, settings *s)
 /* The command is the first input. 0 or an exit status. */
 static int parse_settings(settings *s, int argc, char **argv, const command **c)
 {
-    option_entry known[] = {ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank},
-                            {"out", .text = &s->out},   {"diseases", .text = &s->diseases},
-                            {"json", .flag = &s->json}, {"rebuild", .flag = &s->rebuild}};
+    option_entry known[] = {
+        ENGINE_OPTIONS(s->engine),
+        {"bank", .text = &s->bank},
+        {"out", .text = &s->out},
+        {"diseases", .text = &s->diseases},
+        {"json", .flag = &s->json},
+        {"rebuild", .flag = &s->rebuild},
+        {"label", .text = &s->label},
+        {"description", .text = &s->description},
+        {"prompt", .text = &s->o.prompt},
+        {"temperature", .real = &s->o.temperature, .min = 0, .max = 1000},
+        {"top-p", .real = &s->o.top_p, .min = 0, .max = 1},
+        {"seed", .unsigned64 = &s->o.seed},
+        {"max-tokens", .integer = &s->o.max_tokens, .min = 1, .max = 1 << 20},
+        {"system", .text = &s->o.system},
+        {"template", .text = &s->o.chat_template, .words = "auto|plain|vicuna_v1|llava_v1|mistral_instruct|chatml"}};
+    radz_describe_options_init(&s->o);
     int n = 0, status = parse_command_line(known, COUNT(known), argc, argv, &n);
     if (status) return status;
     if (!n) return usage("no command given");

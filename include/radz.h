@@ -584,6 +584,40 @@ RADZ_API void radz_generate_options_init_sized(radz_generate_options *options, s
 RADZ_API RADZ_CHECK radz_status radz_generate(radz_session *session, const radz_image *image, const char *prompt,
                                               const radz_generate_options *options, char **text, radz_error *err);
 
+/* DKAM: the model describes a disease in its own words. */
+typedef struct radz_describe_options {
+    size_t struct_size;
+    const char *prompt; /* K_prompt; "{disease}" is where the name goes. NULL (default): what the disease is, how it
+                           looks on a film, how the patient presents */
+    int max_tokens;     /* 256; a description that is cut ends with its last whole sentence */
+    double temperature; /* .2 */
+    double top_p;       /* 1 */
+    uint64_t seed;
+    const char *chat_template, *system;                                     /* as in radz_generate_options */
+    int (*done_fn)(const char *label, const char *description, void *user); /* of each one written; non-zero:
+                                                                               RADZ_E_CANCELLED */
+    void *user;
+} radz_describe_options;
+
+RADZ_API void radz_describe_options_init_sized(radz_describe_options *options, size_t struct_size);
+#define radz_describe_options_init(options) radz_describe_options_init_sized((options), sizeof *(options))
+/* radz_bank_build, but an entry without a description is described by the model. The bank keeps the text and how it was
+ * asked for. A description depends on its own label alone. A model that cannot write is RADZ_E_MISMATCH: it predicts a
+ * plain sentence no better than chance, or what it writes is no text. */
+RADZ_API RADZ_CHECK radz_status radz_bank_describe(radz_session *session, const radz_bank_entry *entries, size_t n,
+                                                   const radz_describe_options *options, radz_bank **bank,
+                                                   radz_error *err);
+/* The same from a description file, where a line may be a label alone. */
+RADZ_API RADZ_CHECK radz_status radz_bank_describe_file(radz_session *session, const char *path,
+                                                        const radz_describe_options *options, radz_bank **bank,
+                                                        radz_error *err);
+/* A new bank: the classes of `bank`, with another description for one of them, which alone is read by the model. */
+RADZ_API RADZ_CHECK radz_status radz_bank_edit(radz_session *session, const radz_bank *bank, const char *label,
+                                               const char *description, radz_bank **out, radz_error *err);
+RADZ_API int radz_bank_is_written(const radz_bank *bank, size_t i); /* 1: by the model itself */
+/* JSON: prompt, temperature, top_p, seed, max_tokens, template, system; NULL: no description is the model's own. */
+RADZ_API const char *radz_bank_writer(const radz_bank *bank);
+
 /* ---- Training ------------------------------------------------------------------------ */
 
 /* Trains a LLaVA-RadZ: L = lambda L_CA + (1 - lambda) L_CG (Eq. 6 to 15).

@@ -184,6 +184,23 @@ static void generate_options(void **state)
     AT(radz_generate_progress, finished, 40);
 }
 
+static void describe_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_describe_options, 80);
+    AT(radz_describe_options, struct_size, 0);
+    AT(radz_describe_options, prompt, 8);
+    AT(radz_describe_options, max_tokens, 16);
+    AT(radz_describe_options, temperature, 24);
+    AT(radz_describe_options, top_p, 32);
+    AT(radz_describe_options, seed, 40);
+    AT(radz_describe_options, chat_template, 48);
+    AT(radz_describe_options, system, 56);
+    AT(radz_describe_options, done_fn, 64);
+    AT(radz_describe_options, user, 72);
+}
+
 static void bank_entry(void **state)
 {
     (void)state;
@@ -352,7 +369,7 @@ int main(void)
         cmocka_unit_test(model_options), cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
         cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
         cmocka_unit_test(train_options), cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
-        cmocka_unit_test(metrics),       cmocka_unit_test(heatmaps),
+        cmocka_unit_test(metrics),       cmocka_unit_test(heatmaps),        cmocka_unit_test(describe_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

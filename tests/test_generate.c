@@ -10,6 +10,7 @@
 #include "decoder.h"
 #include "fixture.h"
 #include "next_token.h"
+#include "sample.h"
 
 #define DIR_STORIES "tests/data/stories260K"
 #define DIR_LLAVA "tests/parity/llava_tiny"
@@ -261,6 +262,204 @@ static void test_story(void **state)
     free(want);
 }
 
+/* ---- What a caller may ask for -------------------------------------------------------------------- */
+
+typedef struct heard {
+    rz_str text;
+    int64_t n_calls, stop_at;
+    char finished[16];
+} heard;
+
+static int hear(const radz_generate_progress *p, void *user)
+{
+    heard *h = user;
+    assert_true(p->struct_size == sizeof *p && p->n_prompt > 0);
+    assert_int_equal(p->n_tokens, ++h->n_calls);
+    assert_true(rz_utf8_valid(p->text, strlen(p->text)));
+    assert_int_equal(h->finished[0], 0); /* nothing after the end */
+    rz_str_puts(&h->text, p->text);
+    if (p->finished) snprintf(h->finished, sizeof h->finished, "%s", p->finished);
+    return h->n_calls == h->stop_at;
+}
+
+/* The answer; what was heard on the way must be the same. */
+static char *answer(maker *k, const char *prompt, const radz_generate_options *o, const char *finished)
+{
+    char *text;
+    heard h = {0};
+    radz_generate_options listening = *o;
+    listening.token_fn = hear, listening.user = &h;
+    ok(radz_generate(k->session, NULL, prompt, &listening, &text, &err));
+    assert_string_equal(h.text.data, text);
+    assert_string_equal(h.finished, finished);
+    rz_str_free(&h.text);
+    return text;
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    maker k;
+    radz_generate_options o;
+    open_maker(&k, DIR_STORIES, 1);
+    radz_generate_options_init(&o);
+    o.max_tokens = 40;
+    char *whole = answer(&k, "", &o, "length");
+    /* each piece of the story as a stop string, most of which straddle tokens */
+    for (size_t at = 1; at + 6 < strlen(whole); at += 7) {
+        char stop[7] = "";
+        memcpy(stop, whole + at, 6);
+        const char *const stops[] = {"zzz never", stop};
+        o.stop = stops, o.n_stop = 2;
+        char *text = answer(&k, "", &o, "stop");
+        assert_int_equal(strlen(text), strstr(whole, stop) - whole);
+        assert_memory_equal(text, whole, strlen(text));
+        radz_text_free(text);
+    }
+    /* one that begins at the end but does not come */
+    char begun[16];
+    snprintf(begun, sizeof begun, "%szz", whole + strlen(whole) - 2);
+    o.stop = (const char *const[]){begun}, o.n_stop = 1;
+    char *text = answer(&k, "", &o, "length");
+    assert_string_equal(text, whole);
+    radz_text_free(text);
+    radz_text_free(whole);
+    close_maker(&k);
+}
+
+static void test_draw(void **state)
+{
+    (void)state;
+    char *texts[4];
+    for (size_t i = 0; i < 4; i++) { /* one thread, two, and another seed */
+        maker k;
+        radz_generate_options o;
+        open_maker(&k, DIR_STORIES, i == 1 ? 2 : 1);
+        radz_generate_options_init(&o);
+        o.max_tokens = 50, o.temperature = 1, o.top_p = i < 3 ? 0.9 : 1e-9, o.seed = i == 2 ? 8 : 7;
+        texts[i] = answer(&k, "Once", &o, "length");
+        close_maker(&k);
+    }
+    assert_string_equal(texts[0], texts[1]);
+    assert_string_not_equal(texts[0], texts[2]);
+    maker k;
+    radz_generate_options o;
+    open_maker(&k, DIR_STORIES, 1);
+    radz_generate_options_init(&o);
+    o.max_tokens = 50;
+    char *greedy = answer(&k, "Once", &o, "length");
+    assert_string_equal(texts[3], greedy); /* a share that only the most likely one has */
+    radz_text_free(greedy);
+    close_maker(&k);
+    for (size_t i = 0; i < 4; i++) radz_text_free(texts[i]);
+}
+
+static void refused(maker *k, const char *prompt, const radz_generate_options *o, radz_status want, const char *words)
+{
+    char *text = (char *)"";
+    radz_status status = radz_generate(k->session, NULL, prompt, o, &text, &err);
+    if (status != want || !strstr(err.message, words))
+        fail_msg("status %d, not %d: %s", (int)status, (int)want, status ? err.message : "");
+    assert_null(text);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    maker k;
+    radz_generate_options o;
+    open_maker(&k, DIR_STORIES, 1);
+#define WITH(field, value, words)                                                                                      \
+    do {                                                                                                               \
+        radz_generate_options_init(&o);                                                                                \
+        o.field = value;                                                                                               \
+        refused(&k, "a", &o, RADZ_E_ARGUMENT, words);                                                                  \
+    } while (0)
+    WITH(max_tokens, 0, "max_tokens");
+    WITH(max_tokens, (1 << 20) + 1, "max_tokens");
+    WITH(temperature, -1, "temperature");
+    WITH(temperature, NAN, "temperature");
+    WITH(top_p, 0, "top_p");
+    WITH(top_p, 1.5, "top_p");
+    WITH(n_stop, 1, "stop is NULL");
+    WITH(chat_template, "alpaca", "'alpaca' is not known");
+    WITH(chat_template, "chatml", "<|im_end|>");
+    radz_generate_options_init(&o);
+    o.stop = (const char *const[]){"a", ""}, o.n_stop = 2;
+    refused(&k, "a", &o, RADZ_E_ARGUMENT, "stop string 2 is empty");
+    refused(&k, NULL, NULL, RADZ_E_ARGUMENT, "prompt is NULL");
+    heard h = {.stop_at = 3};
+    radz_generate_options_init(&o);
+    o.token_fn = hear, o.user = &h;
+    refused(&k, "a", &o, RADZ_E_CANCELLED, "cancelled");
+    assert_int_equal(h.n_calls, 3);
+    rz_str_free(&h.text);
+    char *long_prompt = calloc(1, 4097);
+    assert_non_null(long_prompt);
+    memset(long_prompt, 'q', 4096);
+    refused(&k, long_prompt, NULL, RADZ_E_LIMIT, "rows");
+    free(long_prompt);
+    close_maker(&k);
+}
+
+/* The longest text that the model takes ends an answer too. */
+static void test_context(void **state)
+{
+    (void)state;
+    maker k;
+    radz_generate_options o;
+    open_maker(&k, DIR_STORIES, 1);
+    radz_generate_options_init(&o);
+    o.max_tokens = 100000, o.temperature = 1, o.seed = 3;
+    heard h = {0};
+    char *text;
+    o.token_fn = hear, o.user = &h;
+    ok(radz_generate(k.session, NULL, "", &o, &text, &err));
+    radz_model_info info;
+    radz_model_info_init(&info);
+    ok(radz_model_get_info(k.model, &info, &err));
+    if (!strcmp(h.finished, "length"))
+        assert_int_equal(h.n_calls + 1, info.max_positions);
+    else
+        assert_true(h.n_calls < (int64_t)info.max_positions);
+    rz_str_free(&h.text);
+    radz_text_free(text);
+    close_maker(&k);
+}
+
+/* ---- Sampling -------------------------------------------------------------------------------------- */
+
+static void test_sample(void **state)
+{
+    (void)state;
+    enum { N = 5, DRAWS = 40000 };
+    const float logits[N] = {1, 3, 2, 3, -INFINITY}, broken[2] = {0, NAN}, nothing[2] = {-INFINITY, -INFINITY};
+    rz_likely room[N];
+    rz_rng r;
+    assert_int_equal(rz_sample(logits, N, 0, 1, NULL, NULL), 1); /* the first of equals */
+    assert_int_equal(rz_sample(broken, 2, 0, 1, NULL, NULL), -1);
+    assert_int_equal(rz_sample(nothing, 2, 0, 1, NULL, NULL), -1);
+    const struct {
+        double temperature, top_p;
+        bool in[N];
+    } cases[] = {{1, 1, {1, 1, 1, 1, 0}},   {2, 1, {1, 1, 1, 1, 0}},    {1, 0.5, {0, 1, 0, 1, 0}},
+                 {1, 0.9, {0, 1, 1, 1, 0}}, {1, 0.01, {0, 1, 0, 0, 0}}, {0.01, 1, {0, 1, 0, 1, 0}}};
+    for (size_t c = 0; c < RZ_COUNT(cases); c++) {
+        size_t count[N] = {0};
+        double sum = 0;
+        rz_rng_seed(&r, 11, c);
+        for (size_t i = 0; i < N; i++)
+            if (cases[c].in[i]) sum += exp((double)logits[i] / cases[c].temperature);
+        for (size_t i = 0; i < DRAWS; i++)
+            count[rz_sample(logits, N, cases[c].temperature, cases[c].top_p, &r, room)]++;
+        for (size_t i = 0; i < N; i++) {
+            double p = cases[c].in[i] ? exp((double)logits[i] / cases[c].temperature) / sum : 0;
+            double off = fabs((double)count[i] / DRAWS - p), sd = sqrt(p * (1 - p) / DRAWS);
+            if (!(off <= 5 * sd)) fail_msg("case %zu, token %zu: %zu of %d, expected %.4f", c, i, count[i], DRAWS, p);
+        }
+    }
+}
+
 #define ON(kernels)                                                                                                    \
     {                                                                                                                  \
         "cache, " kernels, test_cache, NULL, NULL, (void *)(uintptr_t)kernels                                          \
@@ -273,6 +472,11 @@ int main(void)
                                        ON("avx512"),
                                        cmocka_unit_test(test_cache_copy),
                                        cmocka_unit_test(test_cache_full),
-                                       cmocka_unit_test(test_story)};
+                                       cmocka_unit_test(test_story),
+                                       cmocka_unit_test(test_stop),
+                                       cmocka_unit_test(test_draw),
+                                       cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_context),
+                                       cmocka_unit_test(test_sample)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

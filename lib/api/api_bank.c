@@ -1,5 +1,6 @@
 /* Public: anchor banks.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "describe.h"
 #include "handles.h"
 
 static radz_status bank_new(radz_runtime *runtime, radz_bank **bank, radz_error *err)
@@ -117,6 +118,55 @@ radz_status radz_bank_without(const radz_bank *bank, const char *const *labels, 
     return bank_done(b, rz_bank_without(bank->bank, labels, n, &b->bank, err), out);
 }
 
+void radz_describe_options_init_sized(radz_describe_options *options, size_t struct_size)
+{
+    const radz_describe_options defaults = rz_describe_defaults();
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
+}
+
+radz_status radz_bank_describe(radz_session *session, const radz_bank_entry *entries, size_t n,
+                               const radz_describe_options *options, radz_bank **bank, radz_error *err)
+{
+    if (bank) *bank = NULL;
+    RZ_NEED(bank);
+    RZ_LIVE(session);
+    RZ_NEED(entries);
+    radz_describe_options o = rz_describe_defaults();
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    radz_bank *b = NULL;
+    RZ_TRY(bank_new(session->model->runtime, &b, err));
+    return bank_done(b, rz_bank_describe(&session->net, entries, n, &o, &b->bank, err), bank);
+}
+
+radz_status radz_bank_describe_file(radz_session *session, const char *path, const radz_describe_options *options,
+                                    radz_bank **bank, radz_error *err)
+{
+    if (bank) *bank = NULL;
+    RZ_NEED(bank);
+    RZ_LIVE(session);
+    RZ_NEED(path);
+    const rz_host *host = &session->model->runtime->host;
+    rz_bank_list list;
+    RZ_TRY(rz_bank_names_open(host, path, &list, err));
+    radz_status status = radz_bank_describe(session, list.entries, list.n, options, bank, err);
+    rz_bank_list_free(host, &list);
+    return status;
+}
+
+radz_status radz_bank_edit(radz_session *session, const radz_bank *bank, const char *label, const char *description,
+                           radz_bank **out, radz_error *err)
+{
+    if (out) *out = NULL;
+    RZ_NEED(out);
+    RZ_LIVE(session);
+    RZ_LIVE(bank);
+    RZ_NEED(label);
+    RZ_NEED(description);
+    radz_bank *b = NULL;
+    RZ_TRY(bank_new(session->model->runtime, &b, err));
+    return bank_done(b, rz_bank_edit(&session->net, bank->bank, label, description, &b->bank, err), out);
+}
+
 static radz_status score(const rz_bank *bank, const float *vectors, size_t n, double *out, radz_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -176,6 +226,16 @@ const char *radz_bank_hash(const radz_bank *bank)
 const char *radz_bank_model_hash(const radz_bank *bank)
 {
     return bank ? bank->bank->model_hash : NULL;
+}
+
+int radz_bank_is_written(const radz_bank *bank, size_t i)
+{
+    return i < radz_bank_count(bank) && bank->bank->written[i];
+}
+
+const char *radz_bank_writer(const radz_bank *bank)
+{
+    return bank ? bank->bank->writer : NULL;
 }
 
 size_t radz_bank_dim(const radz_bank *bank)

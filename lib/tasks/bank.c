@@ -89,6 +89,11 @@ static radz_status check_entries(const rz_host *host, const radz_bank_entry *ent
     return RADZ_OK;
 }
 
+radz_status rz_bank_check_entries(const rz_host *host, const radz_bank_entry *entries, size_t n, radz_error *err)
+{
+    return check_entries(host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err);
+}
+
 /* ---- Description files ---- */
 
 void rz_bank_list_free(const rz_host *host, rz_bank_list *list)
@@ -108,23 +113,25 @@ static char *trim(char *s)
 }
 
 /* One line, NUL-terminated in place. A comment or blank line leaves entry->label NULL. */
-static radz_status parse_line(char *line, const char *what, size_t number, radz_bank_entry *entry, radz_error *err)
+static radz_status parse_line(char *line, bool names, const char *what, size_t number, radz_bank_entry *entry,
+                              radz_error *err)
 {
     *entry = (radz_bank_entry){0};
     line = trim(line);
     if (*line == 0 || *line == '#') return RADZ_OK;
     char *colon = strchr(line, ':');
-    if (!colon) return rz_fail(err, RADZ_E_FORMAT, "%s: line %zu: expected 'label: description'", what, number);
-    *colon = 0;
-    char *label = trim(line), *description = trim(colon + 1);
+    if (!colon && !names)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: line %zu: expected 'label: description'", what, number);
+    if (colon) *colon = 0;
+    char *label = trim(line), *description = colon ? trim(colon + 1) : NULL;
     const char *fault = label_fault(label);
-    if (!fault && !*description) fault = "description is empty";
+    if (!fault && description && !*description) fault = "description is empty";
     if (fault) return rz_fail(err, RADZ_E_FORMAT, "%s: line %zu: %s", what, number, fault);
     *entry = (radz_bank_entry){label, description};
     return RADZ_OK;
 }
 
-static radz_status parse_lines(char *text, const char *what, rz_bank_list *out, radz_error *err)
+static radz_status parse_lines(char *text, bool names, const char *what, rz_bank_list *out, radz_error *err)
 {
     size_t number = 1;
     for (char *line = text; line; number++) {
@@ -132,7 +139,7 @@ static radz_status parse_lines(char *text, const char *what, rz_bank_list *out, 
         if (end) *end = 0;
         if (out->n == RZ_BANK_MAX_CLASSES)
             return rz_fail(err, RADZ_E_LIMIT, "%s: more than %u classes", what, RZ_BANK_MAX_CLASSES);
-        RZ_TRY(parse_line(line, what, number, &out->entries[out->n], err));
+        RZ_TRY(parse_line(line, names, what, number, &out->entries[out->n], err));
         if (out->entries[out->n].label) out->n++;
         line = end ? end + 1 : NULL;
     }
@@ -160,8 +167,8 @@ static radz_status check_text(const char *text, size_t n, const char *what, radz
     return RADZ_OK;
 }
 
-static radz_status parse_list(const rz_host *host, const char *text, size_t n, const char *what, rz_bank_list *out,
-                              radz_error *err)
+static radz_status parse_list(const rz_host *host, const char *text, size_t n, bool names, const char *what,
+                              rz_bank_list *out, radz_error *err)
 {
     RZ_TRY(check_text(text, n, what, err));
     if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) text += 3, n -= 3;
@@ -169,7 +176,7 @@ static radz_status parse_list(const rz_host *host, const char *text, size_t n, c
     out->text = rz_strndup(host, text, n);
     out->entries = rz_calloc(host, lines < RZ_BANK_MAX_CLASSES ? lines : RZ_BANK_MAX_CLASSES, sizeof *out->entries);
     if (!out->text || !out->entries) return RZ_NO_MEMORY(err, "descriptions");
-    RZ_TRY(parse_lines(out->text, what, out, err));
+    RZ_TRY(parse_lines(out->text, names, what, out, err));
     size_t second;
     RZ_TRY(find_repeat(host, out->entries, out->n, &second, err));
     if (second == out->n) return RADZ_OK;
@@ -178,23 +185,39 @@ static radz_status parse_list(const rz_host *host, const char *text, size_t n, c
                    count_lines(text, (size_t)(label - out->text)), label);
 }
 
+static radz_status list_parse(const rz_host *host, const char *text, size_t n, bool names, const char *what,
+                              rz_bank_list *out, radz_error *err)
+{
+    memset(out, 0, sizeof *out);
+    radz_status status = parse_list(host, text, n, names, what, out, err);
+    if (status != RADZ_OK) rz_bank_list_free(host, out);
+    return status;
+}
+
 radz_status rz_bank_list_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_bank_list *out,
                                radz_error *err)
 {
+    return list_parse(host, text, n, false, what, out, err);
+}
+
+static radz_status list_open(const rz_host *host, const char *path, bool names, rz_bank_list *out, radz_error *err)
+{
+    rz_file file;
     memset(out, 0, sizeof *out);
-    radz_status status = parse_list(host, text, n, what, out, err);
-    if (status != RADZ_OK) rz_bank_list_free(host, out);
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, MAX_LIST_BYTES, &file, err));
+    radz_status status = list_parse(host, (const char *)file.data, file.size, names, path, out, err);
+    rz_file_close(&file);
     return status;
 }
 
 radz_status rz_bank_list_open(const rz_host *host, const char *path, rz_bank_list *out, radz_error *err)
 {
-    rz_file file;
-    memset(out, 0, sizeof *out);
-    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, MAX_LIST_BYTES, &file, err));
-    radz_status status = rz_bank_list_parse(host, (const char *)file.data, file.size, path, out, err);
-    rz_file_close(&file);
-    return status;
+    return list_open(host, path, false, out, err);
+}
+
+radz_status rz_bank_names_open(const rz_host *host, const char *path, rz_bank_list *out, radz_error *err)
+{
+    return list_open(host, path, true, out, err);
 }
 
 /* ---- The file ---- */
@@ -207,6 +230,22 @@ static void put_strings(rz_str *s, char *const *strings, size_t n)
         rz_str_put_json(s, strings[i], strlen(strings[i]));
     }
     rz_str_puts(s, "]");
+}
+
+static void put_flags(rz_str *s, const bool *flags, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        rz_str_puts(s, i ? "," : "[");
+        rz_str_puts(s, flags[i] ? "true" : "false");
+    }
+    rz_str_puts(s, "]");
+}
+
+static bool any_written(const rz_bank *b)
+{
+    bool any = false;
+    for (size_t i = 0; i < b->n; i++) any |= b->written[i];
+    return any && b->writer;
 }
 
 static void hash_of(const char *bytes, size_t n, char out[65])
@@ -242,21 +281,29 @@ static size_t find_hash(const char *s, size_t n)
 static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
 {
     rz_str labels = {.host = b->host}, descriptions = {.host = b->host}, layer = {.host = b->host};
+    rz_str written = {.host = b->host};
     put_strings(&labels, b->labels, b->n);
     put_strings(&descriptions, b->descriptions, b->n);
     rz_str_printf(&layer, "%d", b->layer);
+    put_flags(&written, b->written, b->n);
     const char *metadata[] = {"schema", SCHEMA,     "library", radz_version(), "model",        b->model_hash,
                               "layer",  layer.data, "labels",  labels.data,    "descriptions", descriptions.data,
-                              "sha256", zero_hash,  NULL};
+                              "sha256", zero_hash,  NULL,      NULL,           NULL,           NULL,
+                              NULL};
+    if (any_written(b)) { /* nothing changes for other banks, nor does their hash */
+        const char *const more[] = {"writer", b->writer, "written", written.data, "sha256", zero_hash};
+        memcpy(metadata + 12, more, sizeof more);
+    }
     rz_st_out t = {.name = "anchors", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->anchors};
     radz_status status;
-    if (labels.failed || descriptions.failed || layer.failed)
+    if (labels.failed || descriptions.failed || layer.failed || written.failed)
         status = RZ_NO_MEMORY(err, "anchor bank");
     else
         status = rz_st_encode(s, &t, 1, metadata, err);
     rz_str_free(&labels);
     rz_str_free(&descriptions);
     rz_str_free(&layer);
+    rz_str_free(&written);
     if (status != RADZ_OK) return status;
     if (s->failed) return RZ_NO_MEMORY(err, "anchor bank");
     size_t at = find_hash(s->data, s->len);
@@ -314,6 +361,8 @@ void rz_bank_free(rz_bank *b)
     rz_free(b->host, b->labels);
     rz_free(b->host, b->descriptions);
     rz_free(b->host, b->anchors);
+    rz_free(b->host, b->written);
+    rz_free(b->host, b->writer);
     rz_free(b->host, b);
 }
 
@@ -330,7 +379,9 @@ static radz_status new_bank_like(const rz_bank *like, size_t n, rz_bank **out, r
     b->labels = rz_calloc(b->host, n, sizeof *b->labels);
     b->descriptions = rz_calloc(b->host, n, sizeof *b->descriptions);
     b->anchors = rz_calloc(b->host, n, b->dim * sizeof *b->anchors);
-    if (b->labels && b->descriptions && b->anchors) {
+    b->written = rz_calloc(b->host, n, sizeof *b->written);
+    b->writer = like->writer ? rz_strdup(b->host, like->writer) : NULL;
+    if (b->labels && b->descriptions && b->anchors && b->written && (b->writer || !like->writer)) {
         *out = b;
         return RADZ_OK;
     }
@@ -419,6 +470,7 @@ radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *
 
 static radz_status copy_class(rz_bank *to, size_t k, const rz_bank *from, size_t i, radz_error *err)
 {
+    to->written[k] = from->written[i];
     memcpy(to->anchors + k * to->dim, from->anchors + i * from->dim, to->dim * sizeof *to->anchors);
     return set_class(to, k, from->labels[i], rz_strdup(to->host, from->descriptions[i]), err);
 }
@@ -504,6 +556,41 @@ radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size
     radz_status status = without(bank, labels, n, gone, out, err);
     rz_free(bank->host, gone);
     return status;
+}
+
+static radz_status fill_edited(rz_bank *b, const rz_net *net, const rz_bank *bank, size_t at, const char *description,
+                               radz_error *err)
+{
+    const rz_pick own = rz_embed_own(&net->model->cfg);
+    for (size_t i = 0; i < bank->n; i++)
+        if (i != at) RZ_TRY(copy_class(b, i, bank, i, err));
+    RZ_TRY(set_class(b, at, bank->labels[at], rz_strdup(b->host, description), err));
+    RZ_TRY(rz_embed_texts(net, RZ_ITEM_DISEASE, &description, 1, &own, b->anchors + at * b->dim, err));
+    return seal(b, err);
+}
+
+radz_status rz_bank_edit(const rz_net *net, const rz_bank *bank, const char *label, const char *description,
+                         rz_bank **out, radz_error *err)
+{
+    const size_t at = find_label(bank, label);
+    const radz_bank_entry entry = {label, description};
+    *out = NULL;
+    RZ_TRY(rz_bank_require_model(bank, net->model, err));
+    if (at == bank->n) return rz_fail(err, RADZ_E_ARGUMENT, "anchor bank: no class '%s'", label);
+    RZ_TRY(check_entries(bank->host, &entry, 1, "anchor bank", RADZ_E_ARGUMENT, err));
+    rz_bank *b = NULL;
+    RZ_TRY(new_bank_like(bank, bank->n, &b, err));
+    return bank_done(b, fill_edited(b, net, bank, at, description, err), out);
+}
+
+radz_status rz_bank_set_writer(rz_bank *b, const char *writer, const bool *written, radz_error *err)
+{
+    char *copy = rz_strdup(b->host, writer);
+    if (!copy) return RZ_NO_MEMORY(err, "anchor bank");
+    rz_free(b->host, b->writer);
+    b->writer = copy;
+    memcpy(b->written, written, b->n * sizeof *written);
+    return seal(b, err);
 }
 
 /* ---- A bank in the model's own directory ---- */
@@ -616,6 +703,32 @@ static radz_status load_classes(rz_bank *b, json_t *labels, json_t *descriptions
     return status;
 }
 
+static radz_status check_writer(const rz_bank *b, const json_t *writer, const json_t *flags, const char *path,
+                                radz_error *err)
+{
+    bool good = json_is_object(writer) && json_is_array(flags) && json_array_size(flags) == b->n;
+    for (size_t i = 0; good && i < b->n; i++) good = json_is_boolean(json_array_get(flags, i));
+    return good ? RADZ_OK
+                : rz_fail(err, RADZ_E_FORMAT, "%s: writer, written: expected an object, %zu flags", path, b->n);
+}
+
+/* What the model wrote itself, where it did. */
+static radz_status load_writer(rz_bank *b, const rz_st *st, const char *path, radz_error *err)
+{
+    const char *text = rz_st_metadata(st, "writer"), *which = rz_st_metadata(st, "written");
+    json_t *writer = NULL, *flags = NULL;
+    if (!text && !which) return RADZ_OK;
+    if (!text || !which) return rz_fail(err, RADZ_E_FORMAT, "%s: writer and written go together", path);
+    radz_status status = rz_json_parse(text, strlen(text), path, &writer, err);
+    if (!status) status = rz_json_parse(which, strlen(which), path, &flags, err);
+    if (!status) status = check_writer(b, writer, flags, path, err);
+    for (size_t i = 0; !status && i < b->n; i++) b->written[i] = json_is_true(json_array_get(flags, i));
+    if (!status && !(b->writer = rz_strdup(b->host, text))) status = RZ_NO_MEMORY(err, "anchor bank");
+    json_decref(writer);
+    json_decref(flags);
+    return status;
+}
+
 static radz_status load_bank(rz_bank *b, const rz_st *st, const rz_st_tensor *t, const char *path, radz_error *err)
 {
     json_t *labels = NULL, *descriptions = NULL;
@@ -625,6 +738,7 @@ static radz_status load_bank(rz_bank *b, const rz_st *st, const rz_st_tensor *t,
     json_decref(labels);
     json_decref(descriptions);
     RZ_TRY(status);
+    RZ_TRY(load_writer(b, st, path, err));
     RZ_TRY(rz_st_to_f32(t, b->anchors, err));
     return check_anchors(b, path, err);
 }

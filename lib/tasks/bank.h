@@ -1,8 +1,9 @@
 /* bank.h - the anchor bank (DKAM, Eq. 10 and 11): one unit vector per disease, and its file.
  *
  * anchors.safetensors: tensor "anchors" F32 (N, K); metadata, all strings: schema "radz.bank/1"; labels and
- * descriptions, JSON arrays; model, the hash of the model that made it; library, layer; sha256, of the whole
- * file with these 64 digits written as zeros.
+ * descriptions, JSON arrays; model, the hash of the model that made it; library, layer; where the model wrote
+ * descriptions itself: writer, a JSON object that says how it was asked, and written, a JSON array that says which;
+ * sha256, of the whole file with these 64 digits written as zeros.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RZ_BANK_H
 #define RZ_BANK_H
@@ -18,6 +19,8 @@ typedef struct rz_bank {
     char **labels, **descriptions;
     float *anchors;   /* (n, dim), host memory */
     size_t reference; /* the class that means "none of the others"; n: there is none */
+    bool *written;    /* descriptions that are the model's own */
+    char *writer;     /* JSON: how it was asked for them; NULL: none is */
     int layer;
     char model_hash[65]; /* rz_model.hash of the model that made it */
     char hash[65];       /* sha256 of the file */
@@ -32,10 +35,15 @@ typedef struct rz_bank_list {
 /* "label: description" per line, '#' comments, blank lines. A label that comes twice, is empty or has no
  * description is an error with its line number. */
 radz_status rz_bank_list_open(const rz_host *host, const char *path, rz_bank_list *out, radz_error *err) RZ_CHECK;
+/* The same, where a line may be a label alone: its entry has no description. */
+radz_status rz_bank_names_open(const rz_host *host, const char *path, rz_bank_list *out, radz_error *err) RZ_CHECK;
 radz_status rz_bank_list_parse(const rz_host *host, const char *text, size_t n, const char *what, rz_bank_list *out,
                                radz_error *err) RZ_CHECK;
 void rz_bank_list_free(const rz_host *host, rz_bank_list *list);
 
+/* Labels and descriptions that a bank may have. */
+radz_status rz_bank_check_entries(const rz_host *host, const radz_bank_entry *entries, size_t n,
+                                  radz_error *err) RZ_CHECK;
 /* Runs the descriptions (NULL: the label in the model's plain sentence) through the text path and gamma_dis. */
 radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank,
                           radz_error *err) RZ_CHECK;
@@ -47,6 +55,11 @@ radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank
 /* The classes of `bank` but for those named, in any case; each must be there, and one must be left. */
 radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size_t n, rz_bank **out,
                             radz_error *err) RZ_CHECK;
+/* The same classes, with another description for one of them, which alone is run again. */
+radz_status rz_bank_edit(const rz_net *net, const rz_bank *bank, const char *label, const char *description,
+                         rz_bank **out, radz_error *err) RZ_CHECK;
+/* Of a bank that nobody else has seen yet: `written` (bank->n) descriptions are the model's own. */
+radz_status rz_bank_set_writer(rz_bank *bank, const char *writer, const bool *written, radz_error *err) RZ_CHECK;
 /* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */
 radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err) RZ_CHECK;
 /* Index of a class by name, in any case; RADZ_E_ARGUMENT: there is none. */
