@@ -18,6 +18,7 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DATADIR ?= $(PREFIX)/share
 BUILD ?= release
+FROM ?= ../shared
 O := build/$(BUILD)
 
 Q := $(if $(V),,@)
@@ -73,7 +74,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline bench all lib programs tests demo check check-built deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline bench all lib programs tests demo check check-built check-shared deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -106,6 +107,13 @@ check: deps-test ## build and pass every test; T=test_base runs one
 CHOSEN = $(if $T,$(addprefix $O/tests/,$T),$(TEST_BINS))
 check-built: all $(CHOSEN)
 	@tests/run-tests $(CHOSEN)
+
+# On data that may not lie in the repository.
+SHARED_TESTS := $(patsubst tests/%.c,$O/tests/%,$(sort $(wildcard tests/shared/test_*.c)))
+check-shared: deps-test ## the tests that need films and tokenizers from FROM=../shared
+	@test -d '$(FROM)' || { echo "check-shared: no folder '$(FROM)': say FROM=where" >&2; exit 1; }
+	+@$(SUBMAKE) $(SHARED_TESTS)
+	@SHARED='$(FROM)' tests/run-tests $(SHARED_TESTS)
 
 # Leaks count as failures. halt_on_error: a race is a failed test, not a line in a log.
 export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
@@ -187,7 +195,7 @@ $O/bin/%: $O/examples/%.o $(EXAMPLES_SHARED:%.c=$O/%.o) $(SHARED)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -lm
 
-$O/tests/%.o: CPPFLAGS_ALL += $(TEST_CFLAGS)
+$O/tests/%.o: CPPFLAGS_ALL += -Itests $(TEST_CFLAGS)
 $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter-out $(STATIC),$^) $(STATIC) $(TEST_LIBS) $(LIBS)

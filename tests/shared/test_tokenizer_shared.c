@@ -58,13 +58,12 @@ static void test_mistral_conversation(void **state)
     rz_tokenizer_close(tok);
 }
 
-static void test_llama2_vectors(void **state)
+static void check_llama2_vectors(const char *name)
 {
     static const char separator[] = "\n__ggml_vocab_test__\n";
     rz_tokenizer *tok;
     size_t checked = 0;
-    (void)state;
-    ok(rz_tokenizer_open(NULL, in_shared("llama2_tokenizer.model"), &tok, &err));
+    ok(rz_tokenizer_open(NULL, in_shared(name), &tok, &err));
     char *in = fixture_read(in_shared("ggml-vocab-llama-spm.gguf.inp"), NULL);
     char *out = fixture_read(in_shared("ggml-vocab-llama-spm.gguf.out"), NULL);
     char *want = out;
@@ -85,11 +84,24 @@ static void test_llama2_vectors(void **state)
     rz_tokenizer_close(tok);
 }
 
+static void test_llama2_model(void **state)
+{
+    (void)state;
+    check_llama2_vectors("llama2_tokenizer.model");
+}
+
+static void test_llama2_json(void **state)
+{
+    (void)state;
+    check_llama2_vectors("llama2_hf_tokenizer.json");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mistral_conversation),
-        cmocka_unit_test(test_llama2_vectors),
+        cmocka_unit_test(test_llama2_model),
+        cmocka_unit_test(test_llama2_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
