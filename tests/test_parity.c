@@ -12,6 +12,7 @@
 #include "encode.h"
 #include "heads.h"
 #include "losses.h"
+#include "optimizer.h"
 #include "projector.h"
 #include "scratch.h"
 #include "tower.h"
@@ -726,6 +727,138 @@ static void test_ten_steps(void **state)
     close_world(&w);
 }
 
+/* ---- Training a part of the model, against PyTorch and peft (make_training.py) --------------------------- */
+
+typedef struct recipe {
+    const char *name;
+    rz_train_setup setup;
+    bool bf16_files, learn_tau, mlp_then_mean, recompute;
+} recipe;
+
+static const recipe recipes[] = {
+    {"lora", {.lora_rank = 4, .lora_alpha = 8}, false, false, false, false},
+    {"lora_rs_projector",
+     {.projector = true, .lora_rank = 3, .lora_alpha = 6, .lora_rslora = true, .lora_targets = "q_proj,v_proj"},
+     false,
+     false,
+     false,
+     false},
+    {"lora_bf16", {.lora_rank = 4, .lora_alpha = 8}, true, false, false, true},
+    {"tau_mlp_first", {.tower = true, .projector = true, .decoder = true}, false, true, true, false},
+};
+
+/* The tiny model with its weights in bf16. */
+static void write_half(rz_device *dev)
+{
+    static const char *const files[] = {"config.json", "preprocessor_config.json", "radz.json", "tokenizer.model"};
+    rz_model *m;
+    scratch_make();
+    for (size_t i = 0; i < RZ_COUNT(files); i++) scratch_copy(DIR_TINY, files[i], NULL, NULL);
+    ok(rz_model_load(NULL, dev, DIR_TINY, RZ_MODEL_READ, 0, &m, &err));
+    ok(rz_model_save(m, scratch_dir(), "BF16", &err));
+    rz_model_unload(m);
+}
+
+static const rz_st_tensor *of_recipe(const rz_st *st, const char *prefix, const char *name)
+{
+    char full[200];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    return rz_st_find(st, full);
+}
+
+static void open_recipe(world *w, const recipe *r, const char *kernels, const rz_st *st, rz_optimizer *o)
+{
+    *w = (world){0};
+    w->dev = open_device(kernels);
+    if (r->bf16_files) write_half(w->dev);
+    const rz_source source = {.dir = r->bf16_files ? scratch_dir() : DIR_TINY};
+    ok(rz_stream_open(w->dev, &w->s, &err));
+    ok(rz_model_load_train(NULL, w->dev, &source, &r->setup, 1, &w->m, &err));
+    ok(rz_st_open(NULL, DIR_TINY "/grads.safetensors", RZ_FILE_READ, &w->want, &err));
+    w->net = (rz_net){.model = w->m, .s = w->s, .keep = true, .recompute = r->recompute};
+    w->m->cfg.radz.mlp_then_mean = r->mlp_then_mean;
+    for (size_t i = 0; i < w->m->n_params; i++) {
+        const rz_param *p = &w->m->params[i];
+        assert_true(p->trained || !rz_device_is_host(w->dev) || p->n_dims < 2 || !p->owned || p == w->m->positions);
+        if (p->adapter) {
+            const rz_st_tensor *t = of_recipe(st, "start.", p->name);
+            assert_non_null(t);
+            rz_copy(w->s, (float *)(uintptr_t)p->w.data, upload(w, t), p->n * sizeof(float));
+        }
+    }
+    ok(rz_optimizer_open(NULL, w->m, w->s, r->learn_tau, false, o, &err));
+}
+
+static rz_loss_output recipe_pass(const world *w, const batch *b)
+{
+    float none = 0, *kept = w->m->log_tau->grad;
+    if (!kept) w->m->log_tau->grad = &none; /* tau is fixed: pass() adds its gradient all the same */
+    rz_loss_output out = pass(w, b);
+    w->m->log_tau->grad = kept;
+    return out;
+}
+
+static void check_recipe_gradients(const world *w, const rz_optimizer *o, const rz_st *st)
+{
+    size_t n_fixture = 0;
+    for (size_t i = 0; i < o->n_slots; i++) {
+        const rz_param *p = o->slots[i].p;
+        const rz_st_tensor *t = of_recipe(st, "grad.", p->name);
+        if (!t) fail_msg("%s: trained here, not by PyTorch", p->name);
+        if (ends_with(p->name, "k_proj.bias")) continue;
+        assert_int_equal(t->n_elements, p->n);
+        near(w, p->grad, t, GRAD_TOL);
+    }
+    for (size_t i = 0; i < rz_st_count(st); i++) n_fixture += !strncmp(rz_st_at(st, i)->name, "grad.", 5);
+    assert_int_equal(o->n_slots, n_fixture);
+}
+
+static void near_trace(const rz_st *st, size_t step, rz_loss_output got)
+{
+    float want[30], three[3] = {(float)got.loss, (float)got.ca, (float)got.cg};
+    ok(rz_st_to_f32(rz_st_find(st, "losses"), want, &err));
+    for (size_t i = 0; i < 3; i++)
+        near_host("losses", &three[i], &want[step * 3 + i], 1, GRAD_TOL, fabs((double)want[step * 3 + i]));
+}
+
+static void run_recipe(const recipe *r, const char *kernels)
+{
+    world w;
+    batch b;
+    rz_st *st;
+    rz_optimizer o;
+    char path[100];
+    size_t n_after = 0;
+    snprintf(path, sizeof path, "tests/parity/training/%s.safetensors", r->name);
+    ok(rz_st_open(NULL, path, RZ_FILE_READ, &st, &err));
+    open_recipe(&w, r, kernels, st, &o);
+    training_batch(&w, &b);
+    for (int64_t step = 1; step <= 10; step++) {
+        const rz_adamw adam = {.lr = 1e-3f, .beta1 = .9f, .beta2 = .999f, .eps = 1e-8f, .step = step};
+        double norm;
+        rz_optimizer_zero(&o, w.s);
+        near_trace(st, (size_t)step - 1, recipe_pass(&w, &b));
+        if (step == 1) check_recipe_gradients(&w, &o, st);
+        ok(rz_optimizer_step(&o, w.s, adam, 0, &norm, &err));
+    }
+    for (size_t i = 0; i < o.n_slots; i++) {
+        const rz_st_tensor *t = of_recipe(st, "after.", o.slots[i].p->name);
+        n_after += t != NULL;
+        if (t) near(&w, o.slots[i].w, t, GRAD_TOL);
+    }
+    assert_true(n_after >= 3);
+    rz_optimizer_close(&o);
+    batch_free(&b);
+    rz_st_close(st);
+    close_world(&w);
+    if (r->bf16_files) scratch_remove();
+}
+
+static void test_recipes(void **state)
+{
+    for (size_t i = 0; i < RZ_COUNT(recipes); i++) run_recipe(&recipes[i], *state);
+}
+
 /* Masks, rows without a class and lambda, on given unit vectors. */
 static void test_losses(void **state)
 {
@@ -788,6 +921,7 @@ static void test_losses(void **state)
         {"layouts, " kernels, test_layouts, NULL, NULL, (void *)(uintptr_t)kernels},                                   \
         {"half weights, " kernels, test_half_weights, NULL, NULL, (void *)(uintptr_t)kernels},                         \
         {"losses, " kernels, test_losses, NULL, NULL, (void *)(uintptr_t)kernels},                                     \
+        {"parts of the model, " kernels, test_recipes, NULL, NULL, (void *)(uintptr_t)kernels},                        \
         {"gradients, " kernels, test_gradients, NULL, NULL, (void *)(uintptr_t)kernels},                               \
     {                                                                                                                  \
         "ten steps, " kernels, test_ten_steps, NULL, NULL, (void *)(uintptr_t)kernels                                  \
