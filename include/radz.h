@@ -633,7 +633,8 @@ typedef struct radz_train_progress {
     double seconds_left;
     int64_t n_bad_rows;     /* manifest rows whose film could not be read, so far */
     int has_validation;     /* 1: the two fields below were measured at this step */
-    double val_auc;         /* the monitored AUC on the validation split, NaN where undefined */
+    double val_auc;         /* the monitored AUC on the validation split, NaN where undefined; objective "generate":
+                               exp(-mean loss of the validation answers' tokens) */
     double val_macro_auc;   /* mean AUC over labels that have both outcomes, NaN where none */
     const char *checkpoint; /* directory written at this step, or NULL */
 } radz_train_progress;
@@ -668,13 +669,16 @@ typedef struct radz_train_options {
     const char *dtype; /* of the weights written: "f32" (default) or "bf16" */
 
     /* What is trained. */
-    const char *objective; /* "radz" (default): L of Eq. 15. "generate": next-token loss on the manifest's answers (the
-                              paper's "FT"). "classify": a linear head over X_g, sigmoid per class (Table 3). */
-    const char *settings;  /* file in the format of radz.json: layer, special tokens, heads, prompts. NULL: the model's
-                              own radz.json; where it has none, the paper's values */
-    const char *train;     /* parts whose own weights change, of "tower,projector,decoder", or "none". NULL: with LoRA
-                              none, else all. Special-token rows and heads always change. */
-    int lora_rank;         /* -1 (default): 128 for a model with weights, else 0. 0: no LoRA */
+    const char
+        *objective; /* "radz" (default): L of Eq. 15. "generate": next-token loss on the manifest's answers (columns
+                       prompt and answer; a row without: its report or label sentence, asked the model's own
+                       question; the
+                       paper's "FT"). "classify": a linear head over X_g, sigmoid per class (Table 3). */
+    const char *settings; /* file in the format of radz.json: layer, special tokens, heads, prompts. NULL: the model's
+                             own radz.json; where it has none, the paper's values */
+    const char *train;    /* parts whose own weights change, of "tower,projector,decoder", or "none". NULL: with LoRA
+                             none, else all. Special-token rows and heads always change. */
+    int lora_rank;        /* -1 (default): 128 for a model with weights, else 0. 0: no LoRA */
     double lora_alpha, lora_dropout; /* 256, .05; alpha / rank, or with lora_rslora alpha / sqrt(rank), scales B A */
     int lora_rslora;
     const char *lora_targets; /* NULL (default): all of "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" of

@@ -617,7 +617,7 @@ radz_status rz_model_load_train(const rz_host *host, rz_device *dev, const rz_so
     rz_source from = *src;
     bool weights = false;
     *model = NULL;
-    from.new_radz = true;
+    from.new_radz = !setup->all_blocks; /* answers need neither special rows nor heads */
     RZ_TRY(has_weights(host, src->dir, &weights, err));
     return load_with(host, dev, &from, setup, weights ? RZ_MODEL_TRAIN : RZ_MODEL_INIT, seed, model, err);
 }

@@ -52,6 +52,7 @@ typedef struct rz_train_setup {
     double lora_alpha, lora_dropout;
     bool lora_rslora;         /* scale alpha / sqrt(rank), not alpha / rank */
     const char *lora_targets; /* "q_proj,v_proj"; NULL: every linear layer of a decoder block; read while loading */
+    bool classes;             /* the loss depends on X_g and the linear head alone */
     bool all_blocks;          /* the loss depends on every decoder block and the head, not on radz.layer alone */
 } rz_train_setup;
 

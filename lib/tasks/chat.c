@@ -122,3 +122,17 @@ radz_status rz_chat_prompt(const rz_model *m, const rz_chat *chat, rz_prompt *ou
     if (status) rz_prompt_free(m->cfg.host, out);
     return status;
 }
+
+radz_status rz_chat_answer(const rz_model *m, const rz_chat *chat, const char *answer, rz_prompt *out, size_t *n_answer,
+                           radz_error *err)
+{
+    int32_t end;
+    RZ_TRY(rz_chat_prompt(m, chat, out, &end, err));
+    rz_prompt_list l = {.host = m->cfg.host, .m = m, .p = *out, .cap = out->n};
+    if (end < 0) end = rz_tokenizer_eos(m->tok);
+    radz_status status = rz_prompt_put_text(&l, answer, strlen(answer), err);
+    if (!status && end >= 0) status = rz_prompt_put(&l, &end, 1, err);
+    *n_answer = l.p.n - out->n;
+    if (!status && !*n_answer) status = rz_fail(err, RADZ_E_FORMAT, "the answer has no token");
+    return rz_prompt_finish(&l, status, "prompt and answer", out, err);
+}

@@ -16,4 +16,8 @@ typedef struct rz_chat {
 radz_status rz_chat_prompt(const rz_model *m, const rz_chat *chat, rz_prompt *out, int32_t *end,
                            radz_error *err) RZ_CHECK;
 
+/* The same with an answer behind it, tokenised apart, and the token that ends it. *n_answer: ids of both. */
+radz_status rz_chat_answer(const rz_model *m, const rz_chat *chat, const char *answer, rz_prompt *out, size_t *n_answer,
+                           radz_error *err) RZ_CHECK;
+
 #endif

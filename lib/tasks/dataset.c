@@ -71,7 +71,7 @@ typedef struct reader {
     const rz_dataset_options *o;
     rz_csv *csv, *map;
     char *root; /* folder of the films */
-    int c_path, c_labels, c_split, c_set, c_text, c_from, c_to;
+    int c_path, c_labels, c_split, c_set, c_text, c_prompt, c_answer, c_from, c_to;
     size_t row;
     /* the row's labels after the map, in manifest order, each once */
     size_t labels[ROW_MAX_LABELS], n_labels;
@@ -91,7 +91,11 @@ static radz_status open_columns(reader *r, radz_error *err)
     r->c_path = rz_csv_column(r->csv, "path"), r->c_labels = rz_csv_column(r->csv, "labels");
     r->c_split = rz_csv_column(r->csv, "split"), r->c_set = rz_csv_column(r->csv, "set");
     r->c_text = rz_csv_column(r->csv, "text");
-    if (r->c_path < 0 || (r->c_labels < 0 && r->c_text < 0))
+    r->c_prompt = r->o->answers ? rz_csv_column(r->csv, "prompt") : -1;
+    r->c_answer = r->o->answers ? rz_csv_column(r->csv, "answer") : -1;
+    if (r->c_prompt >= 0 && r->c_answer < 0)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: a column prompt, but none of answers", r->o->manifest);
+    if (r->c_path < 0 || (r->c_labels < 0 && r->c_text < 0 && r->c_answer < 0))
         return rz_fail(err, RADZ_E_FORMAT, "%s: expected a header with the columns path and labels", r->o->manifest);
     if (!r->map) return RADZ_OK;
     r->c_from = rz_csv_column(r->map, "from"), r->c_to = rz_csv_column(r->map, "to");
@@ -185,10 +189,27 @@ static radz_status read_label_set(reader *r, rz_row *row, radz_error *err)
     return st;
 }
 
+/* What the row says in words: its answer, its report. */
+static const char *words_of(const reader *r)
+{
+    const char *answer = field(r, r->c_answer);
+    return *answer ? answer : field(r, r->c_text);
+}
+
+static radz_status read_question(reader *r, rz_row *row, radz_error *err)
+{
+    const char *question = field(r, r->c_prompt);
+    row->question = RZ_NO_SET;
+    if (!*question) return RADZ_OK;
+    if (!*field(r, r->c_answer))
+        return rz_fail(err, RADZ_E_FORMAT, "%s:%zu: a prompt without an answer", r->o->manifest, line_of(r));
+    return names_add(r->ds->host, &r->ds->questions, question, &row->question, err);
+}
+
 static radz_status read_text(reader *r, rz_row *row, radz_error *err)
 {
     rz_dataset *ds = r->ds;
-    const char *text = field(r, r->c_text);
+    const char *text = words_of(r);
     if (*text) return names_add(ds->host, &ds->texts, text, &row->text, err);
     const char *labels[ROW_MAX_LABELS];
     for (size_t i = 0; i < r->n_labels; i++) labels[i] = ds->labels.items[r->labels[i]];
@@ -242,7 +263,8 @@ static radz_status read_row(reader *r, int split, rz_row *row, bool *used, radz_
     *row = (rz_row){.line = line_of(r)};
     RZ_TRY(read_labels(r, err));
     RZ_TRY(read_classes(r, row, err));
-    if (!row->n_classes && !*field(r, r->c_text)) {
+    RZ_TRY(read_question(r, row, err));
+    if (!row->n_classes && !*words_of(r)) {
         r->ds->n_left_out++;
         return RADZ_OK;
     }
@@ -415,6 +437,7 @@ void rz_dataset_close(rz_dataset *ds)
     rz_free(ds->host, ds->class_list);
     rz_free(ds->host, ds->known);
     names_free(ds->host, &ds->texts);
+    names_free(ds->host, &ds->questions);
     names_free(ds->host, &ds->sets);
     names_free(ds->host, &ds->groups);
     names_free(ds->host, &ds->labels);

@@ -13,6 +13,7 @@ typedef struct rz_row {
     size_t group;                  /* index into groups, or RZ_NO_SET */
     size_t label_set;              /* equal numbers: equal sets of labels */
     size_t text;                   /* index into texts */
+    size_t question;               /* index into questions, or RZ_NO_SET: the model's own */
     bool has_labels;               /* false: only a report text */
     size_t class_start, n_classes; /* its classes: class_list[class_start ..] */
 } rz_row;
@@ -34,7 +35,7 @@ typedef struct rz_dataset {
     size_t n_classes;
     uint32_t *class_list;
     size_t n_class_list, cap_class_list;
-    rz_names texts, sets, groups, labels, label_sets;
+    rz_names texts, questions, sets, groups, labels, label_sets;
     uint8_t *known; /* (groups.n, n_classes): the group's training rows mention the class */
     size_t n_manifest, n_left_out, n_other_split, n_bad, n_thinned; /* n_bad: malformed; n_thinned: by
                                                                        label_fraction */
@@ -51,6 +52,7 @@ typedef struct rz_dataset_options {
     bool stop_on_bad_row;  /* a malformed row is an error; else it is logged with its line, counted, left out */
     double label_fraction; /* share of the training rows that is kept ; 0 or 1: all */
     uint64_t seed;
+    bool answers; /* columns prompt and answer count: a row's text is its answer where it has one */
 } rz_dataset_options;
 
 /* label_fraction keeps, of the training rows of every set of labels, that share, rounded, but at least one. Which ones

@@ -25,10 +25,28 @@ static bool in_tower_block(const rz_tower_block *b, const rz_param *p)
            owns_linear(&b->v, p) || owns_linear(&b->o, p) || owns_linear(&b->fc1, p) || owns_linear(&b->fc2, p);
 }
 
-/* True for what lies behind the layers that the vectors are read from. */
+static bool in_head(const rz_head *h, const rz_param *p)
+{
+    return owns_norm(&h->norm, p) || owns_linear(&h->l1, p) || owns_linear(&h->l2, p);
+}
+
+/* Of radz.safetensors: what the loss has nothing to do with. With a linear head and nothing else to train, X_g stays.
+ */
+static bool unused_radz(const rz_model *m, const rz_param *p)
+{
+    const rz_train_setup *t = &m->setup;
+    const bool frozen = t->classes && !t->tower && !t->projector && !t->decoder && !t->lora_rank;
+    if (t->all_blocks) return p->radz;
+    if (owns_linear(&m->classifier, p)) return !t->classes;
+    if (p == m->log_tau || in_head(&m->gamma_txt, p) || in_head(&m->gamma_dis, p)) return t->classes;
+    return p->radz && frozen;
+}
+
+/* True for what lies behind the layers that the loss is read from. */
 static bool unused(const rz_model *m, const rz_param *p)
 {
     const bool all = m->setup.all_blocks;
+    if (p->radz && unused_radz(m, p)) return true;
     if (owns_norm(&m->tower_post, p)) return true;
     if (!all && ((p == m->lm_head && p != m->embed) || owns_norm(&m->decoder_norm, p))) return true;
     for (size_t i = all ? m->cfg.text.layers : rz_config_decoder_blocks(&m->cfg); i < m->cfg.text.layers; i++)

@@ -72,7 +72,7 @@ static radz_status check_options(const radz_train_options *o, radz_error *err)
     return o->tau > 0 ? check_range("tau", o->tau, RZ_TAU_MIN, RZ_TAU_MAX, err) : RADZ_OK;
 }
 
-static const rz_objective *const objectives[] = {&rz_objective_radz};
+static const rz_objective *const objectives[] = {&rz_objective_radz, &rz_objective_classify, &rz_objective_generate};
 
 static radz_status find_objective(rz_trainer *t, const char *name, radz_error *err)
 {
@@ -137,7 +137,8 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
                             .model = t->model,
                             .stop_on_bad_row = t->o.stop_on_bad_row != 0,
                             .label_fraction = t->o.label_fraction,
-                            .seed = t->o.seed};
+                            .seed = t->o.seed,
+                            .answers = t->objective == &rz_objective_generate};
     radz_status st = rz_dataset_open(t->host, &o, &t->ds, err);
     rz_free(t->host, labels);
     RZ_TRY(st);

@@ -1,5 +1,8 @@
 /* train_model.c - the model of a training run: which parts change, where it starts, how it is written out.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <jansson.h>
+#include <stdlib.h>
+
 #include "modeldir.h"
 #include "trainer.h"
 
@@ -106,16 +109,33 @@ static void log_size(const rz_trainer *t)
            (unsigned long long)trained);
 }
 
+/* With a linear head for the diseases where one is trained; a head of before does not fit what another objective
+ * makes of the vectors. */
+static radz_status load_model(rz_trainer *t, const rz_train_setup *setup, radz_error *err)
+{
+    rz_bank_list list = {0};
+    if (setup->classes) RZ_TRY(rz_bank_list_open(t->host, t->o.diseases, &list, err));
+    const char **names = rz_calloc(t->host, list.n + 1, sizeof *names);
+    radz_status st = names ? RADZ_OK : RZ_NO_MEMORY(err, "classes");
+    for (size_t i = 0; names && i < list.n; i++) names[i] = list.entries[i].label;
+    const rz_name_list classes = {names, list.n};
+    const rz_source source = {.dir = t->o.model_dir, .settings = t->o.settings, .classes = &classes};
+    if (!st) st = rz_model_load_train(t->host, t->dev, &source, setup, t->o.seed, &t->model, err);
+    rz_free(t->host, names);
+    rz_bank_list_free(t->host, &list);
+    RZ_TRY(st);
+    return setup->all_blocks ? rz_model_require_films(t->model, err) : rz_model_require_radz(t->model, err);
+}
+
 radz_status rz_train_open_model(rz_trainer *t, radz_error *err)
 {
-    rz_train_setup setup = {0};
-    const rz_source source = {.dir = t->o.model_dir, .settings = t->o.settings};
+    rz_train_setup setup = {.classes = t->objective == &rz_objective_classify,
+                            .all_blocks = t->objective == &rz_objective_generate};
     RZ_TRY(read_setup(t, &setup, err));
     RZ_TRY(rz_stream_open(t->dev, &t->s, err));
-    RZ_TRY(rz_model_load_train(t->host, t->dev, &source, &setup, t->o.seed, &t->model, err));
-    RZ_TRY(rz_model_require_radz(t->model, err));
+    RZ_TRY(load_model(t, &setup, err));
     if (t->model->lora_merged && t->o.lora_rank) t->o.merge_lora = 1; /* an adapter of an adapter has no loader */
-    if (t->o.tau > 0) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
+    if (t->o.tau > 0 && t->model->log_tau) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
     RZ_TRY(rz_stream_sync(t->s, err));
     const bool bf16 = t->o.weights && !strcmp(t->o.weights, "bf16");
     RZ_TRY(rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, bf16, &t->optimizer, err));
@@ -148,6 +168,48 @@ static radz_status put_radz_json(const rz_trainer *t, radz_error *err)
     return st;
 }
 
+/* Sets or deletes a key (value NULL); takes the value. */
+static bool edit_key(json_t *root, const char *key, json_t *value, bool *changed)
+{
+    const json_t *old = json_object_get(root, key);
+    bool same = value ? old && json_equal(old, value) : !old;
+    *changed |= !same;
+    if (value) return json_object_set_new(root, key, value) == 0;
+    json_object_del(root, key);
+    return true;
+}
+
+static json_t *class_names(const rz_radz_config *r)
+{
+    json_t *list = r->n_classes ? json_array() : NULL;
+    for (size_t i = 0; list && i < r->n_classes; i++)
+        if (json_array_append_new(list, json_string(r->classes[i]))) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+/* What the run makes true of the model: its head's classes; that it can write. */
+static radz_status edit_radz_json(const rz_trainer *t, radz_error *err)
+{
+    const rz_radz_config *r = &t->model->cfg.radz;
+    char *path = rz_path_join(t->host, t->o.out_dir, "radz.json");
+    json_t *root = NULL, *list = class_names(r);
+    bool changed = false, good = path && (list || !r->n_classes);
+    radz_status st = good ? rz_json_load(t->host, path, (size_t)16 << 20, &root, err) : RZ_NO_MEMORY(err, "radz.json");
+    if (st) json_decref(list);
+    if (!st) good = edit_key(root, "classes", list, &changed);
+    if (!st && t->model->setup.all_blocks) good = good && edit_key(root, "can_write", NULL, &changed);
+    char *text = !st && good && changed ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+    if (!st && (!good || (changed && !text))) st = RZ_NO_MEMORY(err, "radz.json");
+    if (text) st = rz_modeldir_put(t->host, t->o.out_dir, "radz.json", text, strlen(text), err);
+    free(text);
+    json_decref(root);
+    rz_free(t->host, path);
+    return st;
+}
+
 radz_status rz_train_put_settings(const rz_trainer *t, radz_error *err)
 {
     if (!writes_adapter(t)) {
@@ -155,7 +217,9 @@ radz_status rz_train_put_settings(const rz_trainer *t, radz_error *err)
         if (t->model->cfg.vision_dir)
             RZ_TRY(rz_modeldir_copy_films(t->host, t->model->cfg.vision_dir, t->o.out_dir, err));
     }
-    return put_radz_json(t, err);
+    if (!t->model->special) return RADZ_OK; /* not a LLaVA-RadZ, and not made one */
+    RZ_TRY(put_radz_json(t, err));
+    return edit_radz_json(t, err);
 }
 
 radz_status rz_train_export(rz_trainer *t, radz_error *err)

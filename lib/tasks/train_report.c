@@ -164,6 +164,12 @@ static radz_status put_report(rz_str *s, const rz_trainer *t, const rz_model *mo
     put_counts(s, t);
     rz_str_puts(s, "  \"tau\":");
     rz_str_put_double(s, rz_model_tau(model));
+    if (t->objective->validate) {
+        rz_str_puts(s, ",\n  \"validation\":{\"loss\":");
+        rz_str_put_double(s, -log(t->state.best_value));
+        rz_str_puts(s, "}\n}\n");
+        return s->failed ? RZ_NO_MEMORY(err, "train.json") : RADZ_OK;
+    }
     rz_str_puts(s, ",\n  \"validation\":{\"monitored_auc\":");
     rz_str_put_double(s, v->monitored);
     rz_str_puts(s, ",\"macro_auc\":");
@@ -178,7 +184,7 @@ static radz_status report_model(rz_trainer *t, const rz_model *model, double *sc
 {
     rz_net net = {.model = model, .s = t->s};
     rz_validation v = {.monitored = NAN, .macro = NAN, .labels = t->validation.labels};
-    if (t->ds.n_val) {
+    if (t->ds.n_val && !t->objective->validate) {
         RZ_TRY(rz_validate_scores(&net, &t->validator, scores, err));
         RZ_TRY(rz_validate_summary(&t->validator, scores, &v, err));
     }

@@ -64,7 +64,7 @@ typedef struct rz_objective {
     radz_status (*validate)(rz_trainer *t, rz_validation *out, radz_error *err); /* NULL: films against diseases */
     radz_status (*finish)(rz_trainer *t, radz_error *err); /* after the model was written to out_dir; NULL: its bank */
 } rz_objective;
-extern const rz_objective rz_objective_radz;
+extern const rz_objective rz_objective_radz, rz_objective_classify, rz_objective_generate;
 
 struct rz_trainer {
     const rz_host *host;
@@ -81,6 +81,7 @@ struct rz_trainer {
     rz_validator validator;
     rz_validation validation; /* the latest */
     const rz_objective *objective;
+    uint32_t *answer_tokens; /* objective "generate": tokens of each row's answer */
     rz_batch batch;
     rz_ahead ahead;
     rz_comm comm;

@@ -67,6 +67,10 @@ static void score_film(const pass *p, const float *vector, double *scores)
     int reference = p->v->reference;
     double tau = rz_model_tau(p->net->model), *cosines = scores + p->n_classes; /* scratch behind the row */
     for (size_t c = 0; c < p->n_classes; c++) cosines[c] = dot(vector, p->anchors + c * p->dim, p->dim);
+    if (p->v->head) { /* films rank alike with the bias and without */
+        memcpy(scores, cosines, p->n_classes * sizeof *scores);
+        return;
+    }
     for (size_t c = 0; c < p->n_classes; c++)
         scores[c] = reference >= 0 && (int)c != reference ? cosines[c] - cosines[reference]
                                                           : log_share(cosines, p->n_classes, tau, c);
@@ -103,12 +107,27 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
     return RADZ_OK;
 }
 
+/* What a film's vector is multiplied with: descriptions, or the rows of the linear head. */
+static radz_status anchor_rows(pass *p, radz_error *err)
+{
+    for (size_t c = 0; c < p->n_classes; c++)
+        p->items[c] = (rz_item){p->v->class_kind, NULL, &p->v->disease_prompts[c], 0};
+    return encode_items(p, p->n_classes, p->anchors, err);
+}
+
+static radz_status head_rows(pass *p, radz_error *err)
+{
+    const rz_linear *head = &p->net->model->classifier;
+    if (!head->w || head->w->dims[0] != p->n_classes)
+        return rz_fail(err, RADZ_E_INTERNAL, "validation: the model has no head for %zu classes", p->n_classes);
+    rz_download(p->net->s, p->anchors, head->w->w.data, head->w->n * sizeof *p->anchors);
+    return rz_stream_sync(p->net->s, err);
+}
+
 static radz_status score_all(pass *p, double *scores, radz_error *err)
 {
     RZ_TRY(pass_open(p, err));
-    for (size_t c = 0; c < p->n_classes; c++)
-        p->items[c] = (rz_item){p->v->class_kind, NULL, &p->v->disease_prompts[c], 0};
-    RZ_TRY(encode_items(p, p->n_classes, p->anchors, err));
+    RZ_TRY(p->v->head ? head_rows(p, err) : anchor_rows(p, err));
     size_t n_val = p->v->films->ds->n_val;
     for (size_t i = 0; i < n_val * p->n_classes; i++) scores[i] = NAN;
     for (size_t i = 0; i < n_val; i += p->v->batch) {

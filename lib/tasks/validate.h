@@ -24,6 +24,7 @@ typedef struct rz_validator {
     int monitor;             /* class, or -1: macro AUC */
     size_t monitor_set;      /* set, or RZ_NO_SET: all */
     size_t batch;
+    bool head; /* the model's linear head scores, not the descriptions */
 } rz_validator;
 
 /* Scores as radz_classify ranks: cos_c - cos_reference for a finding, the softmax share for the reference and where
