@@ -59,7 +59,7 @@ endif
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
-EXAMPLES_SHARED := examples/common.c examples/options.c
+EXAMPLES_SHARED := examples/common.c examples/heatmap_files.c examples/options.c
 EXAMPLES := $(sort $(filter-out $(EXAMPLES_SHARED),$(wildcard examples/*.c)))
 PROGRAMS := $(EXAMPLES:examples/%.c=$O/bin/%)
 TESTS := $(sort $(wildcard tests/test_*.c))

@@ -4,9 +4,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "common.h"
+#include "heatmap_files.h"
 
 enum { BATCH = 8, MAX_BATCH_PX = 32 * 1024 * 1024 };
 
@@ -22,7 +24,7 @@ static const char help_text[] =
     "  FILE            a film; '-' reads one from standard input\n"
     "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
     "  --bank FILE     anchor bank; else the model's own\n"
-    "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP
+    "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP HEATMAP_HELP
     "  --json          one JSON object per film and line (schema radz.result/1)\n"
     "  --csv           one row per film and finding\n"
     "  --quiet         results only: no notes and no progress on standard error\n"
@@ -43,6 +45,7 @@ typedef enum { AS_TABLE, AS_JSON, AS_CSV } output_form;
 typedef struct settings {
     engine_options engine;
     const char *bank, *classes;
+    heatmap_settings heat;
     bool json, csv, quiet;
     output_form form;
     char **inputs; /* into argv */
@@ -54,6 +57,7 @@ static int check_settings(settings *s)
     int n_stdin = 0;
     if (s->json && s->csv) return usage("--json and --csv exclude each other");
     if (s->bank && s->classes) return usage("--bank and --classes exclude each other");
+    if (!s->heat.dir && s->heat.classes.n) return usage("--heatmap-class goes with --heatmap");
     if (s->n_inputs == 0) return usage("no film given");
     for (int i = 0; i < s->n_inputs; i++) n_stdin += strcmp(s->inputs[i], "-") == 0;
     if (n_stdin > 1) return usage("standard input ('-') can be read only once");
@@ -65,7 +69,8 @@ static int check_settings(settings *s)
 static int parse_settings(settings *s, int argc, char **argv)
 {
     option_entry known[] = {ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank}, {"classes", .text = &s->classes},
-                            {"json", .flag = &s->json}, {"csv", .flag = &s->csv},   {"quiet", .flag = &s->quiet}};
+                            {"json", .flag = &s->json}, {"csv", .flag = &s->csv},   {"quiet", .flag = &s->quiet},
+                            HEATMAP_OPTIONS(s->heat)};
     s->inputs = argv;
     int status = parse_command_line(known, COUNT(known), argc, argv, &s->n_inputs);
     return status ? status : check_settings(s);
@@ -119,7 +124,8 @@ static int open_bank(reader *r)
 static int open_all(reader *r)
 {
     int status = open_engine(&r->e, &r->s->engine);
-    return status ? status : open_bank(r);
+    if (!status) status = open_bank(r);
+    return status ? status : begin_heatmaps(&r->s->heat, r->bank);
 }
 
 static void close_all(reader *r)
@@ -175,7 +181,8 @@ static void keep_note(reader *r, const char *warning)
     r->notes[r->n_notes++] = need(strdup(warning));
 }
 
-static void print_table(reader *r, const char *path, const radz_image *image, const radz_result *result)
+static void print_table(reader *r, const char *path, const radz_image *image, const radz_result *result,
+                        const heatmap_list *maps)
 {
     size_t width = MIN_LABEL, n = radz_result_count(result);
     for (size_t i = 0; i < n; i++) {
@@ -192,6 +199,11 @@ static void print_table(reader *r, const char *path, const radz_image *image, co
             keep_note(r, warning);
         else
             printf("  Warning: %s\n", warning);
+    }
+    for (size_t i = 0; i < maps->n; i++) {
+        fputs("  Heat map: ", stdout);
+        show(stdout, maps->files[i].path);
+        putchar('\n');
     }
     putchar('\n');
 }
@@ -218,7 +230,8 @@ static void csv_text(const char *s)
     putchar('"');
 }
 
-static void print_csv(const char *path, const radz_image *image, const radz_result *result)
+static void print_csv(const reader *r, const char *path, const radz_image *image, const radz_result *result,
+                      const heatmap_list *maps)
 {
     for (size_t i = 0; i < radz_result_count(result); i++) {
         csv_text(path);
@@ -228,16 +241,20 @@ static void print_csv(const char *path, const radz_image *image, const radz_resu
         print_number(radz_result_probability(result, i));
         putchar(',');
         print_number(radz_result_similarity(result, i));
-        fputs(",,\r\n", stdout);
+        fputs(",,", stdout);
+        if (r->s->heat.dir) putchar(',');
+        for (size_t k = 0; k < maps->n; k++)
+            if (strcasecmp(maps->files[k].label, radz_result_label(result, i)) == 0) csv_text(maps->files[k].path);
+        fputs("\r\n", stdout);
     }
 }
 
-static void print_csv_error(const char *path, const radz_error *error)
+static void print_csv_error(const reader *r, const char *path, const radz_error *error)
 {
     csv_text(path);
     printf(",,,,,,,%s,", radz_status_name(error->code));
     csv_text(error->message);
-    fputs("\r\n", stdout);
+    fputs(r->s->heat.dir ? ",\r\n" : "\r\n", stdout);
 }
 
 /* ---- Output: any ---- */
@@ -245,6 +262,21 @@ static void print_csv_error(const char *path, const radz_error *error)
 static void print_json(char *json)
 {
     puts(json);
+    radz_text_free(json);
+}
+
+/* The library's line, with one member more. */
+static void print_json_result(const reader *r, char *json, const heatmap_list *maps)
+{
+    const size_t n = strlen(json);
+    if (!maps->n || !n) {
+        print_json(json);
+        return;
+    }
+    fwrite(json, 1, n - 1, stdout);
+    fputs(",\"heatmaps\":", stdout);
+    print_heatmaps_json(&r->s->heat, maps);
+    puts("}");
     radz_text_free(json);
 }
 
@@ -256,7 +288,7 @@ static void report_failure(reader *r, const char *path, const radz_error *error)
         print_json(json);
         return;
     }
-    if (r->s->form == AS_CSV) print_csv_error(path, error);
+    if (r->s->form == AS_CSV) print_csv_error(r, path, error);
     bool named = strcmp(path, "-") != 0 && strstr(error->message, path);
     complain("%s%s%s", named ? "" : strcmp(path, "-") ? path : "standard input", named ? "" : ": ", error->message);
 }
@@ -264,15 +296,21 @@ static void report_failure(reader *r, const char *path, const radz_error *error)
 static void report_result(reader *r, const char *path, const radz_image *image, const radz_result *result)
 {
     radz_error err;
+    heatmap_list maps = {.n = 0};
+    radz_status status = RADZ_OK;
     char *json;
-    if (r->s->form == AS_TABLE)
-        print_table(r, path, image, result);
+    if (r->s->heat.dir) status = write_heatmaps(&r->s->heat, r->e.session, r->bank, image, path, result, &maps, &err);
+    if (status != RADZ_OK)
+        report_failure(r, path, &err);
+    else if (r->s->form == AS_TABLE)
+        print_table(r, path, image, result, &maps);
     else if (r->s->form == AS_CSV)
-        print_csv(path, image, result);
+        print_csv(r, path, image, result, &maps);
     else if (radz_result_json(result, path, &json, &err) == RADZ_OK)
-        print_json(json);
+        print_json_result(r, json, &maps);
     else
         report_failure(r, path, &err);
+    free_heatmaps(&maps);
 }
 
 static void show_progress(const reader *r, const char *path)
@@ -365,7 +403,8 @@ static int run(reader *r, const film_list *l)
                 radz_model_device(r->e.model));
     if (!r->s->quiet && r->s->form != AS_TABLE) fprintf(stderr, "%s\n", radz_disclaimer());
     if (r->s->form == AS_CSV)
-        fputs("path,sha256,width_px,height_px,label,probability,similarity,error,message\r\n", stdout);
+        printf("path,sha256,width_px,height_px,label,probability,similarity,error,message%s\r\n",
+               r->s->heat.dir ? ",heatmap" : "");
     bool written = classify_films(r, l);
     if (written && r->s->form == AS_TABLE && r->n_failed < l->n) print_footer(r);
     written = output_done() && written;
@@ -375,7 +414,7 @@ static int run(reader *r, const film_list *l)
 
 int main(int argc, char **argv)
 {
-    settings s = {.form = AS_TABLE};
+    settings s = {.form = AS_TABLE, .heat.method = RADZ_HEATMAP_GRADIENT};
     film_list films = {.n = 0};
     reader r = {.s = &s};
     program_name = "radz-classify", program_usage = usage_line, program_help = help_text;
@@ -389,5 +428,6 @@ int main(int argc, char **argv)
     status = run(&r, &films);
     close_all(&r);
     free_films(&films);
+    free(s.heat.classes.items);
     return status;
 }

@@ -45,7 +45,8 @@ void rz_encode_rows_backward(const rz_net *net, const rz_encoding *acts, float *
 /* Input rows of the decoder for all items, one after another, films through tower and projector: (seq->start[n],
  * text.hidden) in the arena; NULL on failure. Forward only. */
 float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ragged *seq);
-/* The same pass for somebody who looks into the decoder, whatever net->keep: its activations stay, the tower's do not. */
+/* The same pass for somebody who looks into the decoder, whatever net->keep: its activations stay, the tower's do not.
+ */
 typedef struct rz_encode_view {
     const rz_decoder_acts *decoder;
     float *input; /* of the decoder (rows, text.hidden) */

@@ -13,7 +13,8 @@ radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, 
                           const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
 
 /* Where rz_preprocess puts a film of that size: pixel (x, y) of the film, counted from pixel corners, lies at
- * (x_scale * x + x_shift, y_scale * y + y_shift) of the tower's image_size x image_size; outside of it: cropped away. */
+ * (x_scale * x + x_shift, y_scale * y + y_shift) of the tower's image_size x image_size; outside of it: cropped away.
+ */
 typedef struct rz_placement {
     double x_scale, x_shift, y_scale, y_shift;
 } rz_placement;

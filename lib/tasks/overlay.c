@@ -26,7 +26,7 @@ static void blend(double gray, double t, double opacity, uint8_t *rgb)
 {
     double color[3] = {0};
     if (t >= 0) color_of(t, color);
-    const double share = t >= 0 ? opacity * sqrt(t) : 0;
+    const double share = t >= 0 ? opacity * t * (2 - t) : 0; /* no edge where the heat begins */
     for (size_t c = 0; c < 3; c++) rgb[c] = level(gray + share * (color[c] - gray));
 }
 
@@ -156,15 +156,15 @@ static void draw_scale(drawing *d)
     for (size_t j = 0; j < height; j++)
         for (size_t i = 0; i < bar; i++) {
             const double t = height > 1 ? 1 - (double)j / (double)(height - 1) : 0;
-            blend(110, t, d->opacity, d->to.rgb + 3 * ((top + j) * d->to.width + left + i));
+            blend(150, t, d->opacity, d->to.rgb + 3 * ((top + j) * d->to.width + left + i));
         }
     for (int k = 0; k <= 4; k++) {
         char text[MAX_NUMBER];
         const size_t y = top + (size_t)((double)(height - 1) * (4 - k) / 4 + .5);
-        fill(&d->to, left + bar, y, 3 * unit, unit, 235);
+        fill(&d->to, left + bar - 3 * unit, y, 3 * unit, unit, 24); /* outside it would read as a minus */
         write_number(d->host, d->low + (d->high - d->low) * k / 4, text);
         for (size_t i = 0; text[i]; i++)
-            draw_char(&d->to, left + bar + 5 * unit + i * (GLYPH_W + 1) * unit, y - 3 * unit, unit, text[i]);
+            draw_char(&d->to, left + bar + 4 * unit + i * (GLYPH_W + 1) * unit, y - 3 * unit, unit, text[i]);
     }
 }
 
