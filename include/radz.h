@@ -26,7 +26,8 @@
  *     }
  *
  * Order of this header: version; status and errors; runtime; model; session;
- * images; embeddings; anchor bank; classification and results; heat maps; metrics; writing; training.
+ * images; embeddings; anchor bank; classification and results; heat maps; scores;
+ * metrics; writing; evaluation; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -482,6 +483,63 @@ RADZ_API RADZ_CHECK radz_status radz_heatmap_measure(radz_session *session, cons
                                                      size_t n_steps, radz_heatmap_score *score, double *curves,
                                                      radz_error *err);
 
+/* ---- Scores ------------------------------------------------------------------------------ */
+
+/* What a film's vector X is compared with. A class text is its label in every template, mean of the unit vectors. */
+typedef enum radz_score_kind {
+    RADZ_SCORE_IMG_ANCHOR = 0, /* the anchor: what radz_classify does */
+    RADZ_SCORE_IMG_TEXT = 1,   /* the class text */
+    RADZ_SCORE_FUSED = 2,      /* both through the anchors, (X D^T)(T D^T)^T / tau^2: the authors' code */
+    RADZ_SCORE_POS_NEG = 3,    /* the class text against "no {c}": cos(X, T+) - cos(X, T-) */
+    RADZ_SCORE_HIDDEN = 4      /* the class text, means of all rows without special tokens or gamma on both sides */
+} radz_score_kind;
+
+typedef enum radz_score_feature {
+    RADZ_SCORE_GLOBAL = 0, /* X_g (default) */
+    RADZ_SCORE_LOCAL = 1,  /* X_l */
+    RADZ_SCORE_BOTH = 2    /* the mean of both similarities */
+} radz_score_feature;
+
+typedef enum radz_score_classes {
+    RADZ_CLASSES_AUTO = 0,       /* POS_NEG and a single class: INDEPENDENT; with a reference class: REFERENCE; else
+                                    EXCLUSIVE */
+    RADZ_CLASSES_REFERENCE = 1,  /* several at once: each against the reference class, as radz_classify */
+    RADZ_CLASSES_EXCLUSIVE = 2,  /* one of them: softmax */
+    RADZ_CLASSES_INDEPENDENT = 3 /* each for itself: sigmoid(similarity / tau) */
+} radz_score_classes;
+
+typedef struct radz_score_options {
+    size_t struct_size;
+    radz_score_kind score;
+    radz_score_feature feature;
+    radz_score_classes classes;
+    double tau;                   /* <= 0 (default): the model's own */
+    const char *const *templates; /* with {c} for the class; none (default): the model's label sentence */
+    size_t n_templates;
+    const char *const *negatives; /* of POS_NEG; none (default): the templates with "no " before the class */
+    size_t n_negatives;
+    const char *calibration; /* file that radz_evaluate has written for the same model, bank and score; NULL: none */
+} radz_score_options;
+RADZ_API void radz_score_options_init_sized(radz_score_options *options, size_t struct_size);
+#define radz_score_options_init(options) radz_score_options_init_sized((options), sizeof *(options))
+
+/* Immutable once made, may be shared by any number of threads. Keeps what it needs of the bank. */
+typedef struct radz_scorer radz_scorer;
+/* bank NULL: the model's own. */
+RADZ_API RADZ_CHECK radz_status radz_scorer_open(radz_session *session, const radz_bank *bank,
+                                                 const radz_score_options *options, radz_scorer **scorer,
+                                                 radz_error *err);
+RADZ_API void radz_scorer_close(radz_scorer *scorer);
+RADZ_API size_t radz_scorer_count(const radz_scorer *scorer);                /* classes, in bank order */
+RADZ_API const char *radz_scorer_label(const radz_scorer *scorer, size_t i); /* NULL when i is out of range */
+/* The calibration's threshold of a class; NaN: none. */
+RADZ_API double radz_scorer_threshold(const radz_scorer *scorer, size_t i);
+/* n films. global (n, K) and local (n, K): from radz_embed_images with features GLOBAL and LOCAL; the one that the
+ * scorer's feature does not need may be NULL. HIDDEN takes in place of global vectors of feature LOCAL with raw = 1.
+ * similarity and probability (n, count), owned by the caller; either may be NULL. */
+RADZ_API RADZ_CHECK radz_status radz_scorer_score(const radz_scorer *scorer, const float *global, const float *local,
+                                                  size_t n, double *similarity, double *probability, radz_error *err);
+
 /* ---- Metrics -------------------------------------------------------------------------- */
 
 /* How the threshold between "no" and "yes" is found: the score that does best, the lowest where several do. */
@@ -617,6 +675,63 @@ RADZ_API RADZ_CHECK radz_status radz_bank_edit(radz_session *session, const radz
 RADZ_API int radz_bank_is_written(const radz_bank *bank, size_t i); /* 1: by the model itself */
 /* JSON: prompt, temperature, top_p, seed, max_tokens, template, system; NULL: no description is the model's own. */
 RADZ_API const char *radz_bank_writer(const radz_bank *bank);
+
+/* ---- Evaluation ------------------------------------------------------------------------- */
+
+typedef struct radz_eval_progress {
+    size_t struct_size;
+    size_t n_done, n_films, n_failed, n_cached;
+    double seconds_left;
+} radz_eval_progress;
+
+typedef struct radz_eval_options {
+    size_t struct_size;
+    const char *manifest;   /* CSV with a header: path; labels ('|' between them) or one column per class (1, 0, -1 not
+                               sure, empty not known); optional patient, set, split */
+    const char *image_root; /* paths in the manifest are relative to this; NULL: the manifest's folder */
+    const char *label_map;  /* CSV "from,to", optional "set": label of the manifest -> class of the bank; empty `to`
+                               drops the label; NULL: none */
+    const char *out_dir;    /* report.json, report.csv, report.html, calibration files */
+    const char *cache_dir;  /* vectors by film and model; NULL: out_dir/cache; "": none */
+    const char *split;      /* rows that are evaluated; NULL: "test" where the manifest has it, else "val", else all */
+    const char *sets;       /* sets that are evaluated, commas between them ("nih" stands for nih512 too); NULL: all */
+    const char *validation; /* another manifest, whose rows give thresholds and calibration; NULL: rows of
+                               validation_split in the first */
+    const char *validation_split; /* "val" */
+    const char *methods;          /* commas between them: "img_anchor", "img_text", "fused", "pos_neg_pair", "hidden";
+                                     "embed" (default): as score says */
+    radz_score_options score;     /* feature, classes, tau, templates; its score is what "embed" means */
+    const char *threshold;  /* "validation" (default; rule max-f1), "validation-youden", "validation-mcc", "fixed",
+                               "test-max-f1" (the published protocol), "test-youden", "test-mcc" (also "youden", "mcc"):
+                               per class; "calibration": those of score.calibration */
+    double fixed_threshold; /* 0.5 */
+    int strict;             /* 1: positive only above the threshold; 0 (default): at it too */
+    int both_classes;       /* 1: F1 is the mean over positives and negatives */
+    int macro_reference;    /* 1: the reference class counts in the macro mean; 0 (default): only findings */
+    const char
+        *calibrate; /* "none" (default), "platt", "isotonic": fitted on the validation rows, written to out_dir */
+    const char *uncertain;   /* labels of -1: "ignore" (default), "positive", "negative" */
+    size_t n_bins, n_rounds; /* of the calibration error (10); of the bootstrap by patient (1000), 0: none */
+    double confidence;       /* .95 */
+    uint64_t seed;
+    int shard, n_shards; /* n_shards > 0: embed only rows i with i % n_shards == shard - 1 and write their shard */
+    int merge;           /* 1: read the n_shards shards of out_dir in place of films */
+    size_t n_tsne;       /* points of the t-SNE (1000 at most), 0: none */
+    size_t n_examples;   /* best and worst films per class (3) */
+    int write_scores;    /* 1: scores.csv, one row per film, method and class */
+    /* Called now and then; non-zero stops with RADZ_E_CANCELLED. What was embedded is in the cache. */
+    int (*progress_fn)(const radz_eval_progress *progress, void *user);
+    void *user;
+} radz_eval_options;
+RADZ_API void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size);
+#define radz_eval_options_init(options) radz_eval_options_init_sized((options), sizeof *(options))
+/* Threshold rule, score and averaging of published tables: "paper-table1", "paper-table2", "paper-table3", "medklip",
+ * "chexzero". */
+RADZ_API RADZ_CHECK radz_status radz_eval_options_preset(radz_eval_options *options, const char *name, radz_error *err);
+/* A film that cannot be read is reported with its line and never stops the rest. The same bits for any number of
+ * threads, with or without a cache, in one piece or in shards. bank NULL: the model's own. */
+RADZ_API RADZ_CHECK radz_status radz_evaluate(radz_session *session, const radz_bank *bank,
+                                              const radz_eval_options *options, radz_error *err);
 
 /* ---- Training ------------------------------------------------------------------------ */
 

@@ -53,6 +53,21 @@ static void numbers(void **state)
     assert_int_equal(RADZ_CURVE_ROC, 0);
     assert_int_equal(RADZ_CURVE_PR, 1);
     SIZE(radz_curve, 4);
+    assert_int_equal(RADZ_SCORE_IMG_ANCHOR, 0);
+    assert_int_equal(RADZ_SCORE_IMG_TEXT, 1);
+    assert_int_equal(RADZ_SCORE_FUSED, 2);
+    assert_int_equal(RADZ_SCORE_POS_NEG, 3);
+    assert_int_equal(RADZ_SCORE_HIDDEN, 4);
+    SIZE(radz_score_kind, 4);
+    assert_int_equal(RADZ_SCORE_GLOBAL, 0);
+    assert_int_equal(RADZ_SCORE_LOCAL, 1);
+    assert_int_equal(RADZ_SCORE_BOTH, 2);
+    SIZE(radz_score_feature, 4);
+    assert_int_equal(RADZ_CLASSES_AUTO, 0);
+    assert_int_equal(RADZ_CLASSES_REFERENCE, 1);
+    assert_int_equal(RADZ_CLASSES_EXCLUSIVE, 2);
+    assert_int_equal(RADZ_CLASSES_INDEPENDENT, 3);
+    SIZE(radz_score_classes, 4);
 }
 
 static void error(void **state)
@@ -362,6 +377,74 @@ static void heatmaps(void **state)
     AT(radz_heatmap_score, painted, 32);
 }
 
+static void score_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_score_options, 72);
+    AT(radz_score_options, struct_size, 0);
+    AT(radz_score_options, score, 8);
+    AT(radz_score_options, feature, 12);
+    AT(radz_score_options, classes, 16);
+    AT(radz_score_options, tau, 24);
+    AT(radz_score_options, templates, 32);
+    AT(radz_score_options, n_templates, 40);
+    AT(radz_score_options, negatives, 48);
+    AT(radz_score_options, n_negatives, 56);
+    AT(radz_score_options, calibration, 64);
+}
+
+static void eval_progress(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_eval_progress, 48);
+    AT(radz_eval_progress, struct_size, 0);
+    AT(radz_eval_progress, n_done, 8);
+    AT(radz_eval_progress, n_films, 16);
+    AT(radz_eval_progress, n_failed, 24);
+    AT(radz_eval_progress, n_cached, 32);
+    AT(radz_eval_progress, seconds_left, 40);
+}
+
+static void eval_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_eval_options, 296);
+    AT(radz_eval_options, struct_size, 0);
+    AT(radz_eval_options, manifest, 8);
+    AT(radz_eval_options, image_root, 16);
+    AT(radz_eval_options, label_map, 24);
+    AT(radz_eval_options, out_dir, 32);
+    AT(radz_eval_options, cache_dir, 40);
+    AT(radz_eval_options, split, 48);
+    AT(radz_eval_options, sets, 56);
+    AT(radz_eval_options, validation, 64);
+    AT(radz_eval_options, validation_split, 72);
+    AT(radz_eval_options, methods, 80);
+    AT(radz_eval_options, score, 88);
+    AT(radz_eval_options, threshold, 160);
+    AT(radz_eval_options, fixed_threshold, 168);
+    AT(radz_eval_options, strict, 176);
+    AT(radz_eval_options, both_classes, 180);
+    AT(radz_eval_options, macro_reference, 184);
+    AT(radz_eval_options, calibrate, 192);
+    AT(radz_eval_options, uncertain, 200);
+    AT(radz_eval_options, n_bins, 208);
+    AT(radz_eval_options, n_rounds, 216);
+    AT(radz_eval_options, confidence, 224);
+    AT(radz_eval_options, seed, 232);
+    AT(radz_eval_options, shard, 240);
+    AT(radz_eval_options, n_shards, 244);
+    AT(radz_eval_options, merge, 248);
+    AT(radz_eval_options, n_tsne, 256);
+    AT(radz_eval_options, n_examples, 264);
+    AT(radz_eval_options, write_scores, 272);
+    AT(radz_eval_options, progress_fn, 280);
+    AT(radz_eval_options, user, 288);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +453,7 @@ int main(void)
         cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
         cmocka_unit_test(train_options), cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
         cmocka_unit_test(metrics),       cmocka_unit_test(heatmaps),        cmocka_unit_test(describe_options),
+        cmocka_unit_test(score_options), cmocka_unit_test(eval_progress),   cmocka_unit_test(eval_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,6 +107,10 @@ radz_status rz_mkdir_p(const char *path, radz_error *err) RZ_CHECK; /* existing 
 /* True when path, all links followed, lies in dir or in its ../../blobs: that is where the Hugging Face cache keeps the
  * files that its snapshot folders link to. False too where path leads nowhere. */
 bool rz_path_stays(const char *dir, const char *path);
+/* Names in a folder that end so, sorted (folder.c). */
+radz_status rz_folder_names(const rz_host *host, const char *path, const char *ending, char ***names, size_t *n,
+                            radz_error *err) RZ_CHECK;
+void rz_folder_free(const rz_host *host, char **names, size_t n);
 /* dir + "/" + name (or name alone when it is absolute or dir is empty). NULL: no memory. */
 char *rz_path_join(const rz_host *host, const char *dir, const char *name);
 

@@ -10,60 +10,6 @@
 #define ROW_MAX_LABELS 256
 #define FRACTION_SEED UINT64_C(0x6672616374696f6e)
 
-/* ---- Names ------------------------------------------------------------------------- */
-
-static uint32_t name_hash(const char *s)
-{
-    uint32_t h = 2166136261u;
-    for (; *s; s++) h = (h ^ (uint8_t)*s) * 16777619u;
-    return h;
-}
-
-/* Slot that holds s, or the free one where it belongs. Slots hold number + 1. */
-static size_t names_slot(const rz_names *t, const char *s)
-{
-    size_t i = name_hash(s) & (t->n_slots - 1);
-    while (t->slots[i] && strcmp(t->items[t->slots[i] - 1], s) != 0) i = (i + 1) & (t->n_slots - 1);
-    return i;
-}
-
-static bool names_grow(const rz_host *host, rz_names *t)
-{
-    size_t cap = t->cap ? 2 * t->cap : 64;
-    if (cap > UINT32_MAX / 4) return false;
-    char **items = rz_realloc(host, t->items, cap, sizeof *items);
-    if (!items) return false;
-    t->items = items;
-    uint32_t *slots = rz_calloc(host, 2 * cap, sizeof *slots);
-    if (!slots) return false;
-    rz_free(host, t->slots);
-    t->cap = cap, t->slots = slots, t->n_slots = 2 * cap;
-    for (size_t i = 0; i < t->n; i++) slots[names_slot(t, t->items[i])] = (uint32_t)i + 1;
-    return true;
-}
-
-static radz_status names_add(const rz_host *host, rz_names *t, const char *s, size_t *id, radz_error *err)
-{
-    if (t->n == t->cap && !names_grow(host, t)) return RZ_NO_MEMORY(err, "names of a manifest");
-    size_t slot = names_slot(t, s);
-    if (!t->slots[slot]) {
-        char *copy = rz_strdup(host, s);
-        if (!copy) return RZ_NO_MEMORY(err, "names of a manifest");
-        t->items[t->n++] = copy;
-        t->slots[slot] = (uint32_t)t->n;
-    }
-    *id = t->slots[slot] - 1;
-    return RADZ_OK;
-}
-
-static void names_free(const rz_host *host, rz_names *t)
-{
-    for (size_t i = 0; i < t->n; i++) rz_free(host, t->items[i]);
-    rz_free(host, t->items);
-    rz_free(host, t->slots);
-    memset(t, 0, sizeof *t);
-}
-
 /* ---- Reading the manifest -------------------------------------------------------------- */
 
 typedef struct reader {
@@ -120,7 +66,7 @@ static radz_status add_label(reader *r, const char *s, size_t n, radz_error *err
     if (!raw) return RZ_NO_MEMORY(err, "label");
     const char *label = mapped(r, raw);
     size_t id = 0;
-    radz_status st = *label ? names_add(r->ds->host, &r->ds->labels, label, &id, err) : RADZ_OK;
+    radz_status st = *label ? rz_names_add(r->ds->host, &r->ds->labels, label, &id, err) : RADZ_OK;
     bool drop = !*label;
     rz_free(r->ds->host, raw);
     if (st || drop) return st;
@@ -182,9 +128,9 @@ static radz_status read_label_set(reader *r, rz_row *row, radz_error *err)
     qsort(sorted, r->n_labels, sizeof *sorted, by_number);
     rz_str key = {.host = r->ds->host};
     for (size_t i = 0; i < r->n_labels; i++) rz_str_printf(&key, "%zu ", sorted[i]);
-    radz_status st = key.failed
-                         ? RZ_NO_MEMORY(err, "labels of a manifest")
-                         : names_add(r->ds->host, &r->ds->label_sets, key.data ? key.data : "", &row->label_set, err);
+    radz_status st =
+        key.failed ? RZ_NO_MEMORY(err, "labels of a manifest")
+                   : rz_names_add(r->ds->host, &r->ds->label_sets, key.data ? key.data : "", &row->label_set, err);
     rz_str_free(&key);
     return st;
 }
@@ -203,19 +149,19 @@ static radz_status read_question(reader *r, rz_row *row, radz_error *err)
     if (!*question) return RADZ_OK;
     if (!*field(r, r->c_answer))
         return rz_fail(err, RADZ_E_FORMAT, "%s:%zu: a prompt without an answer", r->o->manifest, line_of(r));
-    return names_add(r->ds->host, &r->ds->questions, question, &row->question, err);
+    return rz_names_add(r->ds->host, &r->ds->questions, question, &row->question, err);
 }
 
 static radz_status read_text(reader *r, rz_row *row, radz_error *err)
 {
     rz_dataset *ds = r->ds;
     const char *text = words_of(r);
-    if (*text) return names_add(ds->host, &ds->texts, text, &row->text, err);
+    if (*text) return rz_names_add(ds->host, &ds->texts, text, &row->text, err);
     const char *labels[ROW_MAX_LABELS];
     for (size_t i = 0; i < r->n_labels; i++) labels[i] = ds->labels.items[r->labels[i]];
     char *sentence = rz_prompt_label_text(ds->host, r->o->model, labels, r->n_labels);
     if (!sentence) return RZ_NO_MEMORY(err, "label sentence");
-    radz_status st = names_add(ds->host, &ds->texts, sentence, &row->text, err);
+    radz_status st = rz_names_add(ds->host, &ds->texts, sentence, &row->text, err);
     rz_free(ds->host, sentence);
     return st;
 }
@@ -226,11 +172,11 @@ static radz_status read_set(reader *r, rz_row *row, radz_error *err)
     const char *set = field(r, r->c_set);
     row->set = row->group = RZ_NO_SET;
     if (!*set) return RADZ_OK;
-    RZ_TRY(names_add(ds->host, &ds->sets, set, &row->set, err));
+    RZ_TRY(rz_names_add(ds->host, &ds->sets, set, &row->set, err));
     size_t n = strcspn(set, "0123456789");
     char *group = rz_strndup(ds->host, set, n ? n : strlen(set));
     if (!group) return RZ_NO_MEMORY(err, "set name");
-    radz_status st = names_add(ds->host, &ds->groups, group, &row->group, err);
+    radz_status st = rz_names_add(ds->host, &ds->groups, group, &row->group, err);
     rz_free(ds->host, group);
     return st;
 }
@@ -436,12 +382,12 @@ void rz_dataset_close(rz_dataset *ds)
     rz_free(ds->host, ds->rows);
     rz_free(ds->host, ds->class_list);
     rz_free(ds->host, ds->known);
-    names_free(ds->host, &ds->texts);
-    names_free(ds->host, &ds->questions);
-    names_free(ds->host, &ds->sets);
-    names_free(ds->host, &ds->groups);
-    names_free(ds->host, &ds->labels);
-    names_free(ds->host, &ds->label_sets);
+    rz_names_free(ds->host, &ds->texts);
+    rz_names_free(ds->host, &ds->questions);
+    rz_names_free(ds->host, &ds->sets);
+    rz_names_free(ds->host, &ds->groups);
+    rz_names_free(ds->host, &ds->labels);
+    rz_names_free(ds->host, &ds->label_sets);
     memset(ds, 0, sizeof *ds);
 }
 

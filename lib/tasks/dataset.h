@@ -2,6 +2,7 @@
 #ifndef RZ_DATASET_H
 #define RZ_DATASET_H
 
+#include "names.h"
 #include "prompt.h"
 
 #define RZ_NO_SET ((size_t)-1)
@@ -17,13 +18,6 @@ typedef struct rz_row {
     bool has_labels;               /* false: only a report text */
     size_t class_start, n_classes; /* its classes: class_list[class_start ..] */
 } rz_row;
-
-/* Strings numbered from 0 in order of first appearance. */
-typedef struct rz_names {
-    char **items;
-    size_t n, cap, n_slots;
-    uint32_t *slots;
-} rz_names;
 
 /* What can be used of a manifest. The text of a row is its report where it has one, else the label sentence.
  * Sets that differ only in what follows the first digit (nih512, nih64) are one group. A group knows the

@@ -106,7 +106,7 @@ static double f1_of(double tp, double fp, double fn)
 
 static double mcc_of(double tp, double fp, double tn, double fn)
 {
-    double d = sqrt(tp + fp) * sqrt(tp + fn) * sqrt(tn + fp) * sqrt(tn + fn);
+    double d = sqrt((tp + fp) * (tp + fn)) * sqrt((tn + fp) * (tn + fn)); /* exact where all are right */
     return ratio(tp * tn - fp * fn, d, 0);
 }
 

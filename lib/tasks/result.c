@@ -106,10 +106,10 @@ static void put_floats(rz_str *s, const char *before, const float *v, size_t n)
     rz_str_puts(s, "]");
 }
 
-static void put_preprocess(rz_str *s, const rz_config *cfg)
+void rz_preprocess_put_json(rz_str *s, const rz_config *cfg)
 {
     const rz_preprocess_config *p = &cfg->preprocess;
-    rz_str_printf(s, ",\"preprocess\":{\"image_size_px\":%zu,\"pad_to_square\":%s", cfg->vision.image_size,
+    rz_str_printf(s, "{\"image_size_px\":%zu,\"pad_to_square\":%s", cfg->vision.image_size,
                   p->pad_to_square ? "true" : "false");
     if (p->resize) rz_str_printf(s, ",\"shortest_edge_px\":%zu", p->shortest_edge);
     if (p->crop) rz_str_printf(s, ",\"crop_px\":[%zu,%zu]", p->crop_width, p->crop_height);
@@ -133,7 +133,8 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     rz_str_put_double(&s, bank ? rz_model_tau(m) : NAN);
     put_text(&s, ",\"reference\":", bank && bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
     rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
-    put_preprocess(&s, &m->cfg);
+    rz_str_puts(&s, ",\"preprocess\":");
+    rz_preprocess_put_json(&s, &m->cfg);
     put_text(&s, ",\"disclaimer\":", radz_disclaimer());
     rz_str_puts(&s, "}");
     if (!s.failed) return s.data;

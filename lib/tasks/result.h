@@ -29,6 +29,8 @@ radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank
 void rz_result_free(rz_result *r);
 /* One line without the newline, appended to s; path NULL: the result's own. */
 void rz_result_put_json(rz_str *s, const rz_result *r, const char *path);
+/* How films become pixels: an object. */
+void rz_preprocess_put_json(rz_str *s, const rz_config *cfg);
 void rz_error_put_json(rz_str *s, const radz_error *error, const char *path);
 
 #endif

@@ -1,0 +1,287 @@
+/* radz-eval - how good a model is on films with labels. Uses the public header only.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common.h"
+#include "options.h"
+
+static const char usage_line[] = "usage: radz-eval [--model DIR] --data FILE.csv --out DIR [--preset NAME]\n"
+                                 "                 [--method M[,M...]] [--threshold RULE] [OPTION...]\n";
+
+static const char help_text[] =
+    "\n"
+    "Evaluates a model on films with labels: AUC, AUPRC, F1, accuracy, MCC, sensitivity,\n"
+    "specificity, Brier score and calibration error per class, per set and as macro means, with\n"
+    "bootstrap intervals by patient. Writes report.json, report.csv and report.html.\n"
+    "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "Films\n"
+    "  --data FILE     CSV with a header: path; labels ('|' between them) or one column per\n"
+    "                  class (1, 0, -1 not sure, empty); optional patient, set, split\n"
+    "  --images DIR    paths in it are relative to this; else to the file's folder\n"
+    "  --split NAME    rows to evaluate, or all; else test, or val where there is no test\n"
+    "  --sets A,B      these sets only; nih stands for nih64 and nih512 too\n"
+    "  --label-map FILE  CSV from,to[,set]: label of the data -> class of the bank\n"
+    "  --uncertain WHAT  labels of -1: ignore (default), positive, negative\n"
+    "\n"
+    "Scores\n"
+    "  --preset NAME   paper-table1, paper-table2, paper-table3, medklip, chexzero; options\n"
+    "                  that are given besides win\n"
+    "  --method LIST   img_anchor (default), img_text, fused, pos_neg_pair, hidden;\n"
+    "                  embed is the preset's\n"
+    "  --feature NAME  global (default), local, both\n"
+    "  --class-kind K  auto (default), reference, exclusive, independent\n"
+    "  --tau X         temperature; else the model's own\n"
+    "  --template TEXT, --negative TEXT  with {c} for the class; may be given several times\n"
+    "  --bank FILE | --diseases FILE | --classes A,B,C  the classes; else the model's bank\n"
+    "\n"
+    "Thresholds and calibration\n"
+    "  --threshold RULE  validation (default), validation-youden, validation-mcc, fixed,\n"
+    "                  test-max-f1, test-youden, test-mcc, calibration\n"
+    "  --fixed-threshold X  0.5\n"
+    "  --validation FILE  CSV whose rows choose thresholds; else rows of --validation-split\n"
+    "  --validation-split NAME  val\n"
+    "  --strict        positive only above the threshold, not at it\n"
+    "  --both-classes  F1 is the mean over positives and negatives\n"
+    "  --macro-reference  the reference class counts in the macro mean\n"
+    "  --calibrate KIND  none (default), platt, isotonic, fitted on the validation rows;\n"
+    "                  written to calibration-METHOD.json\n"
+    "  --calibration FILE  use such a file\n"
+    "  --bins N        of the calibration error (10)\n"
+    "  --bootstrap N   rounds (1000), 0 for none; --confidence X (0.95); --seed N\n"
+    "\n"
+    "Work and output\n"
+    "  --out DIR       where the report goes\n"
+    "  --cache DIR     vectors that were computed before; else OUT/cache\n"
+    "  --no-cache      keep none\n"
+    "  --shard I/N     embed every N-th film from the I-th on, write no report\n"
+    "  --merge N       the report of N shards of the same --out and --cache\n"
+    "  --scores        write scores.csv too: every film, method and class\n"
+    "  --tsne N        points of the t-SNE figure (1000), 0 for none\n"
+    "  --examples N    best and worst films per class (3)\n"
+    "  --quiet         no progress\n" ENGINE_HELP "  --help, --version\n"
+    "\n"
+    "Exit status: 0 done; 1 done, but films failed or the output could not be written;\n"
+    "2 wrong usage or input. Ctrl-C stops; what was computed is in the cache.\n";
+
+typedef struct settings {
+    engine_options engine;
+    radz_eval_options o;
+    const char *preset, *bank, *diseases, *classes, *shard;
+    text_list templates, negatives;
+    int feature, class_kind, n_bins, n_rounds, n_tsne, n_examples, n_merge;
+    bool no_cache, quiet;
+    size_t n_failed;
+    bool started;
+} settings;
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int signal)
+{
+    (void)signal;
+    stop = 1;
+}
+
+/* ---- Command line ---- */
+
+/* The preset goes first, so that what is given besides it wins. */
+static int take_preset(settings *s, int argc, char **argv)
+{
+    radz_error err;
+    for (int i = 1; i < argc; i++) {
+        const char *name = strncmp(argv[i], "--preset=", 9) == 0              ? argv[i] + 9
+                           : strcmp(argv[i], "--preset") == 0 && i + 1 < argc ? argv[i + 1]
+                                                                              : NULL;
+        if (name && radz_eval_options_preset(&s->o, name, &err)) return usage("--preset: %s", err.message);
+    }
+    return 0;
+}
+
+static int take_shard(settings *s)
+{
+    char after;
+    if (s->n_merge) {
+        if (s->shard) return usage("--shard and --merge exclude each other");
+        s->o.merge = 1, s->o.n_shards = s->n_merge;
+    }
+    if (s->shard && (sscanf(s->shard, "%d/%d%c", &s->o.shard, &s->o.n_shards, &after) != 2 || s->o.shard < 1 ||
+                     s->o.shard > s->o.n_shards || s->o.n_shards > 100000))
+        return usage("--shard: expected I/N such as 1/4, got %s", s->shard);
+    return 0;
+}
+
+static int take_rest(settings *s)
+{
+    if (!!s->bank + !!s->diseases + !!s->classes > 1)
+        return usage("--bank, --diseases and --classes exclude each other");
+    if (s->no_cache && s->o.cache_dir) return usage("--cache and --no-cache exclude each other");
+    if (s->no_cache) s->o.cache_dir = "";
+    s->o.score.feature = (radz_score_feature)s->feature;
+    s->o.score.classes = (radz_score_classes)s->class_kind;
+    if (s->templates.n) s->o.score.templates = s->templates.items, s->o.score.n_templates = s->templates.n;
+    if (s->negatives.n) s->o.score.negatives = s->negatives.items, s->o.score.n_negatives = s->negatives.n;
+    s->o.n_bins = (size_t)s->n_bins, s->o.n_rounds = (size_t)s->n_rounds;
+    s->o.n_tsne = (size_t)s->n_tsne, s->o.n_examples = (size_t)s->n_examples;
+    return take_shard(s);
+}
+
+/* 0 or an exit status. */
+static int parse_settings(settings *s, int argc, char **argv)
+{
+    radz_eval_options *o = &s->o;
+    radz_eval_options_init(o);
+    int n = 0, status = take_preset(s, argc, argv);
+    if (status) return status;
+    s->feature = (int)o->score.feature, s->class_kind = (int)o->score.classes;
+    s->n_bins = (int)o->n_bins, s->n_rounds = (int)o->n_rounds;
+    s->n_tsne = (int)o->n_tsne, s->n_examples = (int)o->n_examples;
+    option_entry known[] = {
+        ENGINE_OPTIONS(s->engine),
+        {"data", .text = &o->manifest, .required = true},
+        {"out", .text = &o->out_dir, .required = true},
+        {"preset", .text = &s->preset},
+        {"images", .text = &o->image_root},
+        {"split", .text = &o->split},
+        {"sets", .text = &o->sets},
+        {"label-map", .text = &o->label_map},
+        {"uncertain", .text = &o->uncertain, .words = "ignore|positive|negative"},
+        {"method", .text = &o->methods},
+        {"feature", .choice = &s->feature, .words = "global|local|both"},
+        {"class-kind", .choice = &s->class_kind, .words = "auto|reference|exclusive|independent"},
+        {"tau", .real = &o->score.tau, .min = 1e-6, .max = 1e6},
+        {"template", .texts = &s->templates},
+        {"negative", .texts = &s->negatives},
+        {"bank", .text = &s->bank},
+        {"diseases", .text = &s->diseases},
+        {"classes", .text = &s->classes},
+        {"threshold", .text = &o->threshold},
+        {"fixed-threshold", .real = &o->fixed_threshold, .min = 0, .max = 1},
+        {"validation", .text = &o->validation},
+        {"validation-split", .text = &o->validation_split},
+        {"strict", .on = &o->strict},
+        {"both-classes", .on = &o->both_classes},
+        {"macro-reference", .on = &o->macro_reference},
+        {"calibrate", .text = &o->calibrate, .words = "none|platt|isotonic"},
+        {"calibration", .text = &o->score.calibration},
+        {"bins", .integer = &s->n_bins, .min = 1, .max = 1000},
+        {"bootstrap", .integer = &s->n_rounds, .max = 1000000},
+        {"confidence", .real = &o->confidence, .min = 0.01, .max = 0.999999},
+        {"seed", .unsigned64 = &o->seed},
+        {"cache", .text = &o->cache_dir},
+        {"no-cache", .flag = &s->no_cache},
+        {"shard", .text = &s->shard},
+        {"merge", .integer = &s->n_merge, .min = 1, .max = 100000},
+        {"scores", .on = &o->write_scores},
+        {"tsne", .integer = &s->n_tsne, .max = 1000},
+        {"examples", .integer = &s->n_examples, .max = 100},
+        {"quiet", .flag = &s->quiet},
+    };
+    status = parse_command_line(known, COUNT(known), argc, argv, &n);
+    if (status) return status;
+    if (n) return usage("unexpected argument %s", argv[0]);
+    return take_rest(s);
+}
+
+/* ---- Progress ---- */
+
+static void print_time(double seconds)
+{
+    if (!(seconds >= 0 && seconds < 1e7)) return;
+    long t = (long)(seconds + 0.5);
+    if (t >= 3600)
+        fprintf(stderr, ", %ld h %02ld min left", t / 3600, t / 60 % 60);
+    else if (t >= 60)
+        fprintf(stderr, ", %ld min %02ld s left", t / 60, t % 60);
+    else
+        fprintf(stderr, ", %ld s left", t);
+}
+
+static int on_progress(const radz_eval_progress *p, void *user)
+{
+    enum { WIDTH = 30 };
+    settings *s = user;
+    s->n_failed = p->n_failed;
+    s->started = true;
+    if (s->quiet || !isatty(STDERR_FILENO)) return stop;
+    int full = p->n_films ? (int)(WIDTH * p->n_done / p->n_films) : WIDTH;
+    fputs("\r\033[K[", stderr);
+    for (int i = 0; i < WIDTH; i++) fputc(i < full ? '#' : '.', stderr);
+    fprintf(stderr, "] %zu/%zu films", p->n_done, p->n_films);
+    if (p->n_cached) fprintf(stderr, ", %zu from the cache", p->n_cached);
+    if (p->n_failed) fprintf(stderr, ", %zu failed", p->n_failed);
+    print_time(p->seconds_left);
+    if (p->n_done == p->n_films) fputs("\r\033[K", stderr);
+    fflush(stderr);
+    return stop;
+}
+
+/* ---- The work ---- */
+
+static int open_bank(const settings *s, const engine *e, radz_bank **bank)
+{
+    radz_error err;
+    radz_status status = RADZ_OK;
+    int bad = 0;
+    if (s->classes) {
+        char *list = need(strdup(s->classes));
+        radz_bank_entry *entries;
+        size_t n;
+        bad = split_classes(list, &entries, &n);
+        if (!bad) status = radz_bank_build(e->session, entries, n, bank, &err);
+        free(entries);
+        free(list);
+    } else if (s->diseases) {
+        status = radz_bank_build_file(e->session, s->diseases, bank, &err);
+    } else if (s->bank) {
+        status = radz_bank_open(e->model, s->bank, bank, &err);
+    }
+    if (status) complain("%s", err.message);
+    return status ? EXIT_USAGE : bad;
+}
+
+static int run(settings *s, engine *e)
+{
+    radz_error err;
+    radz_bank *bank = NULL;
+    int bad = open_engine(e, &s->engine);
+    if (!bad) bad = open_bank(s, e, &bank);
+    if (bad) return bad;
+    if (!s->quiet)
+        fprintf(stderr, "libradz %s, model %s, %s\n%s\n", radz_version(), radz_model_name(e->model),
+                radz_model_device(e->model), radz_disclaimer());
+    s->o.progress_fn = on_progress, s->o.user = s;
+    radz_status status = radz_evaluate(e->session, bank, &s->o, &err);
+    radz_bank_close(bank);
+    if (status) {
+        complain("%s", err.message);
+        return status == RADZ_E_CANCELLED || (status == RADZ_E_IO && s->started) ? EXIT_FILM : EXIT_USAGE;
+    }
+    if (s->n_failed) complain("%zu films could not be read: see the report", s->n_failed);
+    if (s->shard)
+        printf("%s: shard %s is done\n", s->o.out_dir, s->shard);
+    else
+        printf("%s/report.html\n%s/report.json\n%s/report.csv\n", s->o.out_dir, s->o.out_dir, s->o.out_dir);
+    return output_done() && !s->n_failed ? 0 : EXIT_FILM;
+}
+
+int main(int argc, char **argv)
+{
+    settings s = {.preset = NULL};
+    engine e = {.runtime = NULL};
+    program_name = "radz-eval", program_usage = usage_line, program_help = help_text;
+    int status = begin_program();
+    if (status) return status;
+    status = parse_settings(&s, argc, argv);
+    if (status) return status;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    status = run(&s, &e);
+    close_engine(&e);
+    free(s.templates.items);
+    free(s.negatives.items);
+    return status;
+}

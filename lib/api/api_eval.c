@@ -1,0 +1,102 @@
+/* Public: evaluation.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "eval.h"
+#include "handles.h"
+
+void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size)
+{
+    const radz_eval_options defaults = {.struct_size = sizeof defaults,
+                                        .validation_split = "val",
+                                        .methods = "embed",
+                                        .score = {.struct_size = sizeof defaults.score},
+                                        .threshold = "validation",
+                                        .fixed_threshold = 0.5,
+                                        .calibrate = "none",
+                                        .uncertain = "ignore",
+                                        .n_bins = 10,
+                                        .n_rounds = 1000,
+                                        .confidence = 0.95,
+                                        .n_tsne = 1000,
+                                        .n_examples = 3};
+    rz_options_give(options, struct_size, &defaults, sizeof defaults);
+}
+
+/* The published protocol: one softmax over all classes, thresholds from the test films. */
+static void like_the_paper(radz_eval_options *o)
+{
+    o->score.score = RADZ_SCORE_IMG_TEXT;
+    o->score.classes = RADZ_CLASSES_EXCLUSIVE;
+    o->score.tau = 0.05;
+    o->threshold = "test-max-f1";
+    o->macro_reference = 1;
+}
+
+static void like_medklip(radz_eval_options *o)
+{
+    o->score.score = RADZ_SCORE_POS_NEG;
+    o->threshold = "test-max-f1";
+    o->strict = 1;
+}
+
+static void like_chexzero(radz_eval_options *o)
+{
+    static const char *const positive[] = {"{c}"}, *const negative[] = {"no {c}"};
+    o->score.score = RADZ_SCORE_POS_NEG;
+    o->score.tau = 1;
+    o->score.templates = positive, o->score.n_templates = 1;
+    o->score.negatives = negative, o->score.n_negatives = 1;
+    o->n_rounds = 1000;
+}
+
+radz_status radz_eval_options_preset(radz_eval_options *options, const char *name, radz_error *err)
+{
+    RZ_NEED(options);
+    RZ_NEED(name);
+    radz_eval_options o;
+    radz_eval_options_init(&o);
+    size_t size = options->struct_size;
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    if (strcmp(name, "paper-table1") == 0 || strcmp(name, "paper-table2") == 0 || strcmp(name, "paper-table3") == 0)
+        like_the_paper(&o);
+    else if (strcmp(name, "medklip") == 0)
+        like_medklip(&o);
+    else if (strcmp(name, "chexzero") == 0)
+        like_chexzero(&o);
+    else
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "preset '%s': expected paper-table1, paper-table2, paper-table3, medklip or chexzero", name);
+    rz_options_give(options, size, &o, sizeof o);
+    return RADZ_OK;
+}
+
+static radz_status check_options(const radz_eval_options *o, radz_error *err)
+{
+    if (!o->manifest || !o->out_dir) return rz_fail(err, RADZ_E_ARGUMENT, "radz_evaluate: manifest or out_dir is NULL");
+    if (!o->methods || !o->threshold || !o->calibrate || !o->uncertain || !o->validation_split)
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "radz_evaluate: methods, threshold, calibrate, uncertain or "
+                       "validation_split is NULL");
+    if (strcmp(o->uncertain, "ignore") && strcmp(o->uncertain, "positive") && strcmp(o->uncertain, "negative"))
+        return rz_fail(err, RADZ_E_ARGUMENT, "uncertain: '%s': expected ignore, positive or negative", o->uncertain);
+    if (o->n_bins < 1 || o->n_bins > 1000)
+        return rz_fail(err, RADZ_E_ARGUMENT, "n_bins: expected 1..1000, got %zu", o->n_bins);
+    if (o->n_rounds > 1000000 || !(o->confidence > 0 && o->confidence < 1))
+        return rz_fail(err, RADZ_E_ARGUMENT, "bootstrap: at most 1000000 rounds, confidence between 0 and 1");
+    if (o->n_tsne > 1000 || o->n_examples > 100)
+        return rz_fail(err, RADZ_E_ARGUMENT, "at most 1000 points and 100 examples");
+    return RADZ_OK;
+}
+
+radz_status radz_evaluate(radz_session *session, const radz_bank *bank, const radz_eval_options *options,
+                          radz_error *err)
+{
+    RZ_LIVE(session);
+    RZ_LIVE_OR_NULL(bank);
+    RZ_NEED(options);
+    radz_eval_options o;
+    radz_eval_options_init(&o);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    RZ_TRY(check_options(&o, err));
+    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    return rz_evaluate(&session->net, session->model->name, bank ? bank->bank : session->own_bank, &o, err);
+}

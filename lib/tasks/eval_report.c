@@ -1,0 +1,310 @@
+/* eval_report.c - report.json, report.csv, scores.csv, calibration files.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stddef.h>
+
+#include "eval.h"
+#include "result.h"
+
+static const struct {
+    const char *name;
+    size_t at;
+} figures[] = {
+    {"auc", offsetof(radz_metrics, auc)},
+    {"auprc", offsetof(radz_metrics, auprc)},
+    {"f1", offsetof(radz_metrics, f1)},
+    {"accuracy", offsetof(radz_metrics, accuracy)},
+    {"mcc", offsetof(radz_metrics, mcc)},
+    {"sensitivity", offsetof(radz_metrics, sensitivity)},
+    {"specificity", offsetof(radz_metrics, specificity)},
+    {"precision", offsetof(radz_metrics, precision)},
+    {"brier", offsetof(radz_metrics, brier)},
+    {"ece", offsetof(radz_metrics, ece)},
+};
+
+static double value(const radz_metrics *m, size_t k)
+{
+    return *(const double *)(const void *)((const char *)m + figures[k].at);
+}
+
+static void put_text(rz_str *s, const char *before, const char *text)
+{
+    rz_str_puts(s, before);
+    if (text)
+        rz_str_put_json(s, text, strlen(text));
+    else
+        rz_str_puts(s, "null");
+}
+
+static void put_number(rz_str *s, const char *before, double v)
+{
+    rz_str_puts(s, before);
+    rz_str_put_double(s, v);
+}
+
+/* ---- JSON ---- */
+
+static void put_cell(rz_str *s, const rz_eval *e, const char *label, const rz_eval_cell *c)
+{
+    put_text(s, "{\"class\":", label);
+    rz_str_printf(s, ",\"n_positive\":%zu,\"n_negative\":%zu,\"tp\":%zu,\"fp\":%zu,\"tn\":%zu,\"fn\":%zu",
+                  c->m.n_positive, c->m.n_negative, c->m.tp, c->m.fp, c->m.tn, c->m.fn);
+    put_number(s, ",\"threshold\":", c->m.threshold);
+    for (size_t k = 0; k < RZ_COUNT(figures); k++) {
+        rz_str_printf(s, ",\"%s\":", figures[k].name);
+        rz_str_put_double(s, value(&c->m, k));
+        if (!e->o->n_rounds) continue;
+        rz_str_printf(s, ",\"%s_interval\":[", figures[k].name);
+        rz_str_put_double(s, value(&c->low, k));
+        put_number(s, ",", value(&c->high, k));
+        rz_str_puts(s, "]");
+    }
+    if (c->note) put_text(s, ",\"note\":", c->note);
+    rz_str_puts(s, "}");
+}
+
+static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
+{
+    put_text(s, "{\"set\":", t->set);
+    rz_str_printf(s, ",\"n_films\":%zu,\"n_patients\":%zu,\"n_classes_in_macro\":%zu,\"macro\":", t->n_films,
+                  t->n_patients, t->n_defined);
+    put_cell(s, e, "macro", &t->cells[e->data.n_classes]);
+    rz_str_puts(s, ",\"classes\":[\n");
+    for (size_t c = 0; c < e->data.n_classes; c++) {
+        if (c) rz_str_puts(s, ",\n");
+        put_cell(s, e, e->bank->labels[c], &t->cells[c]);
+    }
+    rz_str_puts(s, "]}");
+}
+
+static void put_texts(rz_str *s, const char *before, char *const *texts, size_t n)
+{
+    rz_str_puts(s, before);
+    for (size_t i = 0; i < n; i++) put_text(s, i ? "," : "", texts[i]);
+    rz_str_puts(s, "]");
+}
+
+static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
+{
+    const rz_scorer *c = m->scorer;
+    put_text(s, "{\"method\":", m->name);
+    put_text(s, ",\"feature\":", c->kind == RADZ_SCORE_HIDDEN ? "all rows" : rz_feature_name(c->feature));
+    put_text(s, ",\"classes\":", rz_classes_name(c->classes));
+    put_number(s, ",\"tau\":", c->tau);
+    put_texts(s, ",\"templates\":[", c->templates, c->n_templates);
+    put_texts(s, ",\"negatives\":[", c->negative_templates, c->n_negatives);
+    put_text(s, ",\"calibration\":", rz_calibration_name(c->calibration));
+    rz_str_puts(s, ",\"tables\":[\n");
+    for (size_t t = 0; t < m->n_tables; t++) {
+        if (t) rz_str_puts(s, ",\n");
+        put_table(s, e, &m->tables[t]);
+    }
+    rz_str_puts(s, "]}");
+}
+
+static void put_stamp(rz_str *s, const rz_eval *e)
+{
+    const rz_model *m = e->net->model;
+    rz_str preprocess = {.host = e->host};
+    rz_sha256 h;
+    char hash[65] = "";
+    rz_preprocess_put_json(&preprocess, &m->cfg);
+    if (!preprocess.failed) {
+        rz_sha256_init(&h);
+        rz_sha256_put(&h, preprocess.data, preprocess.len);
+        rz_sha256_hex(&h, hash);
+    }
+    put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
+    put_text(s, ",\"device\":", rz_device_kernels(m->dev));
+    put_text(s, ",\"model\":{\"name\":", e->model_name);
+    put_text(s, ",\"hash\":", m->hash);
+    rz_str_printf(s, ",\"adapter\":%s", m->lora ? "true" : "false");
+    put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
+    rz_str_printf(s, ",\"layer\":%d", m->cfg.radz.layer);
+    put_text(s, "},\n\"bank\":{\"hash\":", e->bank->hash);
+    put_text(s, "},\n\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
+    put_text(s, "},\n\"preprocessing\":{\"hash\":", hash);
+    rz_str_puts(s, ",\"settings\":");
+    rz_str_puts(s, preprocess.failed ? "null" : preprocess.data);
+    put_text(s, "},\n\"manifest\":{\"hash\":", e->data.manifest_hash);
+    put_text(s, ",\"split\":", e->data.split ? e->data.split : "all");
+    put_text(s, ",\"sets\":", e->o->sets ? e->o->sets : "all");
+    put_text(s, "},\n\"label_map\":{\"hash\":", *e->data.map_hash ? e->data.map_hash : NULL);
+    put_text(s, "},\n\"validation\":{\"manifest_hash\":", e->o->validation ? e->data.validation_hash : NULL);
+    rz_str_printf(s, ",\"n_films\":%zu,\"n_patients_shared_with_evaluated\":%zu}", e->data.n - e->data.n_evaluated,
+                  e->data.n_shared_patients);
+    rz_str_free(&preprocess);
+}
+
+static void put_protocol(rz_str *s, const rz_eval *e)
+{
+    const radz_eval_options *o = e->o;
+    put_text(s, ",\n\"protocol\":{\"threshold_source\":", rz_eval_threshold_name(e));
+    if (e->threshold_note) put_text(s, ",\"threshold_note\":", e->threshold_note);
+    put_text(s, ",\"comparison\":", o->strict ? ">" : ">=");
+    put_text(s, ",\"f1_over\":", o->both_classes ? "both classes" : "positive class");
+    rz_str_printf(s, ",\"macro_includes_reference\":%s", o->macro_reference ? "true" : "false");
+    put_text(s, ",\"uncertain\":", o->uncertain);
+    rz_str_printf(s, ",\"calibration_bins\":%zu,\"bootstrap\":{\"rounds\":%zu,\"unit\":\"patient\",\"seed\":%llu",
+                  o->n_bins, o->n_rounds, (unsigned long long)o->seed);
+    put_number(s, ",\"confidence\":", o->confidence);
+    rz_str_puts(s, "}}");
+}
+
+static void put_films(rz_str *s, const rz_eval *e)
+{
+    const rz_eval_data *d = &e->data;
+    const char *between = "";
+    rz_str_printf(s, ",\n\"films\":{\"n\":%zu,\"n_failed\":%zu,\"failed\":[", d->n, e->films.n_failed);
+    for (size_t i = 0; i < d->n; i++) {
+        if (e->films.state[i] != RZ_FILM_FAILED) continue;
+        rz_str_printf(s, "%s\n{\"line\":%zu,\"manifest\":\"%s\"", between, d->rows[i].line,
+                      d->rows[i].second_file ? "validation" : "evaluated");
+        put_text(s, ",\"path\":", d->rows[i].shown);
+        put_text(s, ",\"message\":", e->films.why[i]);
+        rz_str_puts(s, "}");
+        between = ",";
+    }
+    rz_str_puts(s, "],\"labels_without_a_class\":{");
+    for (size_t i = 0; i < d->labels.n; i++) {
+        put_text(s, i ? "," : "", d->labels.items[i]);
+        rz_str_printf(s, ":%zu", d->label_rows[i]);
+    }
+    rz_str_puts(s, "}}");
+}
+
+static void put_report(rz_str *s, const rz_eval *e)
+{
+    rz_str_puts(s, "{\"schema\":\"radz.eval/1\",\n");
+    put_stamp(s, e);
+    put_protocol(s, e);
+    put_films(s, e);
+    rz_str_puts(s, ",\n\"methods\":[\n");
+    for (size_t i = 0; i < e->n_methods; i++) {
+        if (i) rz_str_puts(s, ",\n");
+        put_method(s, e, &e->methods[i]);
+    }
+    put_text(s, "],\n\"disclaimer\":", radz_disclaimer());
+    rz_str_puts(s, "}\n");
+}
+
+/* ---- CSV ---- */
+
+static void csv_text(rz_str *s, const char *text)
+{
+    if (!text[strcspn(text, ",\"\r\n;\t")]) {
+        rz_str_puts(s, text);
+        return;
+    }
+    rz_str_puts(s, "\"");
+    for (; *text; text++) {
+        if (*text == '"') rz_str_puts(s, "\"");
+        rz_str_put(s, text, 1);
+    }
+    rz_str_puts(s, "\"");
+}
+
+static void csv_number(rz_str *s, double v)
+{
+    rz_str_puts(s, ",");
+    if (!isnan(v)) rz_str_put_double(s, v);
+}
+
+static void csv_row(rz_str *s, const rz_eval *e, const rz_eval_method *m, const rz_eval_table *t, size_t c)
+{
+    const rz_eval_cell *cell = &t->cells[c];
+    rz_str_printf(s, "%s,", m->name);
+    csv_text(s, t->set ? t->set : "(all)");
+    rz_str_puts(s, ",");
+    csv_text(s, c < e->data.n_classes ? e->bank->labels[c] : "(macro)");
+    rz_str_printf(s, ",%zu,%zu,%zu,%zu", t->n_films, t->n_patients, cell->m.n_positive, cell->m.n_negative);
+    for (size_t k = 0; k < RZ_COUNT(figures); k++) {
+        csv_number(s, value(&cell->m, k));
+        csv_number(s, value(&cell->low, k));
+        csv_number(s, value(&cell->high, k));
+    }
+    csv_number(s, cell->m.threshold);
+    rz_str_printf(s, ",%s,%zu,%zu,%zu,%zu,", rz_eval_threshold_name(e), cell->m.tp, cell->m.fp, cell->m.tn, cell->m.fn);
+    csv_text(s, cell->note ? cell->note : "");
+    rz_str_puts(s, "\r\n");
+}
+
+static void put_csv(rz_str *s, const rz_eval *e)
+{
+    rz_str_puts(s, "method,set,class,n_films,n_patients,n_positive,n_negative");
+    for (size_t k = 0; k < RZ_COUNT(figures); k++)
+        rz_str_printf(s, ",%s,%s_low,%s_high", figures[k].name, figures[k].name, figures[k].name);
+    rz_str_puts(s, ",threshold,threshold_source,tp,fp,tn,fn,note\r\n");
+    for (size_t i = 0; i < e->n_methods; i++)
+        for (size_t t = 0; t < e->methods[i].n_tables; t++)
+            for (size_t c = 0; c <= e->data.n_classes; c++) csv_row(s, e, &e->methods[i], &e->methods[i].tables[t], c);
+}
+
+static void put_scores(rz_str *s, const rz_eval *e)
+{
+    const rz_eval_data *d = &e->data;
+    rz_str_puts(s, "method,line,path,sha256,set,part,class,truth,similarity,probability\r\n");
+    for (size_t i = 0; i < e->n_methods; i++)
+        for (size_t r = 0; r < d->n; r++)
+            for (size_t c = 0; c < d->n_classes && e->films.state[r] == RZ_FILM_DONE; c++) {
+                rz_str_printf(s, "%s,%zu,", e->methods[i].name, d->rows[r].line);
+                csv_text(s, d->rows[r].shown);
+                rz_str_printf(s, ",%s,", e->films.sha256[r]);
+                csv_text(s, d->sets.items[d->rows[r].set]);
+                rz_str_printf(s, ",%s,", d->rows[r].validation ? "validation" : "evaluated");
+                csv_text(s, e->bank->labels[c]);
+                signed char truth = d->truth[r * d->n_classes + c];
+                rz_str_puts(s, truth < 0 ? "," : truth ? ",1" : ",0");
+                csv_number(s, e->methods[i].similarity[r * d->n_classes + c]);
+                csv_number(s, e->methods[i].probability[r * d->n_classes + c]);
+                rz_str_puts(s, "\r\n");
+            }
+}
+
+/* ---- Files ---- */
+
+static radz_status write_text(const rz_eval *e, const char *name, rz_str *s, radz_error *err)
+{
+    char *path = rz_path_join(e->host, e->o->out_dir, name);
+    radz_status status =
+        s->failed || !path ? RZ_NO_MEMORY(err, name) : rz_write_file(e->host, path, s->data, s->len, err);
+    rz_free(e->host, path);
+    rz_str_free(s);
+    return status;
+}
+
+static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, radz_error *err)
+{
+    rz_str s = {.host = e->host}, name = {.host = e->host};
+    rz_calibration_put_json(&s, m->scorer, e->o->validation ? e->data.validation_hash : e->data.manifest_hash);
+    rz_str_printf(&name, "calibration-%s.json", m->name);
+    radz_status status = RADZ_OK;
+    if (name.failed) {
+        rz_str_free(&s);
+        status = RZ_NO_MEMORY(err, "calibration");
+    } else {
+        status = write_text(e, name.data, &s, err);
+    }
+    rz_str_free(&name);
+    return status;
+}
+
+radz_status rz_eval_write(const rz_eval *e, radz_error *err)
+{
+    rz_str s = {.host = e->host};
+    for (size_t i = 0; i < e->n_methods && e->calibrate; i++) RZ_TRY(write_calibration(e, &e->methods[i], err));
+    put_csv(&s, e);
+    RZ_TRY(write_text(e, "report.csv", &s, err));
+    s = (rz_str){.host = e->host};
+    if (e->o->write_scores) {
+        put_scores(&s, e);
+        RZ_TRY(write_text(e, "scores.csv", &s, err));
+        s = (rz_str){.host = e->host};
+    }
+    radz_status status = rz_eval_put_html(&s, e, err);
+    if (status) rz_str_free(&s);
+    RZ_TRY(status);
+    RZ_TRY(write_text(e, "report.html", &s, err));
+    s = (rz_str){.host = e->host};
+    put_report(&s, e);
+    return write_text(e, "report.json", &s, err);
+}

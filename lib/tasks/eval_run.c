@@ -1,0 +1,458 @@
+/* eval_run.c - an evaluation from options to report: methods, thresholds, calibration, tables.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "eval.h"
+
+/* ---- What is asked for ---- */
+
+static const struct {
+    const char *name, *where;
+    radz_threshold_rule rule;
+} threshold_names[] = {
+    {"validation", "validation", RADZ_THRESHOLD_MAX_F1},
+    {"validation-max-f1", "validation", RADZ_THRESHOLD_MAX_F1},
+    {"validation-youden", "validation", RADZ_THRESHOLD_YOUDEN},
+    {"validation-mcc", "validation", RADZ_THRESHOLD_MCC},
+    {"test-max-f1", "test", RADZ_THRESHOLD_MAX_F1},
+    {"test-youden", "test", RADZ_THRESHOLD_YOUDEN},
+    {"test-mcc", "test", RADZ_THRESHOLD_MCC},
+    {"youden", "test", RADZ_THRESHOLD_YOUDEN},
+    {"mcc", "test", RADZ_THRESHOLD_MCC},
+    {"fixed", "fixed", RADZ_THRESHOLD_FIXED},
+    {"calibration", "calibration", RADZ_THRESHOLD_FIXED},
+};
+
+const char *rz_eval_threshold_name(const rz_eval *e)
+{
+    if (e->rule == RADZ_THRESHOLD_MAX_F1 && strcmp(e->threshold_where, "validation") == 0) return "validation-max-f1";
+    for (size_t i = 0; i < RZ_COUNT(threshold_names); i++)
+        if (threshold_names[i].rule == e->rule && strcmp(threshold_names[i].where, e->threshold_where) == 0)
+            return threshold_names[i].name;
+    return e->threshold_where;
+}
+
+static radz_status pick_threshold(rz_eval *e, radz_error *err)
+{
+    size_t i = 0;
+    while (i < RZ_COUNT(threshold_names) && strcmp(threshold_names[i].name, e->o->threshold) != 0) i++;
+    if (i == RZ_COUNT(threshold_names))
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "threshold: '%s': expected fixed, validation, validation-youden, validation-mcc, test-max-f1, "
+                       "test-youden, test-mcc or calibration",
+                       e->o->threshold);
+    e->threshold_where = threshold_names[i].where, e->rule = threshold_names[i].rule;
+    if (e->data.n_evaluated < e->data.n || strcmp(e->threshold_where, "validation") != 0) return RADZ_OK;
+    if (strcmp(e->o->threshold, "validation") != 0)
+        return rz_fail(err, RADZ_E_ARGUMENT, "threshold %s: there are no validation films", e->o->threshold);
+    e->threshold_where = "fixed", e->rule = RADZ_THRESHOLD_FIXED;
+    e->threshold_note = "there are no validation films to choose it on";
+    return RADZ_OK;
+}
+
+static radz_status pick_calibration(rz_eval *e, radz_error *err)
+{
+    const char *name = e->o->calibrate;
+    e->calibrate = strcmp(name, "platt") == 0      ? RZ_CALIBRATE_PLATT
+                   : strcmp(name, "isotonic") == 0 ? RZ_CALIBRATE_ISOTONIC
+                                                   : RZ_CALIBRATE_NONE;
+    if (e->calibrate == RZ_CALIBRATE_NONE && strcmp(name, "none") != 0)
+        return rz_fail(err, RADZ_E_ARGUMENT, "calibrate: '%s': expected none, platt or isotonic", name);
+    if (e->calibrate && e->o->score.calibration)
+        return rz_fail(err, RADZ_E_ARGUMENT, "calibrate: a calibration file is given as well");
+    if (e->calibrate && e->data.n_evaluated == e->data.n)
+        return rz_fail(err, RADZ_E_ARGUMENT, "calibrate %s: there are no validation films", name);
+    return RADZ_OK;
+}
+
+static radz_status find_kind(const rz_eval *e, const char *name, size_t n, radz_score_kind *kind, radz_error *err)
+{
+    static const char *const later[] = {"options", "cot", "likelihood"};
+    *kind = e->o->score.score;
+    if (n == 5 && strncmp(name, "embed", n) == 0) return RADZ_OK;
+    for (int k = 0; rz_score_name((radz_score_kind)k); k++) {
+        *kind = (radz_score_kind)k;
+        if (strlen(rz_score_name(*kind)) == n && strncmp(rz_score_name(*kind), name, n) == 0) return RADZ_OK;
+    }
+    for (size_t i = 0; i < RZ_COUNT(later); i++)
+        if (strlen(later[i]) == n && strncmp(later[i], name, n) == 0)
+            return rz_fail(err, RADZ_E_UNSUPPORTED, "method %s: needs a model that writes: not here yet", later[i]);
+    return rz_fail(err, RADZ_E_ARGUMENT,
+                   "method '%.*s': expected embed, img_anchor, img_text, fused, pos_neg_pair or hidden", (int)n, name);
+}
+
+static radz_status open_method(rz_eval *e, radz_score_kind kind, radz_error *err)
+{
+    rz_eval_method *m = &e->methods[e->n_methods];
+    radz_score_options o = e->o->score;
+    for (size_t i = 0; i < e->n_methods; i++)
+        if (e->methods[i].scorer->kind == kind)
+            return rz_fail(err, RADZ_E_ARGUMENT, "method %s comes twice", rz_score_name(kind));
+    o.score = kind;
+    if (kind == RADZ_SCORE_HIDDEN) o.feature = RADZ_SCORE_GLOBAL;
+    if (kind != RADZ_SCORE_POS_NEG) o.n_negatives = 0;
+    m->name = rz_score_name(kind);
+    e->n_methods++;
+    return rz_scorer_open(e->net, e->bank, &o, &m->scorer, err);
+}
+
+static radz_status open_methods(rz_eval *e, radz_error *err)
+{
+    size_t n = 1;
+    for (const char *s = e->o->methods; *s; s++) n += *s == ',';
+    e->methods = rz_calloc(e->host, n, sizeof *e->methods);
+    if (!e->methods) return RZ_NO_MEMORY(err, "methods");
+    for (const char *s = e->o->methods;;) {
+        size_t len = strcspn(s, ",");
+        radz_score_kind kind;
+        RZ_TRY(find_kind(e, s, len, &kind, err));
+        RZ_TRY(open_method(e, kind, err));
+        if (!s[len]) return RADZ_OK;
+        s += len + 1;
+    }
+}
+
+/* ---- Scores ---- */
+
+static unsigned wanted_vectors(const rz_eval *e)
+{
+    unsigned wanted = 0;
+    for (size_t i = 0; i < e->n_methods; i++) {
+        const rz_scorer *s = e->methods[i].scorer;
+        if (s->kind == RADZ_SCORE_HIDDEN)
+            wanted |= 1u << RZ_VECTOR_HIDDEN;
+        else
+            wanted |= (rz_scorer_needs_global(s) ? 1u << RZ_VECTOR_GLOBAL : 0) |
+                      (rz_scorer_needs_local(s) ? 1u << RZ_VECTOR_LOCAL : 0);
+    }
+    return wanted;
+}
+
+static const float *vector_of(const rz_eval_films *f, int kind, size_t i)
+{
+    return f->vectors[kind] ? f->vectors[kind] + i * f->dim[kind] : NULL;
+}
+
+static radz_status score_films(const rz_eval *e, rz_eval_method *m, radz_error *err)
+{
+    const size_t n = m->scorer->n;
+    size_t all;
+    if (!rz_size_mul(e->data.n, n, &all)) return rz_fail(err, RADZ_E_LIMIT, "too many films and classes");
+    m->probability = rz_calloc(e->host, all, sizeof(double));
+    m->similarity = rz_calloc(e->host, all, sizeof(double));
+    m->margin = rz_calloc(e->host, all, sizeof(double));
+    rz_class_score *out = rz_calloc(e->host, n, sizeof *out);
+    radz_status status = m->probability && m->similarity && m->margin && out ? RADZ_OK : RZ_NO_MEMORY(err, "scores");
+    for (size_t i = 0; i < e->data.n && !status; i++) {
+        bool done = e->films.state[i] == RZ_FILM_DONE;
+        bool hidden = m->scorer->kind == RADZ_SCORE_HIDDEN;
+        if (done)
+            status = rz_scorer_film(m->scorer, vector_of(&e->films, hidden ? RZ_VECTOR_HIDDEN : RZ_VECTOR_GLOBAL, i),
+                                    hidden ? NULL : vector_of(&e->films, RZ_VECTOR_LOCAL, i), out, err);
+        for (size_t c = 0; c < n && !status; c++) {
+            m->similarity[i * n + c] = done ? out[c].similarity : NAN;
+            m->margin[i * n + c] = done ? out[c].margin : NAN;
+            m->probability[i * n + c] = done ? out[c].probability : NAN;
+        }
+    }
+    rz_free(e->host, out);
+    return status;
+}
+
+/* Column c of the films of these rows that could be read: scores and truth, packed. */
+typedef struct column {
+    double *scores, *margins;
+    signed char *truth;
+    size_t *rows;
+    size_t n;
+} column;
+
+static void take_column(const rz_eval *e, const rz_eval_method *m, const size_t *rows, size_t n, size_t c, column *out)
+{
+    out->n = 0;
+    for (size_t k = 0; k < n; k++) {
+        size_t at = rows[k] * e->data.n_classes + c;
+        out->scores[out->n] = m->probability[at];
+        out->margins[out->n] = m->margin[at];
+        out->rows[out->n] = rows[k];
+        out->truth[out->n++] = e->data.truth[at];
+    }
+}
+
+static radz_status open_column(const rz_host *host, size_t n, column *c, radz_error *err)
+{
+    c->scores = rz_calloc(host, n, sizeof(double));
+    c->margins = rz_calloc(host, n, sizeof(double));
+    c->truth = rz_calloc(host, n, 1);
+    c->rows = rz_calloc(host, n, sizeof(size_t));
+    return c->scores && c->margins && c->truth && c->rows ? RADZ_OK : RZ_NO_MEMORY(err, "scores of a class");
+}
+
+static void close_column(const rz_host *host, column *c)
+{
+    rz_free(host, c->scores);
+    rz_free(host, c->margins);
+    rz_free(host, c->truth);
+    rz_free(host, c->rows);
+}
+
+/* ---- Validation films: calibration and thresholds ---- */
+
+static radz_status calibrate_class(rz_eval *e, rz_eval_method *m, const size_t *rows, size_t n, size_t c, column *col,
+                                   radz_error *err)
+{
+    const size_t n_classes = e->data.n_classes;
+    rz_ranked r;
+    take_column(e, m, rows, n, c, col);
+    RZ_TRY(rz_calibrate(e->host, e->calibrate, col->margins, col->truth, col->n, &m->scorer->calibrators[c], err));
+    for (size_t i = 0; i < e->data.n; i++)
+        if (e->films.state[i] == RZ_FILM_DONE)
+            m->probability[i * n_classes + c] = rz_calibrated(&m->scorer->calibrators[c], m->margin[i * n_classes + c]);
+    take_column(e, m, rows, n, c, col);
+    RZ_TRY(rz_rank(e->host, col->scores, col->truth, col->n, &r, err));
+    m->scorer->calibrators[c].threshold =
+        rz_find_threshold(&r, e->rule == RADZ_THRESHOLD_FIXED ? RADZ_THRESHOLD_MAX_F1 : e->rule);
+    rz_ranked_free(&r);
+    return RADZ_OK;
+}
+
+static radz_status set_threshold(const rz_eval *e, rz_eval_method *m, const size_t *rows, size_t n, size_t c,
+                                 column *col, radz_error *err)
+{
+    rz_ranked r;
+    m->thresholds[c] = NAN;
+    if (strcmp(e->threshold_where, "fixed") == 0) m->thresholds[c] = e->o->fixed_threshold;
+    if (strcmp(e->threshold_where, "calibration") == 0 && m->scorer->calibrators)
+        m->thresholds[c] = m->scorer->calibrators[c].threshold;
+    if (strcmp(e->threshold_where, "validation") != 0) return RADZ_OK;
+    take_column(e, m, rows, n, c, col);
+    RZ_TRY(rz_rank(e->host, col->scores, col->truth, col->n, &r, err));
+    m->thresholds[c] = rz_find_threshold(&r, e->rule);
+    rz_ranked_free(&r);
+    return RADZ_OK;
+}
+
+static radz_status use_validation(rz_eval *e, rz_eval_method *m, const size_t *rows, size_t n, column *col,
+                                  radz_error *err)
+{
+    const size_t n_classes = e->data.n_classes;
+    m->thresholds = rz_calloc(e->host, n_classes, sizeof(double));
+    if (!m->thresholds) return RZ_NO_MEMORY(err, "thresholds");
+    if (e->calibrate) {
+        m->scorer->calibrators = rz_calloc(e->host, n_classes, sizeof(rz_calibrator));
+        if (!m->scorer->calibrators) return RZ_NO_MEMORY(err, "calibration");
+        m->scorer->calibration = e->calibrate;
+        for (size_t c = 0; c < n_classes; c++) RZ_TRY(calibrate_class(e, m, rows, n, c, col, err));
+    }
+    for (size_t c = 0; c < n_classes; c++) RZ_TRY(set_threshold(e, m, rows, n, c, col, err));
+    return RADZ_OK;
+}
+
+/* ---- Tables ---- */
+
+static const char *note_of(const radz_metrics *m, double threshold)
+{
+    if (!m->n_positive && !m->n_negative) return "no film of this set says whether it is there";
+    if (!m->n_positive) return "no positive film: AUC is undefined";
+    if (!m->n_negative) return "no negative film: AUC is undefined";
+    return isnan(threshold) ? "no threshold: the validation films lack one outcome" : NULL;
+}
+
+typedef struct table_work {
+    rz_ranked *ranked; /* (n_classes) */
+    double *thresholds;
+    radz_metrics *points, *low, *high; /* (n_classes + 1) */
+    size_t *patients, *groups;
+    column col;
+} table_work;
+
+static radz_status measure_class(const rz_eval *e, const rz_eval_method *m, rz_eval_table *t, table_work *w, size_t c,
+                                 radz_error *err)
+{
+    radz_metrics_options o = {sizeof o, 0, e->o->strict, e->o->both_classes, e->o->n_bins, 0, 0, 0};
+    take_column(e, m, t->rows, t->n_films, c, &w->col);
+    RZ_TRY(rz_rank(e->host, w->col.scores, w->col.truth, w->col.n, &w->ranked[c], err));
+    o.threshold =
+        strcmp(e->threshold_where, "test") == 0 ? rz_find_threshold(&w->ranked[c], e->rule) : m->thresholds[c];
+    w->thresholds[c] = o.threshold;
+    rz_measure(&w->ranked[c], NULL, &o, &t->cells[c].m);
+    t->cells[c].note = note_of(&t->cells[c].m, o.threshold);
+    return RADZ_OK;
+}
+
+static void macro_of(const rz_eval *e, rz_eval_table *t, table_work *w)
+{
+    size_t n = 0;
+    for (size_t c = 0; c < e->data.n_classes; c++)
+        if (e->in_macro[c]) w->points[n++] = t->cells[c].m;
+    rz_macro(w->points, n, &t->cells[e->data.n_classes].m, &t->n_defined);
+    if (!t->n_defined) t->cells[e->data.n_classes].note = "no class has both outcomes";
+}
+
+static radz_status intervals(const rz_eval *e, rz_eval_table *t, table_work *w, radz_error *err)
+{
+    radz_metrics_options o = {
+        sizeof o, 0, e->o->strict, e->o->both_classes, e->o->n_bins, e->o->n_rounds, e->o->confidence, e->o->seed};
+    rz_bootstrap b = {.host = e->host,
+                      .pool = rz_device_pool(e->net->model->dev),
+                      .ranked = w->ranked,
+                      .thresholds = w->thresholds,
+                      .in_macro = e->in_macro,
+                      .n_classes = e->data.n_classes,
+                      .groups = w->groups,
+                      .n_films = t->n_films,
+                      .n_groups = t->n_patients,
+                      .options = &o};
+    if (!o.n_rounds) return RADZ_OK;
+    RZ_TRY(rz_bootstrap_run(&b, w->low, w->high, err));
+    for (size_t c = 0; c <= e->data.n_classes; c++) t->cells[c].low = w->low[c], t->cells[c].high = w->high[c];
+    return RADZ_OK;
+}
+
+static radz_status fill_table(const rz_eval *e, const rz_eval_method *m, rz_eval_table *t, table_work *w,
+                              radz_error *err)
+{
+    for (size_t i = 0; i < t->n_films; i++) w->patients[i] = e->data.rows[t->rows[i]].patient;
+    RZ_TRY(rz_number_groups(e->host, w->patients, t->n_films, w->groups, &t->n_patients, err));
+    for (size_t c = 0; c < e->data.n_classes; c++) RZ_TRY(measure_class(e, m, t, w, c, err));
+    macro_of(e, t, w);
+    return intervals(e, t, w, err);
+}
+
+static radz_status open_table(const rz_eval *e, size_t set, rz_eval_table *t, radz_error *err)
+{
+    t->set = set == RZ_EVAL_NONE ? NULL : e->data.sets.items[set];
+    t->cells = rz_calloc(e->host, e->data.n_classes + 1, sizeof *t->cells);
+    t->rows = rz_calloc(e->host, e->data.n, sizeof *t->rows);
+    if (!t->cells || !t->rows) return RZ_NO_MEMORY(err, "table");
+    for (size_t i = 0; i < e->data.n; i++)
+        if (!e->data.rows[i].validation && e->films.state[i] == RZ_FILM_DONE &&
+            (set == RZ_EVAL_NONE || e->data.rows[i].set == set))
+            t->rows[t->n_films++] = i;
+    for (size_t c = 0; c <= e->data.n_classes; c++)
+        for (int k = 0; k < 2; k++) {
+            radz_metrics *x = k ? &t->cells[c].low : &t->cells[c].high;
+            x->auc = x->auprc = x->f1 = x->accuracy = x->mcc = x->sensitivity = x->specificity = NAN;
+            x->precision = x->brier = x->ece = NAN;
+        }
+    return RADZ_OK;
+}
+
+static radz_status run_table(const rz_eval *e, const rz_eval_method *m, rz_eval_table *t, radz_error *err)
+{
+    const size_t n = e->data.n_classes;
+    table_work w = {0};
+    w.ranked = rz_calloc(e->host, n, sizeof *w.ranked);
+    w.thresholds = rz_calloc(e->host, n, sizeof *w.thresholds);
+    w.points = rz_calloc(e->host, n + 1, sizeof *w.points);
+    w.low = rz_calloc(e->host, n + 1, sizeof *w.low);
+    w.high = rz_calloc(e->host, n + 1, sizeof *w.high);
+    w.patients = rz_calloc(e->host, t->n_films, sizeof *w.patients);
+    w.groups = rz_calloc(e->host, t->n_films, sizeof *w.groups);
+    bool good = w.ranked && w.thresholds && w.points && w.low && w.high && w.patients && w.groups;
+    radz_status status = good ? open_column(e->host, t->n_films, &w.col, err) : RZ_NO_MEMORY(err, "table");
+    if (!status) status = fill_table(e, m, t, &w, err);
+    for (size_t c = 0; w.ranked && c < n; c++) rz_ranked_free(&w.ranked[c]);
+    close_column(e->host, &w.col);
+    rz_free(e->host, w.ranked);
+    rz_free(e->host, w.thresholds);
+    rz_free(e->host, w.points);
+    rz_free(e->host, w.low);
+    rz_free(e->host, w.high);
+    rz_free(e->host, w.patients);
+    rz_free(e->host, w.groups);
+    return status;
+}
+
+static radz_status make_tables(const rz_eval *e, rz_eval_method *m, radz_error *err)
+{
+    m->tables = rz_calloc(e->host, e->data.sets.n + 1, sizeof *m->tables);
+    if (!m->tables) return RZ_NO_MEMORY(err, "tables");
+    for (size_t set = 0; set <= e->data.sets.n; set++) {
+        bool all = set == e->data.sets.n;
+        if (!all && e->data.sets.n == 1) continue;
+        rz_eval_table *t = &m->tables[m->n_tables++];
+        RZ_TRY(open_table(e, all ? RZ_EVAL_NONE : set, t, err));
+        RZ_TRY(run_table(e, m, t, err));
+    }
+    return RADZ_OK;
+}
+
+static radz_status run_method(rz_eval *e, rz_eval_method *m, radz_error *err)
+{
+    column col = {0};
+    size_t *rows = rz_calloc(e->host, e->data.n, sizeof *rows), n = 0;
+    for (size_t i = 0; rows && i < e->data.n; i++)
+        if (e->data.rows[i].validation && e->films.state[i] == RZ_FILM_DONE) rows[n++] = i;
+    radz_status status = rows ? score_films(e, m, err) : RZ_NO_MEMORY(err, "rows");
+    if (!status) status = open_column(e->host, n, &col, err);
+    if (!status) status = use_validation(e, m, rows, n, &col, err);
+    close_column(e->host, &col);
+    rz_free(e->host, rows);
+    return status ? status : make_tables(e, m, err);
+}
+
+/* ---- All of it ---- */
+
+static radz_status check_shards(const radz_eval_options *o, radz_error *err)
+{
+    if (o->n_shards < 0 || (o->n_shards && !o->merge && (o->shard < 1 || o->shard > o->n_shards)))
+        return rz_fail(err, RADZ_E_ARGUMENT, "shard: expected 1..n_shards");
+    if (o->merge && !o->n_shards) return rz_fail(err, RADZ_E_ARGUMENT, "merge: expected the number of shards");
+    if (o->n_shards && o->cache_dir && !*o->cache_dir)
+        return rz_fail(err, RADZ_E_ARGUMENT, "shard: shards meet in the cache: expected a cache_dir");
+    return RADZ_OK;
+}
+
+static radz_status evaluate(rz_eval *e, radz_error *err)
+{
+    const radz_eval_options *o = e->o;
+    RZ_TRY(check_shards(o, err));
+    RZ_TRY(rz_eval_data_open(e->host, o, e->bank, &e->data, err));
+    RZ_TRY(pick_threshold(e, err));
+    RZ_TRY(pick_calibration(e, err));
+    RZ_TRY(open_methods(e, err));
+    if (!(e->in_macro = rz_calloc(e->host, e->bank->n, 1))) return RZ_NO_MEMORY(err, "classes");
+    for (size_t c = 0; c < e->bank->n; c++)
+        e->in_macro[c] = o->macro_reference || c != e->bank->reference || e->bank->n == 1;
+    RZ_TRY(rz_mkdir_p(o->out_dir, err));
+    if (o->merge) {
+        RZ_TRY(rz_eval_shards_load(e->net->model, o, &e->data, wanted_vectors(e), &e->films, err));
+    } else {
+        RZ_TRY(rz_eval_films_open(e->net, o, &e->data, wanted_vectors(e), &e->films, err));
+        if (o->n_shards) return rz_eval_shard_save(&e->films, e->net->model, o, &e->data, err);
+    }
+    for (size_t i = 0; i < e->n_methods; i++) RZ_TRY(run_method(e, &e->methods[i], err));
+    return rz_eval_write(e, err);
+}
+
+static void close_eval(rz_eval *e)
+{
+    for (size_t i = 0; i < e->n_methods; i++) {
+        rz_eval_method *m = &e->methods[i];
+        for (size_t t = 0; t < m->n_tables; t++) {
+            rz_free(e->host, m->tables[t].cells);
+            rz_free(e->host, m->tables[t].rows);
+        }
+        rz_free(e->host, m->tables);
+        rz_free(e->host, m->probability);
+        rz_free(e->host, m->similarity);
+        rz_free(e->host, m->margin);
+        rz_free(e->host, m->thresholds);
+        rz_scorer_close(m->scorer);
+    }
+    rz_free(e->host, e->methods);
+    rz_free(e->host, e->in_macro);
+    rz_eval_films_close(&e->films);
+    rz_eval_data_close(&e->data);
+}
+
+radz_status rz_evaluate(const rz_net *net, const char *model_name, const rz_bank *bank, const radz_eval_options *o,
+                        radz_error *err)
+{
+    rz_eval e = {.host = bank->host, .net = net, .bank = bank, .model_name = model_name, .o = o};
+    RZ_TRY(rz_bank_require_model(bank, net->model, err));
+    radz_status status = evaluate(&e, err);
+    close_eval(&e);
+    return status;
+}

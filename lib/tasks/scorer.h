@@ -1,0 +1,56 @@
+/* scorer.h - film vectors to one similarity, margin and probability per class, by any of the scores of the papers.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_SCORER_H
+#define RZ_SCORER_H
+
+#include "bank.h"
+#include "calibrate.h"
+#include "embed.h"
+
+typedef struct rz_scorer {
+    const rz_host *host;
+    radz_score_kind kind;
+    radz_score_feature feature;
+    radz_score_classes classes; /* never AUTO */
+    double tau;
+    size_t n, dim;    /* classes; floats of a film's vector */
+    size_t reference; /* n: none */
+    char **labels;
+    float *anchors;             /* (n, dim); IMG_ANCHOR, FUSED */
+    float *texts, *negatives;   /* (n, dim); all but IMG_ANCHOR; POS_NEG only */
+    double *text_anchors;       /* (n, n) cosines of text c with anchor d; FUSED */
+    rz_calibrator *calibrators; /* (n); NULL: none */
+    rz_calibration_kind calibration;
+    char **templates, **negative_templates; /* as used */
+    size_t n_templates, n_negatives;
+    char model_hash[65], bank_hash[65];
+} rz_scorer;
+
+/* What comes out for one film and class. */
+typedef struct rz_class_score {
+    double similarity;  /* cosine; FUSED: mean product of cosines; POS_NEG: difference of cosines */
+    double margin;      /* log-odds before calibration */
+    double probability; /* calibrated where the scorer is */
+} rz_class_score;
+
+radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_score_options *options, rz_scorer **out,
+                           radz_error *err) RZ_CHECK;
+void rz_scorer_close(rz_scorer *s);
+bool rz_scorer_needs_local(const rz_scorer *s);
+bool rz_scorer_needs_global(const rz_scorer *s);
+/* One film; the vector that the feature does not need may be NULL. out (n), in bank order. Changes nothing in s. */
+radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_class_score *out,
+                           radz_error *err) RZ_CHECK;
+/* Probabilities once more, from margins that are there: after calibrators were set. */
+void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out);
+
+const char *rz_score_name(radz_score_kind kind);           /* "img_anchor" */
+const char *rz_feature_name(radz_score_feature feature);   /* "global" */
+const char *rz_classes_name(radz_score_classes classes);   /* "reference" */
+const char *rz_calibration_name(rz_calibration_kind kind); /* "platt" */
+
+/* The file radz.calibration/1: what was fitted, for which model, bank and score. */
+void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source);
+radz_status rz_calibration_load(rz_scorer *s, const char *path, radz_error *err) RZ_CHECK;
+
+#endif
