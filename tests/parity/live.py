@@ -16,7 +16,7 @@ import venv
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORK = os.path.join("build", "parity")
-PACKAGES = ["torch", "transformers", "peft", "safetensors", "numpy"]
+PACKAGES = ["torch", "transformers", "peft", "safetensors", "numpy", "sentencepiece", "pillow"]
 
 
 def environment():
