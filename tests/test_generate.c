@@ -178,6 +178,74 @@ static void test_cache(void **state)
     for (size_t i = 0; i < RZ_COUNT(models); i++) check_cache(*state, models[i].dir, models[i].n_rows);
 }
 
+/* Greedy tokens of one checkpoint and prompt against transformers'. */
+static void check_greedy(rz_device *dev, rz_stream *s, const char *variant, const char *prompt, char *want)
+{
+    char dir[128], path[160], key[16];
+    snprintf(dir, sizeof dir, "tests/parity/variants/%s", variant);
+    snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+    snprintf(key, sizeof key, "%s.ids", prompt);
+    rz_model *m;
+    rz_st *st;
+    rz_cache *cache;
+    ok(rz_model_load(NULL, dev, dir, RZ_MODEL_INFER, 0, &m, &err));
+    ok(rz_st_open(NULL, path, RZ_FILE_READ, &st, &err));
+    const rz_st_tensor *ids = rz_st_find(st, key), *film = rz_st_find(st, "pixels");
+    int32_t rows[MAX_ROWS], next;
+    float *pixels = malloc(film ? film->n_bytes : 1), logits[256];
+    const size_t vocab = m->cfg.text.vocab;
+    assert_true(ids && pixels && ids->n_elements <= MAX_ROWS && vocab <= RZ_COUNT(logits));
+    memcpy(rows, ids->data, ids->n_bytes);
+    if (film) ok(rz_st_to_f32(film, pixels, &err));
+    rz_prompt p = {rows, ids->n_elements};
+    rz_item item = {.pixels = film ? pixels : NULL, .prompt = &p};
+    rz_net net = {.model = m, .s = s};
+    ok(rz_cache_open(m, 1, MAX_ROWS, &cache, &err));
+    size_t n = 0;
+    for (char *word = strtok(want, " \n"); word; word = strtok(NULL, " \n"), n++) {
+        rz_mark mark = rz_arena_mark(s);
+        rz_download(s, logits, rz_next_logits(&net, &item, 1, cache, false), vocab * sizeof *logits);
+        ok(rz_stream_sync(s, &err));
+        rz_arena_release(s, mark);
+        next = rz_sample(logits, vocab, 0, 1, NULL, NULL);
+        if (next != atoi(word)) fail_msg("%s %s: token %zu: %d, expected %s", variant, prompt, n, (int)next, word);
+        p = (rz_prompt){&next, 1};
+        item.pixels = NULL;
+    }
+    assert_true(n >= 12);
+    free(pixels);
+    rz_cache_close(cache);
+    rz_st_close(st);
+    rz_model_unload(m);
+}
+
+/* tests/parity/greedy.txt: all RoPE kinds, windows, grouped heads, tied heads, films. */
+static void test_greedy(void **state)
+{
+    rz_device_options o = {"cpu", *state, "own", 2};
+    rz_device *dev;
+    rz_stream *s;
+    radz_status status = rz_device_open(NULL, &o, &dev, &err);
+    if (status == RADZ_E_DEVICE) skip();
+    ok(status);
+    ok(rz_stream_open(dev, &s, &err));
+    char *text = fixture_read("tests/parity/greedy.txt", NULL);
+    size_t n_lines = 0;
+    for (char *line = text, *end; *line; line = end + 1, n_lines++) {
+        char variant[64], prompt[8];
+        int used = 0;
+        end = strchr(line, '\n');
+        assert_non_null(end);
+        *end = 0;
+        assert_int_equal(sscanf(line, "%63s %7s %n", variant, prompt, &used), 2);
+        check_greedy(dev, s, variant, prompt, line + used);
+    }
+    assert_true(n_lines >= 28);
+    free(text);
+    rz_stream_close(s);
+    rz_device_close(dev);
+}
+
 /* A sequence copied goes on as the one it came from. */
 static void test_cache_copy(void **state)
 {
@@ -461,8 +529,9 @@ static void test_sample(void **state)
 }
 
 #define ON(kernels)                                                                                                    \
+    {"cache, " kernels, test_cache, NULL, NULL, (void *)(uintptr_t)kernels},                                           \
     {                                                                                                                  \
-        "cache, " kernels, test_cache, NULL, NULL, (void *)(uintptr_t)kernels                                          \
+        "greedy, " kernels, test_greedy, NULL, NULL, (void *)(uintptr_t)kernels                                        \
     }
 
 int main(void)
