@@ -1,6 +1,7 @@
 /* radz-train - trains a LLaVA-RadZ on films listed in a CSV file. Uses radz.h only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,16 +32,35 @@ static const char help_text[] =
     "  --lambda X             weight of L_CA against L_CG (0.5)\n"
     "  --tau X                temperature (the model's own)\n"
     "  --learn-tau            train the temperature\n"
+    "  --features NAME        what L_CA pairs: cross (default), global, local\n"
+    "  --targets NAME         of L_CG: labels (default), batch-index (the authors' code)\n"
     "  --no-mask              films with the same labels are negatives of each other\n"
     "  --no-balance           draw every film equally often\n"
     "  --no-augment           show films as they are\n"
     "  --seed N               (0)\n"
     "  --dtype f32|bf16       of the weights written (f32)\n"
+    "  --label-fraction X     share of the training rows, by seed, in proportion of the label sets (1)\n"
+    "  --preset NAME          paper (default), refcode: as the authors' code; other options still change it\n"
+    "\n"
+    "  --objective NAME       radz (default), generate, classify\n"
+    "  --settings FILE        like radz.json: layer, special tokens, heads, prompts (the model's own)\n"
+    "  --train LIST           parts whose own weights change: tower,projector,decoder or none (with LoRA none)\n"
+    "  --lora-rank N          0: no LoRA (128 for a model with weights)\n"
+    "  --lora-alpha X, --lora-dropout X, --lora-rslora, --lora-targets LIST   (256, 0.05, no, all)\n"
+    "  --merge-lora           write whole weights instead of an adapter\n"
+    "\n"
+    "  --micro-batch N        items that go through the network at once; 0: all of a batch (0)\n"
+    "  --accumulate N         batches of one step (1)\n"
+    "  --recompute            less memory, more time\n"
+    "  --weights f32|bf16     of the trained weights in memory (f32)\n"
+    "  --dry-run              print what the run will take: rows, steps, memory, time; write nothing\n"
     "\n"
     "  --validate-every N     steps between validations (only at the end)\n"
     "  --monitor LABEL        label whose AUC picks the best model (mean over the labels)\n"
     "  --monitor-set SET      on this set's films only\n"
     "  --checkpoint-every N   steps between checkpoints (only at the end)\n"
+    "  --log FILE             one JSON object per step, validation, checkpoint (train.jsonl in --out)\n"
+    "  --stop-on-bad-row      a row or film that cannot be read ends the run (counted, left out)\n"
     "  --resume               go on from the checkpoint in --out, if there is one\n"
     "  --stop-after N         save a checkpoint and stop after so many steps in all\n"
     "\n"
@@ -56,8 +76,22 @@ static const char help_text[] =
 typedef struct settings {
     radz_train_options train;
     radz_runtime_options runtime;
-    bool quiet;
+    bool quiet, dry_run;
+    const char *log, *preset;
 } settings;
+
+/* The preset comes first, wherever it stands. 0, or an exit status. */
+static int apply_preset(int argc, char **argv, radz_train_options *t)
+{
+    radz_error err;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *name = NULL;
+        if (strncmp(argv[i], "--preset=", 9) == 0) name = argv[i] + 9;
+        if (strcmp(argv[i], "--preset") == 0 && i + 1 < argc) name = argv[i + 1];
+        if (name && radz_train_options_preset(t, name, &err)) return usage("%s", err.message);
+    }
+    return 0;
+}
 
 /* 0, or the exit status. */
 static int read_command_line(int argc, char **argv, settings *s)
@@ -65,7 +99,29 @@ static int read_command_line(int argc, char **argv, settings *s)
     radz_train_options *t = &s->train;
     radz_train_options_init(t);
     radz_runtime_options_init(&s->runtime);
+    int preset = apply_preset(argc, argv, t);
+    if (preset) return preset;
     option_entry options[] = {
+        {"preset", .text = &s->preset, .words = "paper|refcode"},
+        {"objective", .text = &t->objective},
+        {"settings", .text = &t->settings},
+        {"train", .text = &t->train},
+        {"lora-rank", .integer = &t->lora_rank, .max = 65536},
+        {"lora-alpha", .real = &t->lora_alpha},
+        {"lora-dropout", .real = &t->lora_dropout, .max = 1},
+        {"lora-rslora", .on = &t->lora_rslora},
+        {"lora-targets", .text = &t->lora_targets},
+        {"merge-lora", .on = &t->merge_lora},
+        {"label-fraction", .real = &t->label_fraction, .max = 1},
+        {"features", .text = &t->features, .words = "cross|global|local"},
+        {"targets", .text = &t->targets, .words = "labels|batch-index"},
+        {"micro-batch", .integer = &t->micro_batch, .max = 1000000},
+        {"accumulate", .integer = &t->accumulate, .min = 1, .max = 1000000},
+        {"recompute", .on = &t->recompute},
+        {"weights", .text = &t->weights, .words = "f32|bf16"},
+        {"stop-on-bad-row", .on = &t->stop_on_bad_row},
+        {"log", .text = &s->log},
+        {"dry-run", .flag = &s->dry_run},
         {"model", .text = &t->model_dir, .required = true},
         {"manifest", .text = &t->manifest, .required = true},
         {"images", .text = &t->image_root},
@@ -97,6 +153,7 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"quiet", .flag = &s->quiet},
     };
     int n_inputs, status = parse_command_line(options, COUNT(options), argc, argv, &n_inputs);
+    if (!strcmp(t->targets, "batch-index")) t->targets = "batch_index";
     if (!status && n_inputs) return usage("films come from the manifest: what is %s?", argv[0]);
     return status;
 }
@@ -114,6 +171,9 @@ static void on_signal(int signal_number)
 typedef struct display {
     int quiet, terminal, line_open; /* line_open: the bar stands on the current line */
     double last;                    /* when something was shown */
+    const char *out_dir, *log_path; /* log_path NULL: train.jsonl in out_dir */
+    FILE *log;
+    int log_failed;
 } display;
 
 static double now(void)
@@ -171,9 +231,77 @@ static void show_validation(display *d, const radz_train_progress *p)
     fputc('\n', stderr);
 }
 
+/* Lines of the log from steps that will be done again are dropped, and one that was cut off. */
+static int keep_lines(const char *path, const char *next, int64_t first_step)
+{
+    FILE *from = fopen(path, "r"), *to = fopen(next, "w");
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    while (from && to && (n = getline(&line, &cap, from)) > 0) {
+        long long step = 0;
+        if (line[n - 1] == '\n' && sscanf(line, "{\"step\":%lld", &step) == 1 && step < first_step) fputs(line, to);
+    }
+    free(line);
+    if (from) fclose(from);
+    return to && !fclose(to) && !rename(next, path);
+}
+
+static void open_log(display *d, int64_t first_step)
+{
+    size_t n = strlen(d->log_path ? d->log_path : d->out_dir) + 32;
+    char *path = need(malloc(n)), *next = need(malloc(n));
+    if (d->log_path)
+        snprintf(path, n, "%s", d->log_path);
+    else
+        snprintf(path, n, "%s/train.jsonl", d->out_dir);
+    snprintf(next, n, "%s.new", path);
+    if (keep_lines(path, next, first_step)) d->log = fopen(path, "a");
+    d->log_failed = !d->log;
+    if (d->log_failed) complain("%s: cannot be written: training goes on without a log", path);
+    free(path);
+    free(next);
+}
+
+static void log_number(FILE *f, const char *name, double v)
+{
+    if (v - v == 0)
+        fprintf(f, ",\"%s\":%.9g", name, v);
+    else
+        fprintf(f, ",\"%s\":null", name);
+}
+
+static void log_progress(display *d, const radz_train_progress *p)
+{
+    if (!d->log && !d->log_failed) open_log(d, p->step);
+    if (!d->log) return;
+    fprintf(d->log, "{\"step\":%lld,\"steps\":%lld", (long long)p->step, (long long)p->n_steps);
+    log_number(d->log, "epoch", p->epoch);
+    log_number(d->log, "loss", p->loss);
+    log_number(d->log, "loss_ca", p->loss_ca);
+    log_number(d->log, "loss_cg", p->loss_cg);
+    log_number(d->log, "grad_norm", p->grad_norm);
+    log_number(d->log, "lr", p->lr);
+    log_number(d->log, "tau", p->tau);
+    fprintf(d->log, ",\"bad_rows\":%lld}\n", (long long)p->n_bad_rows);
+    if (p->has_validation) {
+        fprintf(d->log, "{\"step\":%lld,\"event\":\"validation\"", (long long)p->step);
+        log_number(d->log, "auc", p->val_auc);
+        log_number(d->log, "macro_auc", p->val_macro_auc);
+        fputs("}\n", d->log);
+    }
+    if (p->checkpoint) fprintf(d->log, "{\"step\":%lld,\"event\":\"checkpoint\"}\n", (long long)p->step);
+    if (fflush(d->log) || ferror(d->log)) {
+        complain("the log cannot be written: training goes on without it");
+        fclose(d->log);
+        d->log = NULL, d->log_failed = 1;
+    }
+}
+
 static int on_progress(const radz_train_progress *p, void *user)
 {
     display *d = user;
+    log_progress(d, p);
     double t = now();
     int due = t - d->last >= (d->terminal ? 0.2 : 10.0) || p->step == 1 || p->step == p->n_steps;
     if (!d->quiet && (due || p->has_validation)) {
@@ -216,6 +344,30 @@ static int fail(display *d, const radz_error *err)
     return EXIT_FAILED;
 }
 
+static void print_bytes(const char *what, uint64_t n)
+{
+    printf("  %-12s %10.1f MB\n", what, (double)n / 1e6);
+}
+
+static radz_status print_plan(radz_trainer *trainer, radz_error *err)
+{
+    radz_train_plan p = {.struct_size = sizeof p};
+    radz_status code = radz_trainer_plan(trainer, 1, &p, err);
+    if (code) return code;
+    char time[32];
+    format_time(time, sizeof time, p.seconds_per_step * (double)p.n_steps);
+    printf("Rows: %lld to train on, %lld to validate on, %lld without a known label, %lld that cannot be used\n",
+           (long long)p.n_train, (long long)p.n_val, (long long)p.n_left_out, (long long)p.n_bad_rows);
+    printf("Parameters: %llu, of which %llu are trained\nMemory, about:\n", (unsigned long long)p.n_parameters,
+           (unsigned long long)p.n_trained);
+    print_bytes("weights", p.weight_bytes);
+    print_bytes("optimiser", p.optimizer_bytes);
+    print_bytes("activations", p.activation_bytes);
+    print_bytes("films", p.film_bytes);
+    printf("Time: %lld steps of %.2f s: %s without validation\n", (long long)p.n_steps, p.seconds_per_step, time);
+    return RADZ_OK;
+}
+
 static int train(settings *s, display *d)
 {
     radz_error err;
@@ -225,7 +377,7 @@ static int train(settings *s, display *d)
     int status = 0;
     catch_signals();
     radz_status code = radz_trainer_open(runtime, &s->train, &trainer, &err);
-    if (!code) code = radz_trainer_run(trainer, &err);
+    if (!code) code = s->dry_run ? print_plan(trainer, &err) : radz_trainer_run(trainer, &err);
     if (code == RADZ_E_CANCELLED) {
         end_line(d);
         complain("%s", err.message);
@@ -235,8 +387,9 @@ static int train(settings *s, display *d)
         status = fail(d, &err);
     } else {
         end_line(d);
-        if (!d->quiet) fprintf(stderr, "Model: %s\n%s\n", s->train.out_dir, radz_disclaimer());
+        if (!d->quiet && !s->dry_run) fprintf(stderr, "Model: %s\n%s\n", s->train.out_dir, radz_disclaimer());
     }
+    if (d->log) fclose(d->log);
     radz_trainer_close(trainer);
     radz_runtime_close(runtime);
     return status;
@@ -250,7 +403,11 @@ int main(int argc, char **argv)
     int status = begin_program();
     if (!status) status = read_command_line(argc, argv, &s);
     if (status) return status;
-    display d = {.quiet = s.quiet, .terminal = isatty(STDERR_FILENO), .last = -1e9};
+    display d = {.quiet = s.quiet,
+                 .terminal = isatty(STDERR_FILENO),
+                 .last = -1e9,
+                 .out_dir = s.train.out_dir,
+                 .log_path = s.log};
     s.train.progress_fn = on_progress;
     s.train.user = &d;
     s.runtime.log_fn = on_log;

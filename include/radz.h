@@ -839,7 +839,7 @@ RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const r
 /* "paper" (as radz_train_options_init leaves them) or "refcode": as the authors' code does, defects included. */
 RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *options, const char *name,
                                                           radz_error *err);
-/* measure: runs one step forward and back to time it; nothing is changed or written. */
+/* plan->struct_size is set by the caller. measure: runs one step forward and back to time it; nothing is changed or written. */
 RADZ_API RADZ_CHECK radz_status radz_trainer_plan(radz_trainer *trainer, int measure, radz_train_plan *plan,
                                                   radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);

@@ -23,5 +23,5 @@ stage() { # name, start, options
 }
 
 stage stage1 "$here/radz-tiny.init" --epochs 3 --lr 6e-4 --warmup 0.05 --seed 1 --no-augment "$@"
-stage stage2 "$out/stage1" --epochs 11 --lr 5e-4 --warmup 0.03 --seed 2 --dtype bf16 "$@"
+stage stage2 "$out/stage1" --lora-rank 0 --epochs 11 --lr 5e-4 --warmup 0.03 --seed 2 --dtype bf16 "$@"
 echo "The model is in $out/stage2; leave its checkpoint/ behind when you copy it."

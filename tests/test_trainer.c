@@ -276,6 +276,19 @@ static char *report(void)
     return fixture_read(fixture_path(e.o.out_dir, "train.json"), NULL);
 }
 
+/* Its hash. */
+static char *keep_file(const char *name)
+{
+    size_t n;
+    rz_sha256 h;
+    char *bytes = fixture_read(fixture_path(e.o.out_dir, name), &n), hex[65];
+    rz_sha256_init(&h);
+    rz_sha256_put(&h, bytes, n);
+    rz_sha256_hex(&h, hex);
+    free(bytes);
+    return strdup(hex);
+}
+
 static void without_anchors_sentences_score(void **state)
 {
     (void)state;
@@ -395,6 +408,48 @@ static void malformed_rows_are_counted_or_stop(void **state)
     expect(RADZ_E_FORMAT, "manifest line 3: ");
 }
 
+/* ---- The public side ------------------------------------------------------------------------------------------- */
+
+static void a_plan_changes_nothing(void **state)
+{
+    (void)state;
+    radz_error err;
+    radz_trainer *trainer;
+    radz_train_plan plan = {.struct_size = sizeof plan};
+    if (radz_trainer_open(NULL, &e.o, &trainer, &err)) fail_msg("%s", err.message);
+    if (radz_trainer_plan(trainer, 1, &plan, &err)) fail_msg("%s", err.message);
+    assert_int_equal(plan.n_steps, 12);
+    assert_int_equal(plan.n_train, 16);
+    assert_true(plan.n_trained > 0 && plan.n_trained < plan.n_parameters);
+    assert_true(plan.activation_bytes > 0 && plan.seconds_per_step > 0);
+    assert_int_not_equal(access(e.o.out_dir, F_OK), 0);
+    if (radz_trainer_run(trainer, &err)) fail_msg("%s", err.message);
+    radz_trainer_close(trainer);
+    char *planned = keep_file("model.safetensors");
+    fixture_remove(e.o.out_dir);
+    job x = run_alone();
+    good(&x);
+    free(x.gradients);
+    char *plain = keep_file("model.safetensors");
+    assert_string_equal(planned, plain);
+    free(planned), free(plain);
+}
+
+static void presets(void **state)
+{
+    (void)state;
+    radz_error err;
+    e.o.features = "local";
+    assert_int_equal(radz_train_options_preset(&e.o, "refcode", &err), RADZ_OK);
+    assert_string_equal(e.o.targets, "batch_index");
+    assert_false(e.o.augment || e.o.mask_false_negatives);
+    assert_int_equal(e.o.lora_rank, 128);
+    assert_int_equal(radz_train_options_preset(&e.o, "paper", &err), RADZ_OK);
+    assert_string_equal(e.o.targets, "labels");
+    assert_true(e.o.augment && e.o.mask_false_negatives);
+    assert_int_equal(radz_train_options_preset(&e.o, "best", &err), RADZ_E_ARGUMENT);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -409,6 +464,8 @@ int main(void)
         TEST(every_setting_trains),
         TEST(shares_of_the_labels_are_stratified_and_nested),
         TEST(malformed_rows_are_counted_or_stop),
+        TEST(a_plan_changes_nothing),
+        TEST(presets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,42 @@ radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *o
     return RADZ_OK;
 }
 
+radz_status radz_train_options_preset(radz_train_options *options, const char *name, radz_error *err)
+{
+    RZ_NEED(options);
+    RZ_NEED(name);
+    radz_train_options o, paper;
+    radz_train_options_init(&o);
+    radz_train_options_init(&paper);
+    RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    bool refcode = strcmp(name, "refcode") == 0;
+    if (!refcode && strcmp(name, "paper") != 0)
+        return rz_fail(err, RADZ_E_ARGUMENT, "preset '%s': expected paper or refcode", name);
+    o.epochs = paper.epochs, o.batch_size = paper.batch_size, o.accumulate = paper.accumulate;
+    o.lr = paper.lr, o.weight_decay = paper.weight_decay, o.warmup_fraction = paper.warmup_fraction;
+    o.lambda = paper.lambda, o.features = paper.features, o.learn_tau = paper.learn_tau;
+    o.tau = refcode ? 0.05 : paper.tau;
+    o.targets = refcode ? "batch_index" : paper.targets;
+    o.mask_false_negatives = o.balance_sets = o.augment = !refcode;
+    o.lora_rank = refcode ? 128 : paper.lora_rank;
+    o.lora_alpha = paper.lora_alpha, o.lora_dropout = paper.lora_dropout, o.lora_rslora = paper.lora_rslora;
+    size_t given = options->struct_size;
+    memcpy(options, &o, given < sizeof o ? given : sizeof o);
+    options->struct_size = given;
+    return RADZ_OK;
+}
+
+radz_status radz_trainer_plan(radz_trainer *trainer, int measure, radz_train_plan *plan, radz_error *err)
+{
+    RZ_LIVE(trainer);
+    RZ_NEED(plan);
+    RZ_TRY(rz_struct_size_check(plan->struct_size, __func__, "plan", err));
+    radz_train_plan p;
+    RZ_TRY(rz_trainer_plan(trainer->trainer, measure != 0, &p, err));
+    rz_options_give(plan, plan->struct_size, &p, sizeof p);
+    return RADZ_OK;
+}
+
 radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err)
 {
     RZ_LIVE(trainer);

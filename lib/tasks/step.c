@@ -191,18 +191,32 @@ static radz_status update(rz_trainer *t, radz_train_progress *progress, radz_err
     return st ? st : left;
 }
 
-radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+/* The mean of the gradients of the step's batches, over all processes; its losses. */
+static radz_status gradients(rz_trainer *t, bool last, rz_loss_output *mean, radz_error *err)
 {
-    double start = rz_seconds();
     int k = t->o.accumulate;
     rz_loss_output sum = {0};
     rz_optimizer_zero(&t->optimizer, t->s);
-    bool last = t->state.step + 1 >= t->n_steps || t->state.step + 1 == t->o.stop_after_steps;
     for (int i = 0; i < k; i++) RZ_TRY(add_batch(t, !last || i + 1 < k, &sum, err));
     RZ_TRY(rz_comm_agree(&t->comm, err));
     RZ_TRY(rz_comm_sum(&t->comm, t->s, t->optimizer.grad, t->optimizer.n_floats, err));
     if (k > 1) rz_scale(t->s, t->optimizer.grad, 1.0f / (float)k, t->optimizer.n_floats);
-    progress->loss = sum.loss / k, progress->loss_ca = sum.ca / k, progress->loss_cg = sum.cg / k;
+    *mean = (rz_loss_output){sum.loss / k, sum.ca / k, sum.cg / k};
+    return RADZ_OK;
+}
+
+radz_status rz_train_gradients(rz_trainer *t, radz_error *err)
+{
+    rz_loss_output mean;
+    return gradients(t, true, &mean, err);
+}
+
+radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    double start = rz_seconds();
+    rz_loss_output mean;
+    RZ_TRY(gradients(t, t->state.step + 1 >= t->n_steps || t->state.step + 1 == t->o.stop_after_steps, &mean, err));
+    progress->loss = mean.loss, progress->loss_ca = mean.ca, progress->loss_cg = mean.cg;
     RZ_TRY(update(t, progress, err));
     t->state.step++;
     double seconds = rz_seconds() - start;

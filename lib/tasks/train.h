@@ -11,6 +11,8 @@ typedef struct rz_trainer rz_trainer;
 radz_status rz_trainer_open(const rz_host *host, rz_device *dev, const radz_train_options *options, rz_trainer **out,
                             radz_error *err) RZ_CHECK;
 radz_status rz_trainer_run(rz_trainer *t, radz_error *err) RZ_CHECK;
+/* measure: one step forward and back, whose results are thrown away. */
+radz_status rz_trainer_plan(rz_trainer *t, bool measure, radz_train_plan *plan, radz_error *err) RZ_CHECK;
 void rz_trainer_close(rz_trainer *t); /* NULL is fine */
 
 #endif

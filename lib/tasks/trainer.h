@@ -105,6 +105,8 @@ radz_status rz_batch_next(rz_trainer *t, bool more, radz_error *err) RZ_CHECK;
 /* Until then t->films belong to the thread that prepares them. */
 void rz_batch_wait(rz_trainer *t);
 
+/* The gradients of the next step without the step. */
+radz_status rz_train_gradients(rz_trainer *t, radz_error *err) RZ_CHECK;
 /* One optimiser step: loss, gradient's norm and learning rate go to *progress. */
 radz_status rz_train_step(rz_trainer *t, radz_train_progress *progress, radz_error *err) RZ_CHECK;
 

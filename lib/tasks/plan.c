@@ -1,0 +1,71 @@
+/* plan.c - what a training run will take, before it starts. SPDX-License-Identifier: Apache-2.0 */
+#include "trainer.h"
+
+static uint64_t weight_bytes(const rz_trainer *t, uint64_t *n_parameters)
+{
+    uint64_t n_bytes = 0;
+    *n_parameters = 0;
+    for (size_t i = 0; i < t->model->n_params; i++) {
+        const rz_param *p = &t->model->params[i];
+        if (!p->w.data) continue;
+        *n_parameters += p->n;
+        n_bytes += p->n * rz_dtype_size(p->w.dtype);
+    }
+    return n_bytes;
+}
+
+/* A step without its update; draws, films found bad and gradients are put back. */
+static radz_status measure_step(rz_trainer *t, double *seconds, radz_error *err)
+{
+    rz_run_state state = t->state;
+    size_t n_bad = t->films.n_bad;
+    uint8_t *bad = rz_malloc(t->host, t->films.n);
+    if (!bad) return RZ_NO_MEMORY(err, "plan");
+    memcpy(bad, t->films.bad, t->films.n);
+    double start = rz_seconds();
+    radz_status st = rz_train_gradients(t, err);
+    *seconds = rz_seconds() - start;
+    rz_batch_wait(t);
+    rz_optimizer_zero(&t->optimizer, t->s);
+    radz_status left = rz_stream_sync(t->s, st ? NULL : err);
+    memcpy(t->films.bad, bad, t->films.n);
+    t->films.n_bad = n_bad, t->state = state;
+    rz_free(t->host, bad);
+    return st ? st : left;
+}
+
+/* Without a measurement: one block's buffers for every block. */
+static uint64_t guess_activations(const rz_trainer *t)
+{
+    const rz_config *cfg = &t->model->cfg;
+    size_t blocks = rz_config_decoder_blocks(cfg), items = t->b, micro = (size_t)t->o.micro_batch;
+    if (cfg->has_vision && rz_config_tower_blocks(cfg) > blocks) blocks = rz_config_tower_blocks(cfg);
+    if (micro && micro < items) items = micro;
+    return rz_net_film_bytes(t->model) * items * (t->o.recompute ? 1 : blocks ? blocks : 1);
+}
+
+static radz_status plan(rz_trainer *t, bool measure, radz_train_plan *p, radz_error *err)
+{
+    p->n_steps = t->n_steps, p->n_train = (int64_t)t->ds.n_train, p->n_val = (int64_t)t->ds.n_val;
+    p->n_left_out = (int64_t)t->ds.n_left_out, p->n_bad_rows = (int64_t)(t->ds.n_bad + t->films.n_bad);
+    p->weight_bytes = weight_bytes(t, &p->n_parameters);
+    for (size_t i = 0; i < t->optimizer.n_slots; i++) p->n_trained += t->optimizer.slots[i].p->n;
+    p->optimizer_bytes = (uint64_t)t->optimizer.n_floats * 3 * sizeof(float);
+    for (size_t i = 0; i < t->optimizer.n_slots; i++)
+        if (t->optimizer.slots[i].half) p->optimizer_bytes += t->optimizer.slots[i].p->n * sizeof(float);
+    uint64_t film = (uint64_t)t->films.size * t->films.size, kept = film * t->films.n;
+    p->film_bytes = (kept < t->films.max_bytes ? kept : t->films.max_bytes) + 2 * 3 * film * t->b * sizeof(float);
+    p->seconds_per_step = NAN;
+    if (measure) RZ_TRY(measure_step(t, &p->seconds_per_step, err));
+    p->activation_bytes = measure ? rz_arena_peak(t->s) : guess_activations(t);
+    return RADZ_OK;
+}
+
+radz_status rz_trainer_plan(rz_trainer *t, bool measure, radz_train_plan *p, radz_error *err)
+{
+    radz_error why = {0};
+    *p = (radz_train_plan){.struct_size = sizeof *p};
+    radz_status st = plan(t, measure, p, &why);
+    if (st && err) *err = why;
+    return rz_comm_fail(&t->comm, st, &why);
+}
