@@ -95,17 +95,17 @@ static void find_ends(const float *map, size_t n, heatmap_file *f)
     }
 }
 
-/* "Edema, gradient, film.png" */
-static char *make_title(const heatmap_settings *s, const char *film, const char *label)
+/* "Edema, gradient": no path, which may name a patient. */
+static char *make_title(const heatmap_settings *s, const char *label)
 {
-    const size_t room = strlen(label) + strlen(film) + 40;
+    const size_t room = strlen(label) + 40;
     char *title = need(malloc(room));
-    snprintf(title, room, "%s, %s, %s", label, methods[s->method], film);
+    snprintf(title, room, "%s, %s", label, methods[s->method]);
     return title;
 }
 
 static radz_status write_one(const heatmap_settings *s, radz_session *session, const radz_bank *bank,
-                             const radz_image *image, const char *film, float *map, heatmap_file *f, radz_error *err)
+                             const radz_image *image, float *map, heatmap_file *f, radz_error *err)
 {
     radz_heatmap_options o;
     radz_heatmap_picture p;
@@ -114,7 +114,7 @@ static radz_status write_one(const heatmap_settings *s, radz_session *session, c
     radz_status status = radz_heatmap(session, bank, image, f->label, &o, map, err);
     if (status != RADZ_OK) return status;
     find_ends(map, radz_image_width(image) * radz_image_height(image), f);
-    char *title = make_title(s, film, f->label);
+    char *title = make_title(s, f->label);
     radz_heatmap_picture_init(&p);
     p.title = title;
     status = radz_heatmap_save_png(f->path, image, map, &p, err);
@@ -134,7 +134,7 @@ radz_status write_heatmaps(const heatmap_settings *s, radz_session *session, con
         heatmap_file *f = &out->files[out->n++];
         f->label = s->classes.n ? s->classes.items[i] : radz_result_label(result, 0);
         f->path = file_path(s, film, image, f->label);
-        status = write_one(s, session, bank, image, film, map, f, err);
+        status = write_one(s, session, bank, image, map, f, err);
     }
     free(map);
     return status;

@@ -417,9 +417,9 @@ typedef enum radz_heatmap_method {
 typedef struct radz_heatmap_options {
     size_t struct_size;
     radz_heatmap_method method; /* GRADIENT (default) */
-    int layer;       /* hidden states that are read, as in radz_embed_options; 0 (default): the model's own */
-    int contrast;    /* 1: cos_class - cos_reference takes the cosine's place, for another class than the reference in
-                        a bank that has one; 0 (default): the cosine alone */
+    int layer;    /* hidden states that are read, as in radz_embed_options; 0 (default): the model's own */
+    int contrast; /* 1 (default): in a bank with a reference class, cos_class - cos_reference takes the cosine's place
+                     for every other class: that is what probabilities are made of. 0: the cosine alone */
     int first_block; /* ATTENTION: decoder blocks from this one (0, the default, is the first) to that of `layer` */
     int mean;        /* ATTENTION: 1: mean over the blocks; 0 (default): rollout, the product of (A + I) / 2 */
 } radz_heatmap_options;

@@ -380,14 +380,17 @@ static void test_public(void **state)
         assert_memory_equal(map, again, sizeof map);
         for (size_t i = 0; i < 4; i++) assert_true(method == RADZ_HEATMAP_SIMILARITY || patches[i] >= 0);
         if (method == RADZ_HEATMAP_SIMILARITY)
-            for (size_t i = 0; i < 4; i++) assert_true(fabs((double)patches[i]) <= 1.0001);
+            for (size_t i = 0; i < 4; i++) assert_true(fabs((double)patches[i]) <= 2.0001);
     }
-    /* Contrast: the difference of two similarities. */
-    float edema[4], none[4];
-    o.method = RADZ_HEATMAP_SIMILARITY;
+    /* Contrast, the default: the difference of two similarities; the reference class has no other. */
+    float edema[4], none[4], same[4];
+    assert_int_equal(o.contrast, 1);
+    o.method = RADZ_HEATMAP_SIMILARITY, o.contrast = 0;
     ok(radz_heatmap_patches(w->session, w->bank, w->image, "Edema", &o, edema, &err));
     ok(radz_heatmap_patches(w->session, w->bank, w->image, "No Finding", &o, none, &err));
     o.contrast = 1;
+    ok(radz_heatmap_patches(w->session, w->bank, w->image, "No Finding", &o, same, &err));
+    assert_memory_equal(same, none, sizeof same);
     ok(radz_heatmap_patches(w->session, w->bank, w->image, "Edema", &o, patches, &err));
     for (size_t i = 0; i < 4; i++) assert_true(fabs((double)patches[i] - ((double)edema[i] - (double)none[i])) < 1e-6);
 }
@@ -423,9 +426,6 @@ static void test_bad_arguments(void **state)
     BAD(first_block, -1, "first_block");
     BAD(first_block, 1, "first_block"); /* layer -2 of two blocks: one block runs */
     BAD(struct_size, 7, "struct_size");
-    o.contrast = 1;
-    refuse(w, &o, "No Finding", "reference");
-    radz_heatmap_options_init(&o);
     o.method = RADZ_HEATMAP_ATTENTION, o.layer = -3;
     refuse(w, &o, "Edema", "layer");
     assert_int_equal(radz_heatmap(NULL, NULL, w->image, "Edema", NULL, map, &err), RADZ_E_ARGUMENT);

@@ -6,7 +6,8 @@
 
 void radz_heatmap_options_init_sized(radz_heatmap_options *options, size_t struct_size)
 {
-    const radz_heatmap_options defaults = {.struct_size = sizeof defaults, .method = RADZ_HEATMAP_GRADIENT};
+    const radz_heatmap_options defaults = {
+        .struct_size = sizeof defaults, .method = RADZ_HEATMAP_GRADIENT, .contrast = 1};
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 

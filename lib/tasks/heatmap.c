@@ -7,8 +7,8 @@
 
 /* ---- What is asked for ---- */
 
-static radz_status check_options(const rz_config *cfg, const rz_bank *bank, size_t class_index,
-                                 const radz_heatmap_options *o, rz_saliency *heat, radz_error *err)
+static radz_status check_options(const rz_config *cfg, const radz_heatmap_options *o, rz_saliency *heat,
+                                 radz_error *err)
 {
     rz_pick pick;
     radz_embed_options at;
@@ -21,8 +21,6 @@ static radz_status check_options(const rz_config *cfg, const rz_bank *bank, size
     if (o->contrast != 0 && o->contrast != 1)
         return rz_fail(err, RADZ_E_ARGUMENT, "contrast: expected 0 or 1, got %d", o->contrast);
     if (o->mean != 0 && o->mean != 1) return rz_fail(err, RADZ_E_ARGUMENT, "mean: expected 0 or 1, got %d", o->mean);
-    if (o->contrast && (bank->reference >= bank->n || bank->reference == class_index))
-        return rz_fail(err, RADZ_E_ARGUMENT, "contrast: the bank has no other class that is its reference");
     if (o->method == RADZ_HEATMAP_ATTENTION && pick.n_blocks == 0)
         return rz_fail(err, RADZ_E_ARGUMENT, "layer: %d is the decoder's input: no block has attended", o->layer);
     if (o->first_block < 0 || (o->first_block && (size_t)o->first_block >= pick.n_blocks))
@@ -41,6 +39,7 @@ static radz_status check_options(const rz_config *cfg, const rz_bank *bank, size
 static float *make_direction(const rz_bank *bank, size_t class_index, bool contrast, radz_error *err)
 {
     const float *anchor = bank->anchors + class_index * bank->dim;
+    contrast = contrast && bank->reference < bank->n && bank->reference != class_index;
     float *d = rz_calloc(bank->host, bank->dim, sizeof *d);
     if (!d) {
         (void)RZ_NO_MEMORY(err, "direction of a heat map");
@@ -99,7 +98,7 @@ static radz_status patches_of(const rz_net *net, const rz_bank *bank, const rz_f
     RZ_TRY(rz_model_require_films(net->model, err));
     RZ_TRY(rz_bank_require_model(bank, net->model, err));
     RZ_TRY(rz_bank_find(bank, label, &class_index, err));
-    RZ_TRY(check_options(&net->model->cfg, bank, class_index, options, &heat, err));
+    RZ_TRY(check_options(&net->model->cfg, options, &heat, err));
     float *direction = make_direction(bank, class_index, options->contrast, err);
     if (!direction) return RADZ_E_MEMORY;
     heat.direction = direction;
