@@ -48,7 +48,9 @@ static void test_regex(void **state)
         for (int part = 0; part < 2; part++) {
             bool got = false;
             const char *t = cases[i].text;
-            assert_int_equal(rz_regex_match(NULL, cases[i].pattern, t, strlen(t), part, &got, &err), RADZ_OK);
+            uint64_t steps = 10000;
+            assert_int_equal(rz_regex_match(NULL, cases[i].pattern, t, strlen(t), part, &steps, &got, &err), RADZ_OK);
+            assert_true(steps > 0 && steps < 10000);
             if (got != (part ? cases[i].part : cases[i].whole)) fail_msg("'%s' on '%s'", cases[i].pattern, t);
         }
 }
@@ -72,7 +74,8 @@ static void test_regex_refused(void **state)
                  {"((a{900}){900}){900}", RADZ_E_LIMIT}};
     for (size_t i = 0; i < RZ_COUNT(cases); i++) {
         bool got = true;
-        radz_status status = rz_regex_match(NULL, cases[i].pattern, "a", 1, false, &got, &err);
+        uint64_t steps = 10000;
+        radz_status status = rz_regex_match(NULL, cases[i].pattern, "a", 1, false, &steps, &got, &err);
         if (status != cases[i].status || got) fail_msg("'%s': %d %s", cases[i].pattern, (int)status, err.message);
     }
 }
@@ -122,11 +125,50 @@ static void test_adapter_refused(void **state)
     }
 }
 
+/* "KEY": OLD becomes n patterns, each of which costs as much as one may, or a list of n names. */
+static radz_status load_many(const char *old, const char *key, size_t n, bool list)
+{
+    const size_t room = n * 3100 + 100;
+    char *text = malloc(room), *at = text;
+    assert_non_null(text);
+    at += sprintf(at, "\"%s\": %c", key, list ? '[' : '{');
+    for (size_t i = 0; i < n && list; i++) at += sprintf(at, "%s%s", i ? "," : "", i % 2 ? "\"a\"" : "\"q_proj\"");
+    for (size_t i = 0; i < n && !list; i++) {
+        at += sprintf(at, "%s\"%zu|", i ? "," : "", i);
+        for (size_t k = 0; k < 1000; k++) at += sprintf(at, ".*");
+        at += sprintf(at, "!\": 3");
+    }
+    sprintf(at, "%c", list ? ']' : '}');
+    scratch_make();
+    scratch_copy(ADAPTER, "adapter_model.safetensors", NULL, NULL);
+    scratch_copy(ADAPTER, "adapter_config.json", old, text);
+    free(text);
+    radz_status status = load(ROOT "lora_base", scratch_dir(), NULL, RZ_TOWER_AUTO, NULL);
+    scratch_remove();
+    return status;
+}
+
+/* The product of patterns, modules and the patterns' own length is bounded, not only each. */
+static void test_adapter_of_much_work(void **state)
+{
+    (void)state;
+    assert_int_equal(load_many("\"rank_pattern\": {}", "rank_pattern", 1, false), RADZ_OK);
+    assert_int_equal(load_many("\"rank_pattern\": {}", "rank_pattern", 1000, false), RADZ_E_LIMIT);
+    assert_non_null(strstr(err.message, "too much work"));
+    assert_int_equal(load_many("\"rank_pattern\": {}", "rank_pattern", 1025, false), RADZ_E_LIMIT);
+    assert_non_null(strstr(err.message, "more than 1024 patterns"));
+    assert_int_equal(load_many("\"exclude_modules\": null", "exclude_modules", 1, true), RADZ_OK);
+}
+
 static void test_adapter_of_another(void **state)
 {
     (void)state;
     assert_int_equal(load(ROOT "lora_text", ADAPTER, NULL, RZ_TOWER_AUTO, NULL), RADZ_E_MISMATCH);
-    assert_non_null(strstr(err.message, "vision_tower"));
+    const char *first =
+        strstr(err.message, " tensors belong to no part of the model: 'base_model.model.model.vision_tower.");
+    assert_non_null(first); /* as many names as fit on the line */
+    assert_non_null(strstr(first, "', 'base_model.model.model.vision_tower."));
+    assert_non_null(strstr(first, " more"));
     assert_int_equal(load(ROOT "lora_base", ROOT "nothing", NULL, RZ_TOWER_AUTO, NULL), RADZ_E_IO);
     assert_non_null(strstr(err.message, "adapter_config.json"));
 }
@@ -215,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_regex),
                                        cmocka_unit_test(test_regex_refused),
                                        cmocka_unit_test(test_adapter_refused),
+                                       cmocka_unit_test(test_adapter_of_much_work),
                                        cmocka_unit_test(test_adapter_of_another),
                                        cmocka_unit_test(test_hash),
                                        cmocka_unit_test(test_tower),

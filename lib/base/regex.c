@@ -6,6 +6,7 @@
 #define MAX_CODE 4000
 #define MAX_DEPTH 64
 #define MAX_REPEAT 1000
+#define START_STEPS 500 /* memory and the like, beside what the text costs */
 
 enum op { OP_SET, OP_SPLIT, OP_JUMP, OP_START, OP_END, OP_WORD_EDGE, OP_NOT_WORD_EDGE, OP_MATCH };
 
@@ -345,13 +346,29 @@ static void reach(const ins *code, states *to, uint16_t *stack, size_t start, co
     }
 }
 
-/* True when code matches text[first..n) as a whole. */
-static bool run(const ins *code, states *now, states *then, uint16_t *stack, const char *text, size_t first, size_t n)
+static void clear(states *s, size_t n_code)
 {
-    memset(now, 0, sizeof *now);
+    s->n = 0;
+    memset(s->on, 0, n_code + 1);
+}
+
+/* Takes n of the steps that are left. */
+static bool spend(uint64_t *steps, uint64_t n)
+{
+    const bool enough = *steps >= n;
+    *steps = enough ? *steps - n : 0;
+    return enough;
+}
+
+/* True when code matches text[first..n) as a whole, or the steps are spent. */
+static bool run(const ins *code, size_t n_code, states *now, states *then, uint16_t *stack, const char *text,
+                size_t first, size_t n, uint64_t *steps)
+{
+    clear(now, n_code);
     reach(code, now, stack, 0, text, n, first);
     for (size_t i = first; i < n && now->n; i++) {
-        memset(then, 0, sizeof *then);
+        if (!spend(steps, 1 + n_code / 32 + now->n)) return true;
+        clear(then, n_code);
         for (size_t k = 0; k < now->n; k++) {
             const ins *c = &code[now->at[k]];
             if (c->op == OP_SET && has(c->set, (uint8_t)text[i]))
@@ -366,7 +383,7 @@ static bool run(const ins *code, states *now, states *then, uint16_t *stack, con
 }
 
 radz_status rz_regex_match(const rz_host *host, const char *pattern, const char *text, size_t n, bool any_part,
-                           bool *matches, radz_error *err)
+                           uint64_t *steps, bool *matches, radz_error *err)
 {
     struct work {
         ins code[MAX_CODE + 1];
@@ -376,12 +393,16 @@ radz_status rz_regex_match(const rz_host *host, const char *pattern, const char 
     *matches = false;
     if (!w) return RZ_NO_MEMORY(err, "regular expression");
     parser p = {.host = host, .s = pattern, .whole = pattern, .left = strlen(pattern), .code = w->code, .err = err};
-    parse_choice(&p);
+    if (!spend(steps, START_STEPS + p.left)) refuse(&p, RADZ_E_LIMIT, "the patterns together take too much work");
+    if (!p.status) parse_choice(&p);
     if (!p.status && p.left) refuse(&p, RADZ_E_FORMAT, "a ')' too many");
     if (!p.status) {
         w->code[p.n] = (ins){.op = OP_MATCH};
         for (size_t i = 0; i <= n && !*matches; i++)
-            if (i == 0 || (any_part && text[i - 1] == '.')) *matches = run(w->code, &w->a, &w->b, w->stack, text, i, n);
+            if (i == 0 || (any_part && text[i - 1] == '.'))
+                *matches = run(w->code, p.n, &w->a, &w->b, w->stack, text, i, n, steps);
+        if (!*steps) refuse(&p, RADZ_E_LIMIT, "the patterns together take too much work");
+        *matches &= !p.status;
     }
     rz_free(host, w);
     return p.status;

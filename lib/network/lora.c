@@ -9,7 +9,11 @@
 
 #define CONFIG "adapter_config.json"
 #define NAME_MAX_BYTES 320
-#define MAX_PATTERNS 1024 /* each is tried on each module: a stranger's file must not cost hours */
+#define MAX_PATTERNS 1024
+/* Every pattern and every name is tried on every module: a stranger's file must not cost hours. */
+#define MAX_STEPS ((uint64_t)1 << 29)
+#define BAND 4 /* rows of a product that a thread makes at a time, BLOCK columns by BLOCK */
+#define BLOCK 256
 
 struct rz_lora {
     const rz_host *host;
@@ -21,6 +25,7 @@ struct rz_lora {
     int64_t r;
     double alpha;
     bool rslora, ties;
+    uint64_t steps; /* that looking for names may still take */
 };
 
 /* ---- Configuration ------------------------------------------------------------------- */
@@ -111,11 +116,21 @@ static bool ends_in(const char *path, const char *name)
     return n >= k && !strcmp(path + n - k, name) && (n == k || path[n - k - 1] == '.');
 }
 
+/* Before a list of n is gone through. */
+static radz_status spend(rz_lora *l, size_t n, radz_error *err)
+{
+    if (n > l->steps) return rz_fail(err, RADZ_E_LIMIT, CONFIG ": the lists of names take too much work");
+    l->steps -= n;
+    return RADZ_OK;
+}
+
 /* A regular expression for the whole path, or a list of names that it may end in. */
-static radz_status is_named(const rz_lora *l, const json_t *v, const char *path, bool *yes, radz_error *err)
+static radz_status is_named(rz_lora *l, const json_t *v, const char *path, bool *yes, radz_error *err)
 {
     *yes = false;
-    if (json_is_string(v)) return rz_regex_match(l->host, json_string_value(v), path, strlen(path), false, yes, err);
+    if (json_is_string(v))
+        return rz_regex_match(l->host, json_string_value(v), path, strlen(path), false, &l->steps, yes, err);
+    RZ_TRY(spend(l, json_array_size(v), err));
     for (size_t i = 0; i < json_array_size(v); i++) {
         const char *name = json_string_value(json_array_get(v, i));
         if (name && ends_in(path, name)) *yes = true;
@@ -125,7 +140,7 @@ static radz_status is_named(const rz_lora *l, const json_t *v, const char *path,
 
 /* Number of the layer in "...layers.7.mlp...": the first number that stands between dots after the pattern, or, where
  * there is none, after any two names. -1: no layer. */
-static radz_status layer_of(const rz_lora *l, const char *path, int64_t *layer, radz_error *err)
+static radz_status layer_of(rz_lora *l, const char *path, int64_t *layer, radz_error *err)
 {
     const json_t *pattern = json_object_get(l->cfg, "layers_pattern");
     const json_t *one = json_is_array(pattern) ? NULL : is_off(pattern) ? NULL : pattern;
@@ -137,19 +152,20 @@ static radz_status layer_of(const rz_lora *l, const char *path, int64_t *layer, 
         for (size_t i = 0; i < n_patterns && !fits; i++) {
             const char *p = json_string_value(one ? one : json_array_get(pattern, i));
             for (const char *at = path; p && at && at < dot && !fits; at = strchr(at, '.'), at = at ? at + 1 : NULL)
-                RZ_TRY(rz_regex_match(l->host, p, at, (size_t)(dot - at), false, &fits, err));
+                RZ_TRY(rz_regex_match(l->host, p, at, (size_t)(dot - at), false, &l->steps, &fits, err));
         }
         if (digits && dot[1 + digits] == '.' && fits && !rz_parse_int64(dot + 1, digits, layer)) *layer = -1;
     }
     return RADZ_OK;
 }
 
-static radz_status in_layers(const rz_lora *l, const char *path, bool *yes, radz_error *err)
+static radz_status in_layers(rz_lora *l, const char *path, bool *yes, radz_error *err)
 {
     const json_t *want = json_object_get(l->cfg, "layers_to_transform");
     int64_t layer;
     if (is_off(want) || !json_is_array(json_object_get(l->cfg, "target_modules"))) return RADZ_OK;
     RZ_TRY(layer_of(l, path, &layer, err));
+    RZ_TRY(spend(l, json_array_size(want), err));
     *yes = json_is_integer(want) && json_integer_value(want) == layer;
     for (size_t i = 0; i < json_array_size(want); i++)
         *yes = *yes || json_integer_value(json_array_get(want, i)) == layer;
@@ -157,7 +173,7 @@ static radz_status in_layers(const rz_lora *l, const char *path, bool *yes, radz
     return RADZ_OK;
 }
 
-static radz_status is_target(const rz_lora *l, const char *path, bool *yes, radz_error *err)
+static radz_status is_target(rz_lora *l, const char *path, bool *yes, radz_error *err)
 {
     const json_t *target = json_object_get(l->cfg, "target_modules");
     const json_t *exclude = json_object_get(l->cfg, "exclude_modules");
@@ -175,7 +191,7 @@ static radz_status is_target(const rz_lora *l, const char *path, bool *yes, radz
 }
 
 /* The value of the first key that fits the end of the path. */
-static radz_status by_pattern(const rz_lora *l, const char *key, const char *path, double *out, radz_error *err)
+static radz_status by_pattern(rz_lora *l, const char *key, const char *path, double *out, radz_error *err)
 {
     const char *pattern;
     json_t *v, *all = json_object_get(l->cfg, key);
@@ -184,7 +200,7 @@ static radz_status by_pattern(const rz_lora *l, const char *key, const char *pat
     json_object_foreach(all, pattern, v)
     {
         bool fits = false;
-        RZ_TRY(rz_regex_match(l->host, pattern, path, strlen(path), true, &fits, err));
+        RZ_TRY(rz_regex_match(l->host, pattern, path, strlen(path), true, &l->steps, &fits, err));
         if (!fits) continue;
         if (!json_is_number(v)) return rz_fail(err, RADZ_E_FORMAT, CONFIG ": %s: expected numbers", key);
         *out = json_number_value(v);
@@ -258,16 +274,10 @@ bool rz_lora_changes(rz_lora *l, const char *name)
     return find_change(l, name, &c);
 }
 
-static radz_status upload(rz_lora *l, rz_stream *s, const rz_st_tensor *t, float **out, radz_error *err)
+static radz_status read_floats(const rz_lora *l, const rz_st_tensor *t, float **out, radz_error *err)
 {
-    float *host = rz_malloc(l->host, t->n_elements * sizeof *host);
-    if (!host) return RZ_NO_MEMORY(err, t->name);
-    radz_status status = rz_st_to_f32(t, host, err);
-    *out = rz_arena_f32(s, 1, t->n_elements);
-    if (!status) rz_upload(s, *out, host, t->n_elements * sizeof *host);
-    if (!status) status = rz_stream_sync(s, err);
-    rz_free(l->host, host);
-    return status;
+    *out = rz_malloc(l->host, t->n_elements * sizeof **out);
+    return *out ? rz_st_to_f32(t, *out, err) : RZ_NO_MEMORY(err, t->name);
 }
 
 static radz_status check_factors(const rz_param *p, const change *c, size_t r, radz_error *err)
@@ -281,25 +291,60 @@ static radz_status check_factors(const rz_param *p, const change *c, size_t r, r
                : RADZ_OK;
 }
 
-/* W += scale B A */
-static radz_status add_product(rz_lora *l, rz_stream *s, const rz_param *p, const change *c, radz_error *err)
+/* W += scale B A. Sums are double and each weight is rounded once: a rounding here is an error of every pass. */
+typedef struct product {
+    float *w;
+    const float *a, *b;
+    size_t rows, cols, r;
+    double scale;
+    bool table; /* A (r, rows), B (cols, r): W += scale (B A)^T */
+} product;
+
+/* BLOCK columns of n rows. */
+static void add_block(const product *p, size_t row, size_t n, size_t col, size_t n_cols)
+{
+    double sum[BAND][BLOCK] = {{0}};
+    for (size_t k = 0; k < p->r; k++)
+        for (size_t i = 0; i < n; i++) {
+            const double left = p->table ? p->a[k * p->rows + row + i] : p->b[(row + i) * p->r + k];
+            const float *right = p->table ? p->b + col * p->r + k : p->a + k * p->cols + col;
+            if (p->table)
+                for (size_t j = 0; j < n_cols; j++) sum[i][j] += left * (double)right[j * p->r];
+            else
+                for (size_t j = 0; j < n_cols; j++) sum[i][j] += left * (double)right[j];
+        }
+    for (size_t i = 0; i < n; i++) {
+        float *w = p->w + (row + i) * p->cols + col;
+        for (size_t j = 0; j < n_cols; j++) w[j] = (float)((double)w[j] + p->scale * sum[i][j]);
+    }
+}
+
+static void add_band(void *arg, size_t band)
+{
+    const product *p = arg;
+    const size_t row = band * BAND, n = p->rows - row < BAND ? p->rows - row : BAND;
+    for (size_t col = 0; col < p->cols; col += BLOCK)
+        add_block(p, row, n, col, p->cols - col < BLOCK ? p->cols - col : BLOCK);
+}
+
+static radz_status add_product(rz_lora *l, rz_pool *pool, const rz_param *p, const change *c, float *w, radz_error *err)
 {
     double r = (double)l->r, alpha = l->alpha;
+    float *a = NULL, *b = NULL;
     if (!c->a || !c->b) return rz_fail(err, RADZ_E_MISMATCH, "module '%s' has one of lora_A and lora_B only", c->path);
     RZ_TRY(by_pattern(l, "rank_pattern", c->path, &r, err));
     RZ_TRY(by_pattern(l, "alpha_pattern", c->path, &alpha, err));
     if (!(r >= 1 && r <= 65536)) return rz_fail(err, RADZ_E_FORMAT, CONFIG ": rank_pattern: expected 1..65536");
-    size_t k = (size_t)r, rows = p->dims[0], cols = p->n / rows;
-    RZ_TRY(check_factors(p, c, k, err));
-    float *a = NULL, *b = NULL, scale = (float)(alpha / (l->rslora ? sqrt(r) : r));
-    RZ_TRY(upload(l, s, c->a, &a, err));
-    RZ_TRY(upload(l, s, c->b, &b, err));
-    float *w = (float *)(uintptr_t)p->w.data;
-    if (c->table)
-        rz_gemm(s, true, true, rows, cols, k, scale, rz_mat_f32(a, rows), rz_mat_f32(b, k), 1.0f, w, cols);
-    else
-        rz_gemm(s, false, false, rows, cols, k, scale, rz_mat_f32(b, k), rz_mat_f32(a, cols), 1.0f, w, cols);
-    return rz_stream_sync(s, err);
+    RZ_TRY(check_factors(p, c, (size_t)r, err));
+    radz_status status = read_floats(l, c->a, &a, err);
+    if (!status) status = read_floats(l, c->b, &b, err);
+    if (!status) {
+        product job = {w, a, b, p->dims[0], p->n / p->dims[0], (size_t)r, alpha / (l->rslora ? sqrt(r) : r), c->table};
+        rz_pool_run(pool, (job.rows + BAND - 1) / BAND, add_band, &job);
+    }
+    rz_free(l->host, a);
+    rz_free(l->host, b);
+    return status;
 }
 
 /* The rows' numbers: a list for the embedding table, or lists by module. */
@@ -312,48 +357,43 @@ static const json_t *token_list(const rz_lora *l, const char *path)
     return NULL;
 }
 
-static radz_status put_rows(rz_lora *l, rz_stream *s, const rz_param *p, const change *c, radz_error *err)
+static radz_status put_rows(const rz_lora *l, const rz_param *p, const change *c, float *w, radz_error *err)
 {
     const json_t *list = token_list(l, c->path);
     size_t cols = p->n / p->dims[0], n = json_array_size(list);
+    float *rows = NULL;
     if (!n || c->rows->n_elements != n * cols)
         return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s': expected %zu rows, as trainable_token_indices has, of %zu",
                        c->rows->name, n, cols);
-    float *rows = NULL, *w = (float *)(uintptr_t)p->w.data;
-    RZ_TRY(upload(l, s, c->rows, &rows, err));
-    for (size_t i = 0; i < n; i++) {
+    radz_status status = read_floats(l, c->rows, &rows, err);
+    for (size_t i = 0; i < n && !status; i++) {
         json_int_t id = json_is_integer(json_array_get(list, i)) ? json_integer_value(json_array_get(list, i)) : -1;
         if (id < 0 || (uint64_t)id >= p->dims[0])
-            return rz_fail(err, RADZ_E_MISMATCH, CONFIG ": trainable_token_indices: expected 0..%zu", p->dims[0] - 1);
-        rz_copy(s, w + (size_t)id * cols, rows + i * cols, cols * sizeof *w);
+            status = rz_fail(err, RADZ_E_MISMATCH, CONFIG ": trainable_token_indices: expected 0..%zu", p->dims[0] - 1);
+        else
+            memcpy(w + (size_t)id * cols, rows + i * cols, cols * sizeof *w);
     }
-    return rz_stream_sync(s, err);
+    rz_free(l->host, rows);
+    return status;
 }
 
-radz_status rz_lora_merge(rz_lora *l, rz_stream *s, const rz_param *p, const char *name, radz_error *err)
+radz_status rz_lora_merge(rz_lora *l, rz_pool *pool, const rz_param *p, const char *name, float *w, radz_error *err)
 {
     change c;
     if (!find_change(l, name, &c)) return RADZ_OK;
-    rz_mark m = rz_arena_mark(s);
     bool target = false;
-    radz_status status = c.a || c.b ? is_target(l, c.path, &target, err) : RADZ_OK;
-    if (!status && target) status = add_product(l, s, p, &c, err);
-    if (!status && !target && (c.a || c.b))
+    if (c.a || c.b) RZ_TRY(is_target(l, c.path, &target, err));
+    if (target) RZ_TRY(add_product(l, pool, p, &c, w, err));
+    if (!target && (c.a || c.b))
         rz_log(l->host, RADZ_LOG_WARNING, "%s: target_modules leaves out '%s': its tensors are not used", l->dir,
                c.path);
-    if (!status && c.rows) status = put_rows(l, s, p, &c, err);
-    rz_arena_release(s, m);
-    return status;
+    return c.rows ? put_rows(l, p, &c, w, err) : RADZ_OK;
 }
 
-radz_status rz_lora_merge_tied(rz_lora *l, rz_stream *s, const rz_param *head, const char *table, radz_error *err)
+radz_status rz_lora_merge_tied(rz_lora *l, const rz_param *head, const char *table, float *w, radz_error *err)
 {
     change c;
-    if (!find_change(l, table, &c) || !c.rows) return RADZ_OK;
-    rz_mark m = rz_arena_mark(s);
-    radz_status status = put_rows(l, s, head, &c, err);
-    rz_arena_release(s, m);
-    return status;
+    return find_change(l, table, &c) && c.rows ? put_rows(l, head, &c, w, err) : RADZ_OK;
 }
 
 /* Copies that PEFT writes of what it has written already. */
@@ -368,17 +408,13 @@ static bool is_copy(const rz_lora *l, const char *name)
     return len > 0 && (size_t)len < sizeof plain && rz_st_find(l->st, plain);
 }
 
-radz_status rz_lora_finish(const rz_lora *l, radz_error *err)
+const char *rz_lora_unused(const rz_lora *l, size_t *i)
 {
-    const char *example = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < rz_st_count(l->st); i++) {
-        const char *name = rz_st_at(l->st, i)->name;
-        if (!l->used[i] && !is_copy(l, name) && !n++) example = name;
+    while (*i < rz_st_count(l->st)) {
+        const char *name = rz_st_at(l->st, *i)->name;
+        if (!l->used[(*i)++] && !is_copy(l, name)) return name;
     }
-    return n ? rz_fail(err, RADZ_E_MISMATCH, "%s: tensor '%s' belongs to no part of the model (%zu such)", l->dir,
-                       example, n)
-             : RADZ_OK;
+    return NULL;
 }
 
 bool rz_lora_ties(const rz_lora *l)
@@ -434,7 +470,7 @@ radz_status rz_lora_open(const rz_host *host, const char *dir, rz_file_mode mode
     *lora = NULL;
     rz_lora *l = rz_calloc(host, 1, sizeof *l);
     if (!l) return RZ_NO_MEMORY(err, "adapter");
-    l->host = host;
+    l->host = host, l->steps = MAX_STEPS;
     l->dir = rz_strdup(host, dir);
     radz_status status = l->dir ? open_files(l, mode, err) : RZ_NO_MEMORY(err, "adapter");
     if (status)

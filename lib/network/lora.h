@@ -16,16 +16,18 @@ radz_status rz_lora_base(const rz_host *host, const char *dir, char **base, radz
 void rz_lora_close(rz_lora *lora);
 /* The tensor that takes the whole place of the checkpoint's; NULL: none. */
 const rz_st_tensor *rz_lora_replacement(rz_lora *lora, const char *name);
-/* True when rz_lora_merge would change the parameter; it must be a float copy then. `name` as in the model, of the
+/* True when rz_lora_merge would change the parameter; `name` as in the model, of the
  * embedding table for a tied head. */
 bool rz_lora_changes(rz_lora *lora, const char *name);
-/* W + scale B A, or rows of a table replaced. Merged once, at loading: inference costs nothing more than without. */
-radz_status rz_lora_merge(rz_lora *lora, rz_stream *s, const rz_param *p, const char *name, radz_error *err) RZ_CHECK;
+/* w, p's numbers in plain memory: W + scale B A, or rows of a table replaced. Merged once, at loading: inference costs
+ * nothing more than without. */
+radz_status rz_lora_merge(rz_lora *lora, rz_pool *pool, const rz_param *p, const char *name, float *w,
+                          radz_error *err) RZ_CHECK;
 /* New rows of the embedding table are new rows of a head tied to it; its LoRA is not the head's. */
-radz_status rz_lora_merge_tied(rz_lora *lora, rz_stream *s, const rz_param *head, const char *table,
+radz_status rz_lora_merge_tied(rz_lora *lora, const rz_param *head, const char *table, float *w,
                                radz_error *err) RZ_CHECK;
-/* Every tensor has found its place; RADZ_E_MISMATCH names one that has not. */
-radz_status rz_lora_finish(const rz_lora *lora, radz_error *err) RZ_CHECK;
+/* The next tensor, from *i = 0 on, that has found no place; NULL: no more. */
+const char *rz_lora_unused(const rz_lora *lora, size_t *i);
 bool rz_lora_ties(const rz_lora *lora); /* ensure_weight_tying */
 const char *rz_lora_dir(const rz_lora *lora);
 size_t rz_lora_rank(const rz_lora *lora);    /* r of adapter_config.json */

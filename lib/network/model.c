@@ -272,11 +272,25 @@ static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, si
     return status;
 }
 
+static bool adapter_changes(const rz_model *m, const rz_param *p)
+{
+    return m->lora && (rz_lora_changes(m->lora, p->name) ||
+                       (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
+}
+
+static radz_status merge(const rz_model *m, const rz_param *p, float *w, radz_error *err)
+{
+    RZ_TRY(rz_lora_merge(m->lora, rz_device_pool(m->dev), p, p->name, w, err));
+    return p == m->lm_head && m->cfg.text.tied ? rz_lora_merge_tied(m->lora, p, m->embed->name, w, err) : RADZ_OK;
+}
+
+/* Read as float, the adapter's part added. */
 static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
 {
     float *f = rz_malloc(m->cfg.host, t->n_elements * sizeof *f);
     if (!f) return RZ_NO_MEMORY(err, p->name);
     radz_status status = rz_st_to_f32(t, f, err);
+    if (!status && adapter_changes(m, p)) status = merge(m, p, f, err);
     if (!status) status = to_device(m, p, f, t->n_elements * sizeof *f, err);
     p->w.dtype = RZ_F32;
     rz_free(m->cfg.host, f);
@@ -299,16 +313,6 @@ static radz_status fill_as_stored(rz_model *m, rz_param *p, const rz_st_tensor *
     return RADZ_OK;
 }
 
-static radz_status merge(rz_model *m, rz_param *p, radz_error *err)
-{
-    rz_stream *s = NULL;
-    RZ_TRY(rz_stream_open(m->dev, &s, err));
-    radz_status status = rz_lora_merge(m->lora, s, p, p->name, err);
-    if (!status && p == m->lm_head && m->cfg.text.tied) status = rz_lora_merge_tied(m->lora, s, p, m->embed->name, err);
-    rz_stream_close(s);
-    return status;
-}
-
 static radz_status init_param(rz_model *m, rz_param *p, rz_init_kind kind, uint64_t seed, radz_error *err)
 {
     float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
@@ -328,10 +332,7 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_erro
 {
     const rz_st_tensor *t = rz_tensor_of(m, p);
     if (!t) return init_param(m, p, RZ_INIT_ZERO, 0, err); /* optional: the others have been checked */
-    bool changes = m->lora && (rz_lora_changes(m->lora, p->name) ||
-                               (p == m->lm_head && m->cfg.text.tied && rz_lora_changes(m->lora, m->embed->name)));
-    RZ_TRY(as_float || changes ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err));
-    return changes ? merge(m, p, err) : RADZ_OK;
+    return as_float || adapter_changes(m, p) ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
 }
 
 static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t seed, radz_error *err)
@@ -345,7 +346,6 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
             RZ_TRY(load_param(m, p, b->as_float[i] || p->trained, err));
     }
     m->lora_merged = m->lora != NULL;
-    if (m->lora) RZ_TRY(rz_lora_finish(m->lora, err));
     m->cfg.text.tied &= !m->lm_head;
     return RADZ_OK;
 }
@@ -518,6 +518,7 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status && mode != RZ_MODEL_INIT) status = rz_tensors_check(m, src->dir, b.optional, err);
     if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
         rz_fail_prefix(err, status, "%s", src->dir);
+    if (!status) status = rz_tensors_of_adapter(m, err);
     if (!status) status = make_inv_freq(m, err);
     if (!status) status = check_tau(m, src->dir, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, src->dir, err);

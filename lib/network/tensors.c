@@ -126,6 +126,20 @@ radz_status rz_tensors_check(const rz_model *m, const char *dir, const bool *opt
 
 /* ---- Left over ----------------------------------------------------------------------------- */
 
+radz_status rz_tensors_of_adapter(const rz_model *m, radz_error *err)
+{
+    if (!m->lora) return RADZ_OK;
+    fault f =
+        fault_start(m, rz_lora_dir(m->lora), "belongs to no part of the model", "belong to no part of the model", ", ");
+    const char *name;
+    for (size_t i = 0; (name = rz_lora_unused(m->lora, &i));) {
+        char quoted[300];
+        snprintf(quoted, sizeof quoted, "'%.290s'", name);
+        fault_add(&f, quoted);
+    }
+    return fault_report(&f, err);
+}
+
 radz_status rz_tensors_left_over(rz_model *m, const char *dir, radz_error *err)
 {
     size_t n = m->files ? rz_weights_unused(m->files, NULL, 0) : 0;

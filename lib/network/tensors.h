@@ -11,6 +11,8 @@ bool rz_tensor_fits(const rz_model *m, const rz_param *p);
 /* Every parameter that is not optional or made anew has a tensor, and every tensor its parameter's shape. The error
  * names as many of the others as fit on its line, the log all of them. */
 radz_status rz_tensors_check(const rz_model *m, const char *dir, const bool *optional, radz_error *err) RZ_CHECK;
+/* Every tensor of the adapter has found its place, once every parameter has been filled; names those that have not. */
+radz_status rz_tensors_of_adapter(const rz_model *m, radz_error *err) RZ_CHECK;
 /* Fills m->unused, once every parameter has asked for its tensor, and logs it. */
 radz_status rz_tensors_left_over(rz_model *m, const char *dir, radz_error *err) RZ_CHECK;
 

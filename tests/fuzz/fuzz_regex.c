@@ -12,11 +12,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (n_text) memcpy(text, end + 1, n_text);
     radz_error err;
     bool whole, part;
+    uint64_t steps = UINT64_MAX;
     if (n_text > 300) text = realloc(text, 300);
     const size_t used = n_text > 300 ? 300 : n_text;
-    radz_status status = rz_regex_match(NULL, pattern, text, used, false, &whole, &err);
+    radz_status status = rz_regex_match(NULL, pattern, text, used, false, &steps, &whole, &err);
     fuzz_check(status, &err);
-    fuzz_require(rz_regex_match(NULL, pattern, text, used, true, &part, &err) == status, "one answer for one pattern");
+    fuzz_require(rz_regex_match(NULL, pattern, text, used, true, &steps, &part, &err) == status,
+                 "one answer for one pattern");
     fuzz_require(!whole || part, "the whole is a part");
     free(pattern);
     free(text);
