@@ -773,7 +773,7 @@ typedef struct radz_train_options {
     int learn_tau;            /* 1: tau is trained, clamped to [.01, .5] */
     int mask_false_negatives; /* 1 (default): pairs of one label set are no negatives of each other in L_CA */
     int balance_sets;         /* 1 (default): rows are drawn so that sets and label sets weigh sqrt(count) */
-    int augment;              /* 1 (default): seeded shift, scale, rotation, contrast */
+    int augment; /* 1 (default): seeded shift, scale, rotation, contrast; 2: larger, and parts covered; 0: none */
     int64_t checkpoint_every; /* steps; 0: only at the end */
     int64_t validate_every;   /* steps; 0: only at the end */
     const char *monitor;      /* label whose AUC picks the best model; NULL: macro AUC */

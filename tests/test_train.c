@@ -698,13 +698,17 @@ static void augmentation_is_small_and_seeded(void **state)
     for (uint64_t seed = 0; seed < 20; seed++) {
         rz_rng rng;
         rz_rng_seed(&rng, seed, 0);
-        rz_augment(&cfg, &thumb, &rng, a);
+        rz_augment(&cfg, &thumb, false, &rng, a);
         rz_rng_seed(&rng, seed, 0);
-        rz_augment(&cfg, &thumb, &rng, b);
+        rz_augment(&cfg, &thumb, false, &rng, b);
         assert_memory_equal(a, b, sizeof a);
         assert_memory_equal(a, a + 2 * 64 * 64, 64 * 64 * sizeof *a);
         for (size_t i = 0; i < 3 * 64 * 64; i++) assert_true(a[i] >= 0 && a[i] <= 1);
         assert_true(a[32 * 64 + 16] > a[32 * 64 + 48] + 0.2f); /* left is still left */
+        rz_rng_seed(&rng, seed, 0);
+        rz_augment(&cfg, &thumb, true, &rng, b);
+        assert_memory_not_equal(a, b, sizeof a);
+        for (size_t i = 0; i < 3 * 64 * 64; i++) assert_true(b[i] >= 0 && b[i] <= 1);
     }
 }
 

@@ -88,15 +88,22 @@ static float between(rz_rng *rng, double low, double high)
     return (float)(low + (high - low) * rz_rng_uniform(rng));
 }
 
+/* How far a film may be varied. */
+typedef struct range {
+    double degrees, smallest, largest, shift, contrast, brightness, gamma; /* shift: share of the side; levels */
+} range;
+static const range LIGHT = {7, 0.88, 1.1, 0.05, 0.15, 15, 0.2}, STRONG = {12, 0.75, 1.4, 0.12, 0.4, 30, 0.5};
+
 /* A third of the films is squeezed in one direction as well: some sets were stretched to squares, and at inference a
  * film that is not square is padded, not stretched. */
-static void draw_warp(const rz_preprocess_config *cfg, rz_rng *rng, size_t size, warp *w)
+static void draw_warp(const rz_preprocess_config *cfg, const range *r, rz_rng *rng, size_t size, warp *w)
 {
-    float angle = between(rng, -7, 7) * 0.017453293f, scale = between(rng, 0.88, 1.1);
+    float angle = between(rng, -r->degrees, r->degrees) * 0.017453293f, scale = between(rng, r->smallest, r->largest);
     float squeeze = between(rng, 0.68, 1), which = between(rng, 0, 1);
     float scale_x = which < 0.1f ? scale * squeeze : scale, scale_y = which > 0.75f ? scale * squeeze : scale;
-    float shift_x = between(rng, -0.05, 0.05), shift_y = between(rng, -0.05, 0.05);
-    float contrast = between(rng, 0.85, 1.15), brightness = between(rng, -15, 15), gamma = between(rng, -0.2, 0.2);
+    float shift_x = between(rng, -r->shift, r->shift), shift_y = between(rng, -r->shift, r->shift);
+    float contrast = between(rng, 1 - r->contrast, 1 + r->contrast);
+    float brightness = between(rng, -r->brightness, r->brightness), gamma = between(rng, -r->gamma, r->gamma);
     float cosine = cosf(angle), sine = sinf(angle), centre = ((float)size - 1) / 2;
     *w = (warp){.ax = cosine / scale_x, .ay = -sine / scale_x, .bx = sine / scale_y, .by = cosine / scale_y};
     w->x0 = centre * (1 - w->ax - w->ay) - shift_x * (float)size;
@@ -133,10 +140,23 @@ static void warp_plane(const warp *w, const uint8_t *plane, size_t size, float *
         }
 }
 
-void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, rz_rng *rng, float *out)
+/* Covers a rectangle of up to 0.35 of each side with one level. */
+static void cover(rz_rng *rng, size_t size, float *planes)
+{
+    double side = (double)size;
+    size_t h = (size_t)(side * between(rng, 0.08, 0.35)), w = (size_t)(side * between(rng, 0.08, 0.35));
+    size_t top = (size_t)(between(rng, 0, 1) * (double)(size - h)),
+           left = (size_t)(between(rng, 0, 1) * (double)(size - w));
+    float level = between(rng, 0, 255);
+    for (size_t c = 0; c < 3; c++)
+        for (size_t y = top; y < top + h; y++)
+            for (size_t x = left; x < left + w; x++) planes[(c * size + y) * size + x] = level;
+}
+
+void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, bool strong, rz_rng *rng, float *out)
 {
     warp w;
-    draw_warp(cfg, rng, thumb->size, &w);
+    draw_warp(cfg, strong ? &STRONG : &LIGHT, rng, thumb->size, &w);
     size_t n = thumb->size * thumb->size;
     for (size_t c = 0; c < 3; c++) {
         float *plane = out + c * n;
@@ -145,6 +165,7 @@ void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, rz_rng *
         else
             memcpy(plane, out, n * sizeof *plane);
     }
+    for (int i = strong ? (int)between(rng, 0, 4) : 0; i > 0; i--) cover(rng, thumb->size, out);
     for (size_t c = 0; c < 3; c++)
         for (size_t i = 0; i < n; i++) out[c * n + i] = normalised(cfg, c, out[c * n + i]);
 }

@@ -22,8 +22,8 @@ static inline size_t rz_thumb_bytes(const rz_thumb *t)
 
 /* out (3, size, size): the tower's input, as it is. */
 void rz_thumb_pixels(const rz_preprocess_config *cfg, const rz_thumb *thumb, float *out);
-/* The same after a small random rotation, scale, shift, contrast, brightness and gamma. Never mirrored: the heart
- * is on the left. rng decides everything. */
-void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, rz_rng *rng, float *out);
+/* The same after a random rotation, scale, shift, contrast, brightness and gamma; strong: larger ones, and up to three
+ * rectangles are covered. Never mirrored: the heart is on the left. rng decides everything. */
+void rz_augment(const rz_preprocess_config *cfg, const rz_thumb *thumb, bool strong, rz_rng *rng, float *out);
 
 #endif

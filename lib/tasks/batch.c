@@ -25,7 +25,7 @@ static void fill_film(void *arg, size_t i)
     if (t->o.augment) {
         rz_rng rng;
         rz_rng_seed(&rng, t->o.seed ^ AUGMENT_SEED, (uint64_t)job->draws[i]);
-        rz_augment(t->films.cfg, thumb, &rng, pixels);
+        rz_augment(t->films.cfg, thumb, t->o.augment > 1, &rng, pixels);
     } else {
         rz_thumb_pixels(t->films.cfg, thumb, pixels);
     }

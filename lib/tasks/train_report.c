@@ -77,7 +77,7 @@ static void put_options(rz_str *s, const radz_train_options *o)
     put_integer(s, "learn_tau", o->learn_tau != 0);
     put_integer(s, "mask_false_negatives", o->mask_false_negatives != 0);
     put_integer(s, "balance_sets", o->balance_sets != 0);
-    put_integer(s, "augment", o->augment != 0);
+    put_integer(s, "augment", o->augment);
     put_integer(s, "validate_every", o->validate_every);
     put_text(s, "monitor", o->monitor);
     put_text(s, "monitor_set", o->monitor_set);
