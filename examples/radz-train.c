@@ -36,7 +36,8 @@ static const char help_text[] =
     "  --targets NAME         of L_CG: labels (default), batch-index (the authors' code)\n"
     "  --no-mask              films with the same labels are negatives of each other\n"
     "  --no-balance           draw every film equally often\n"
-    "  --no-augment           show films as they are\n"
+    "  --augment NAME         how films are varied: none, light (default), strong\n"
+    "  --no-augment           as --augment none\n"
     "  --seed N               (0)\n"
     "  --dtype f32|bf16       of the weights written (f32)\n"
     "  --label-fraction X     share of the training rows, by seed, in proportion of the label sets (1)\n"
@@ -139,6 +140,7 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"learn-tau", .on = &t->learn_tau},
         {"no-mask", .off = &t->mask_false_negatives},
         {"no-balance", .off = &t->balance_sets},
+        {"augment", .choice = &t->augment, .words = "none|light|strong"},
         {"no-augment", .off = &t->augment},
         {"seed", .unsigned64 = &t->seed},
         {"dtype", .text = &t->dtype, .words = "f32|bf16"},

@@ -54,6 +54,7 @@ static radz_status check_options(const radz_train_options *o, radz_error *err)
     if (o->monitor_set && !o->monitor)
         return rz_fail(err, RADZ_E_ARGUMENT, "training options: monitor_set needs monitor");
     RZ_TRY(check_range("epochs", o->epochs, 1e-6, 1e6, err));
+    RZ_TRY(check_range("augment", o->augment, 0, 2, err));
     RZ_TRY(check_range("batch_size", o->batch_size, 1, 65536, err));
     RZ_TRY(check_range("lr", o->lr, 0, 10, err));
     RZ_TRY(check_range("weight_decay", o->weight_decay, 0, 10, err));
