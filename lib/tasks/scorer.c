@@ -240,11 +240,16 @@ bool rz_scorer_needs_global(const rz_scorer *s)
 
 static void add_similarities(const rz_scorer *s, const float *v, double weight, rz_class_score *out)
 {
-    const double scale = weight / sqrt(dot(v, v, s->dim));
+    const double vv = dot(v, v, s->dim), scale = weight / sqrt(vv);
     for (size_t c = 0; c < s->n; c++) {
         const size_t at = c * s->dim;
         double sum = 0;
-        if (s->kind == RADZ_SCORE_IMG_ANCHOR) sum = dot(v, s->anchors + at, s->dim);
+        if (s->kind == RADZ_SCORE_IMG_ANCHOR) { /* to the bit what radz_classify says */
+            const float *d = s->anchors + at;
+            double cosine = dot(v, d, s->dim) / sqrt(vv * dot(d, d, s->dim));
+            out[c].similarity += weight * (cosine > 1 ? 1 : cosine < -1 ? -1 : cosine);
+            continue;
+        }
         if (s->kind == RADZ_SCORE_IMG_TEXT || s->kind == RADZ_SCORE_HIDDEN) sum = dot(v, s->texts + at, s->dim);
         if (s->kind == RADZ_SCORE_POS_NEG) sum = dot(v, s->texts + at, s->dim) - dot(v, s->negatives + at, s->dim);
         out[c].similarity += scale * sum;
