@@ -839,11 +839,43 @@ RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const r
 /* "paper" (as radz_train_options_init leaves them) or "refcode": as the authors' code does, defects included. */
 RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *options, const char *name,
                                                           radz_error *err);
-/* plan->struct_size is set by the caller. measure: runs one step forward and back to time it; nothing is changed or written. */
+/* plan->struct_size is set by the caller. measure: runs one step forward and back to time it; nothing is changed or
+ * written. */
 RADZ_API RADZ_CHECK radz_status radz_trainer_plan(radz_trainer *trainer, int measure, radz_train_plan *plan,
                                                   radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);
 RADZ_API void radz_trainer_close(radz_trainer *trainer);
+
+/* ---- Other methods: what the same model says without vectors of its own ------------------ */
+
+/* The rows of the paper's Table 1 that LLaVA-RadZ is compared with. */
+typedef enum radz_method {
+    RADZ_METHOD_LIKELIHOOD = 0, /* log-probability of each class name behind a prefix, the film in the prompt */
+    RADZ_METHOD_HIDDEN = 1,     /* cosine of the means of hidden_states[-2] of class text and film, without special
+                                   tokens and gamma */
+    RADZ_METHOD_OPTIONS = 2,    /* the model chooses from the classes; 1 for those its answer names, else 0 */
+    RADZ_METHOD_COT = 3         /* the same, thinking step by step */
+} radz_method;
+typedef struct radz_method_options {
+    size_t struct_size;
+    radz_method method;
+    int per_token;      /* LIKELIHOOD: 0 (default): sum over the tokens of a name; 1: their mean */
+    const char *prompt; /* the question; OPTIONS and COT put the classes at "{classes}"; NULL (default): ours. HIDDEN:
+                           the model's own prompts */
+    const char *prefix; /* LIKELIHOOD: what the answer begins with; NULL (default): "This is a chest X-ray showing" */
+    const char *chat_template, *system; /* as in radz_generate_options */
+    int max_tokens;                     /* of the answer; 0 (default): 64, COT 256 */
+} radz_method_options;
+RADZ_API void radz_method_options_init_sized(radz_method_options *options, size_t struct_size);
+#define radz_method_options_init(options) radz_method_options_init_sized((options), sizeof *(options))
+/* One score per class for a film; image NULL: the question alone (not HIDDEN). Scores of different methods do not
+ * compare. text (may be NULL): what the model wrote, "" where it writes nothing; radz_text_free. A name counts as named
+ * wherever it stands as whole words, whatever the case and also after "no"; the longest name goes first. A model that
+ * cannot write is RADZ_E_MISMATCH for OPTIONS and COT. On failure the scores are NaN or as they were. */
+RADZ_API RADZ_CHECK radz_status radz_method_scores(radz_session *session, const radz_image *image,
+                                                   const char *const *labels, size_t n,
+                                                   const radz_method_options *options, double *scores, char **text,
+                                                   radz_error *err);
 
 #ifdef __cplusplus
 }

@@ -174,6 +174,23 @@ static void embed_options(void **state)
     AT(radz_embed_options, raw, 16);
 }
 
+static void method_options(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_method_options, 56);
+    AT(radz_method_options, struct_size, 0);
+    AT(radz_method_options, method, 8);
+    AT(radz_method_options, per_token, 12);
+    AT(radz_method_options, prompt, 16);
+    AT(radz_method_options, prefix, 24);
+    AT(radz_method_options, chat_template, 32);
+    AT(radz_method_options, system, 40);
+    AT(radz_method_options, max_tokens, 48);
+    assert_int_equal(RADZ_METHOD_LIKELIHOOD, 0);
+    assert_int_equal(RADZ_METHOD_COT, 3);
+}
+
 static void generate_options(void **state)
 {
     (void)state;
@@ -448,12 +465,13 @@ static void eval_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),       cmocka_unit_test(error),           cmocka_unit_test(runtime_options),
-        cmocka_unit_test(model_options), cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
-        cmocka_unit_test(embed_options), cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
-        cmocka_unit_test(train_options), cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
-        cmocka_unit_test(metrics),       cmocka_unit_test(heatmaps),        cmocka_unit_test(describe_options),
-        cmocka_unit_test(score_options), cmocka_unit_test(eval_progress),   cmocka_unit_test(eval_options),
+        cmocka_unit_test(numbers),        cmocka_unit_test(error),           cmocka_unit_test(runtime_options),
+        cmocka_unit_test(model_options),  cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
+        cmocka_unit_test(embed_options),  cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
+        cmocka_unit_test(train_options),  cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
+        cmocka_unit_test(metrics),        cmocka_unit_test(heatmaps),        cmocka_unit_test(describe_options),
+        cmocka_unit_test(score_options),  cmocka_unit_test(eval_progress),   cmocka_unit_test(eval_options),
+        cmocka_unit_test(method_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,17 @@ void rz_film_free(const rz_host *host, rz_film *film)
     memset(film, 0, sizeof *film);
 }
 
+radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, radz_error *err)
+{
+    const rz_config *cfg = &m->cfg;
+    const size_t size = cfg->vision.image_size;
+    if (!cfg->has_vision) return rz_fail(err, RADZ_E_MISMATCH, "the model cannot read films: it has no vision tower");
+    *pixels = rz_malloc(cfg->host, 3 * size * size * sizeof **pixels);
+    if (!*pixels) return RZ_NO_MEMORY(err, "preprocessed film");
+    radz_status status = rz_preprocess(cfg->host, &cfg->preprocess, size, &film->pixels, *pixels, err);
+    return status ? rz_fail_prefix(err, status, "%s", film->path ? film->path : "film") : RADZ_OK;
+}
+
 /* ---- What is asked for ---- */
 
 /* Without special tokens the last row, which has seen all the others, stands for them. */

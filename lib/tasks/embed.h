@@ -20,6 +20,8 @@ radz_status rz_film_decode(const rz_host *host, const void *bytes, size_t n, con
 /* Rows of `width * channels * bits / 8` bytes, stride apart, are copied. */
 radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pixel_format format, size_t width_px,
                                 size_t height_px, size_t stride_bytes, rz_film *out, radz_error *err) RZ_CHECK;
+/* Pixels as the tower takes them; *pixels, from rz_malloc, is the caller's whatever happens. */
+radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, radz_error *err) RZ_CHECK;
 void rz_film_free(const rz_host *host, rz_film *film);
 
 /* What the options ask of this model; NULL: the defaults. */

@@ -4,7 +4,6 @@
 
 #include "chat.h"
 #include "next_token.h"
-#include "preprocess.h"
 #include "sample.h"
 
 #define MAX_TOKENS (1 << 20)
@@ -178,24 +177,13 @@ static radz_status step(writer *w, bool *done, radz_error *err)
 
 /* ---- Beginning and end ---- */
 
-static radz_status read_film(const writer *w, const rz_film *film, float **pixels, radz_error *err)
-{
-    const rz_config *cfg = &w->m->cfg;
-    const size_t size = cfg->vision.image_size;
-    if (!cfg->has_vision) return rz_fail(err, RADZ_E_MISMATCH, "the model cannot read films: it has no vision tower");
-    *pixels = rz_malloc(w->host, 3 * size * size * sizeof **pixels);
-    if (!*pixels) return RZ_NO_MEMORY(err, "preprocessed film");
-    radz_status status = rz_preprocess(w->host, &cfg->preprocess, size, &film->pixels, *pixels, err);
-    return status ? rz_fail_prefix(err, status, "%s", film->path ? film->path : "film") : RADZ_OK;
-}
-
 static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_str *text, radz_error *err)
 {
     answer *a = &w->answers[i];
     const rz_chat chat = {w->o->chat_template, w->o->system, q->text, q->film != NULL};
     a->text = text;
     rz_rng_seed(&a->rng, w->o->seed, 0);
-    if (q->film) RZ_TRY(read_film(w, q->film, &a->pixels, err));
+    if (q->film) RZ_TRY(rz_film_input(w->m, q->film, &a->pixels, err));
     RZ_TRY(rz_chat_prompt(w->m, &chat, &a->prompt, &a->end, err));
     if (a->prompt.n >= w->m->cfg.text.max_positions)
         return rz_fail(err, RADZ_E_LIMIT, "prompt: %zu rows leave no room for an answer, the model takes at most %zu",
