@@ -39,15 +39,6 @@ static void put_new_options(rz_str *s, const radz_train_options *o)
     if (o->features && strcmp(o->features, "cross") != 0) put_text(s, "features", o->features);
     if (o->targets && strcmp(o->targets, "labels") != 0) put_text(s, "targets", o->targets);
     if (o->label_fraction != 1) put_number(s, "label_fraction", o->label_fraction);
-    if (o->lora_rank > 0) {
-        put_integer(s, "lora_rank", o->lora_rank);
-        put_number(s, "lora_alpha", o->lora_alpha);
-        put_number(s, "lora_dropout", o->lora_dropout);
-        put_integer(s, "lora_rslora", o->lora_rslora != 0);
-        put_text(s, "lora_targets", o->lora_targets);
-    }
-    if (o->train) put_text(s, "train", o->train);
-    if (o->weights && strcmp(o->weights, "f32") != 0) put_text(s, "weights", o->weights);
     if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
     if (o->train) put_text(s, "train", o->train);
     if (o->weights && strcmp(o->weights, "f32") != 0) put_text(s, "weights", o->weights);
