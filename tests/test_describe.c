@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "describe.h"
+#include "failing_host.h"
 #include "fixture.h"
 
 #define DIR_STORIES "tests/data/stories260K" /* writes, if not about diseases */
@@ -167,6 +168,63 @@ static void test_refused(void **state)
     assert_null(bank);
 }
 
+/* ---- Memory runs out ------------------------------------------------------------------------------- */
+
+static radz_status open_on(const rz_host *host, radz_runtime **rt, radz_model **m, radz_session **s)
+{
+    radz_runtime_options o;
+    radz_runtime_options_init(&o);
+    o.device = "cpu", o.n_threads = 1;
+    o.malloc_fn = host->malloc_fn, o.realloc_fn = host->realloc_fn, o.free_fn = host->free_fn, o.user = host->user;
+    RZ_TRY(radz_runtime_create(&o, rt, &err));
+    RZ_TRY(radz_model_open(*rt, DIR_STORIES, NULL, m, &err));
+    return radz_session_open(*m, NULL, s, &err);
+}
+
+static radz_status generate_on(radz_session *s)
+{
+    const char *const stops[] = {"zzz never"};
+    radz_generate_options o;
+    char *text;
+    radz_generate_options_init(&o);
+    o.max_tokens = 3, o.stop = stops, o.n_stop = 1, o.temperature = 1, o.system = "Be brief.";
+    radz_status status = radz_generate(s, NULL, "Once", &o, &text, &err);
+    assert_int_equal(!text, status != RADZ_OK);
+    radz_text_free(text);
+    return status;
+}
+
+static radz_status describe_on(radz_session *s)
+{
+    const radz_bank_entry entries[] = {{"a dog", NULL}, {"a cat", "It purrs."}};
+    radz_describe_options o = ask;
+    radz_bank *bank;
+    o.max_tokens = 12;
+    radz_status status = radz_bank_describe(s, entries, 2, &o, &bank, &err);
+    assert_int_equal(!bank, status != RADZ_OK);
+    radz_bank_close(bank);
+    return status;
+}
+
+static radz_status write_on(const rz_host *host, void *arg)
+{
+    radz_status (*const *work)(radz_session *) = arg;
+    radz_runtime *rt = NULL;
+    radz_model *m = NULL;
+    radz_session *s = NULL;
+    radz_status status = open_on(host, &rt, &m, &s);
+    if (!status) status = (*work)(s);
+    radz_session_close(s), radz_model_close(m), radz_runtime_close(rt);
+    return status;
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    radz_status (*const works[])(radz_session *) = {generate_on, describe_on};
+    for (size_t i = 0; i < 2; i++) failing_host_try_all(write_on, (void *)(uintptr_t)&works[i]);
+}
+
 /* Random weights, and weights trained for vectors only, are told from a model that writes. */
 static void test_cannot_write(void **state)
 {
@@ -221,7 +279,7 @@ static void test_tidy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_describe), cmocka_unit_test(test_file),
-                                       cmocka_unit_test(test_refused), cmocka_unit_test(test_cannot_write),
-                                       cmocka_unit_test(test_tidy)};
+                                       cmocka_unit_test(test_refused),  cmocka_unit_test(test_cannot_write),
+                                       cmocka_unit_test(test_memory),   cmocka_unit_test(test_tidy)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

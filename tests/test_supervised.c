@@ -214,8 +214,29 @@ static void another_objective_drops_the_head(void **state)
     run_well(e);
     char *json = fixture_read(fixture_path(again, "radz.json"), NULL);
     assert_null(strstr(json, "\"classes\""));
+    assert_null(strstr(json, "\"can_write\"")); /* it began with weights that may have been taught */
     free(json);
     free(again);
+}
+
+/* Vectors learned from nothing: a decoder that no text has taught says so. */
+static void without_weights_it_cannot_write(void **state)
+{
+    env *e = *state;
+    fixture_remove(fixture_path(e->model, "model.safetensors"));
+    fixture_remove(fixture_path(e->model, "radz.safetensors"));
+    e->o.objective = "radz", e->o.epochs = 0.5;
+    run_well(e);
+    radz_model *model;
+    radz_session *session;
+    char *text, *json = fixture_read(fixture_path(e->dir, "out/radz.json"), NULL);
+    assert_non_null(strstr(json, "\"can_write\": false"));
+    free(json);
+    assert_int_equal(radz_model_open(NULL, e->out, NULL, &model, &err), RADZ_OK);
+    assert_int_equal(radz_session_open(model, NULL, &session, &err), RADZ_OK);
+    assert_int_equal(radz_generate(session, NULL, "a", NULL, &text, &err), RADZ_E_MISMATCH);
+    radz_session_close(session);
+    radz_model_close(model);
 }
 
 /* ---- Answers --------------------------------------------------------------------------------------- */
@@ -314,10 +335,15 @@ static void answers_alone_are_enough(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_head_alone_is_learned),        TEST(a_trained_head_classifies),
-        TEST(the_rest_may_learn_too),         TEST(another_objective_drops_the_head),
-        TEST(answers_become_likely),          TEST(parts_of_a_batch_make_the_same_step),
-        TEST(resumed_runs_are_bit_identical), TEST(bad_manifests_are_refused),
+        TEST(a_head_alone_is_learned),
+        TEST(a_trained_head_classifies),
+        TEST(the_rest_may_learn_too),
+        TEST(another_objective_drops_the_head),
+        TEST(without_weights_it_cannot_write),
+        TEST(answers_become_likely),
+        TEST(parts_of_a_batch_make_the_same_step),
+        TEST(resumed_runs_are_bit_identical),
+        TEST(bad_manifests_are_refused),
         TEST(answers_alone_are_enough),
     };
     return cmocka_run_group_tests_name("supervised", tests, NULL, NULL);

@@ -77,12 +77,16 @@ static radz_status read_lora(const rz_trainer *t, rz_train_setup *x, radz_error 
                    (int)n, bad);
 }
 
+static bool starts_from_weights(const rz_trainer *t)
+{
+    return rz_model_has_weights(t->o.model_dir) || rz_modeldir_has(t->host, t->o.model_dir, "adapter_config.json");
+}
+
 /* What was left to the library is decided here, so that everything later reads it from the options. */
 static radz_status read_setup(rz_trainer *t, rz_train_setup *x, radz_error *err)
 {
     const char *half = t->o.weights;
-    bool weights =
-        rz_model_has_weights(t->o.model_dir) || rz_modeldir_has(t->host, t->o.model_dir, "adapter_config.json");
+    const bool weights = starts_from_weights(t);
     if (half && strcmp(half, "f32") && strcmp(half, "bf16"))
         return rz_fail(err, RADZ_E_ARGUMENT, "training options: weights '%s': expected f32 or bf16", half);
     if (t->o.lora_rank < 0) t->o.lora_rank = weights ? DEFAULT_RANK : 0;
@@ -190,7 +194,7 @@ static json_t *class_names(const rz_radz_config *r)
     return list;
 }
 
-/* What the run makes true of the model: its head's classes; that it can write. */
+/* What the run makes true of the model: its head's classes; whether it can write. */
 static radz_status edit_radz_json(const rz_trainer *t, radz_error *err)
 {
     const rz_radz_config *r = &t->model->cfg.radz;
@@ -200,7 +204,10 @@ static radz_status edit_radz_json(const rz_trainer *t, radz_error *err)
     radz_status st = good ? rz_json_load(t->host, path, (size_t)16 << 20, &root, err) : RZ_NO_MEMORY(err, "radz.json");
     if (st) json_decref(list);
     if (!st) good = edit_key(root, "classes", list, &changed);
-    if (!st && t->model->setup.all_blocks) good = good && edit_key(root, "can_write", NULL, &changed);
+    if (!st && t->model->setup.all_blocks)
+        good = good && edit_key(root, "can_write", NULL, &changed);
+    else if (!st && !starts_from_weights(t)) /* a decoder that was random and saw no text to write */
+        good = good && edit_key(root, "can_write", json_false(), &changed);
     char *text = !st && good && changed ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     if (!st && (!good || (changed && !text))) st = RZ_NO_MEMORY(err, "radz.json");
     if (text) st = rz_modeldir_put(t->host, t->o.out_dir, "radz.json", text, strlen(text), err);
