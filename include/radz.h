@@ -836,7 +836,8 @@ RADZ_API void radz_train_options_init_sized(radz_train_options *options, size_t 
 #define radz_train_options_init(options) radz_train_options_init_sized((options), sizeof *(options))
 RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options,
                                                   radz_trainer **trainer, radz_error *err);
-/* "paper" (as radz_train_options_init leaves them) or "refcode": as the authors' code does, defects included. */
+/* "paper" (as radz_train_options_init leaves them) or "refcode": the authors' training options; special tokens are
+ * still chosen by id and anchors still read by the model. */
 RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *options, const char *name,
                                                           radz_error *err);
 /* plan->struct_size is set by the caller. measure: runs one step forward and back to time it; nothing is changed or
