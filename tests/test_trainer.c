@@ -444,6 +444,7 @@ static void presets(void **state)
     assert_string_equal(e.o.targets, "batch_index");
     assert_false(e.o.augment || e.o.mask_false_negatives);
     assert_int_equal(e.o.lora_rank, 128);
+    assert_int_equal(e.o.accumulate, 2);
     assert_int_equal(radz_train_options_preset(&e.o, "paper", &err), RADZ_OK);
     assert_string_equal(e.o.targets, "labels");
     assert_true(e.o.augment && e.o.mask_false_negatives);

@@ -76,7 +76,8 @@ radz_status radz_train_options_preset(radz_train_options *options, const char *n
     bool refcode = strcmp(name, "refcode") == 0;
     if (!refcode && strcmp(name, "paper") != 0)
         return rz_fail(err, RADZ_E_ARGUMENT, "preset '%s': expected paper or refcode", name);
-    o.epochs = paper.epochs, o.batch_size = paper.batch_size, o.accumulate = paper.accumulate;
+    o.epochs = paper.epochs, o.batch_size = paper.batch_size;
+    o.accumulate = refcode ? 2 : paper.accumulate; /* two GPUs, negatives within each one only */
     o.lr = paper.lr, o.weight_decay = paper.weight_decay, o.warmup_fraction = paper.warmup_fraction;
     o.lambda = paper.lambda, o.features = paper.features, o.learn_tau = paper.learn_tau;
     o.tau = refcode ? 0.05 : paper.tau;
