@@ -76,6 +76,7 @@ static void shape_text(char *out, size_t size, size_t n, const uint64_t *dims64,
     size_t used = 0;
     *out = 0;
     for (size_t i = 0; i < n && used < size; i++) {
+        // cppcheck-suppress nullPointer ; one of the two is given
         unsigned long long d = dims64 ? dims64[i] : dims[i];
         int w = snprintf(out + used, size - used, "%s%llu", i ? "x" : "", d);
         used += w > 0 ? (size_t)w : size;

@@ -22,6 +22,7 @@ static void fill_row(double *p, size_t n, size_t i, double perplexity)
             double w = j == i ? 0 : exp(-(p[j] - nearest) * beta);
             sum += w, mean += w * (p[j] - nearest);
         }
+        // cppcheck-suppress invalidFunctionArg ; the sum has the largest term, exp(0), in it
         double entropy = log(sum) + beta * mean / sum;
         if (entropy > want)
             low = beta, beta = isinf(high) ? 2 * beta : (beta + high) / 2;
