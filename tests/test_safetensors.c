@@ -269,6 +269,41 @@ static void test_writes(void **state)
     free(dir);
 }
 
+/* A byte at a time, *short_by of them missing. */
+static radz_status put_bytes(void *user, size_t i, rz_writer *w, radz_error *e)
+{
+    size_t n = !strcmp(outs[i].dtype, "U8") || !strcmp(outs[i].dtype, "BF16") ? 1 : 4;
+    if (!strcmp(outs[i].dtype, "BF16")) n = 2;
+    if (!strcmp(outs[i].dtype, "I64")) n = 8;
+    for (size_t k = 0; k < outs[i].n_dims; k++) n *= outs[i].dims[k];
+    for (size_t k = *(size_t *)user; k < n; k++) RZ_TRY(rz_writer_put(w, (const uint8_t *)outs[i].data + k, 1, e));
+    return RADZ_OK;
+}
+
+static void test_writes_piecemeal(void **state)
+{
+    char *dir = fixture_temp_dir();
+    const char *path = fixture_path(dir, "x.safetensors");
+    size_t short_by = 0;
+    rz_str s = {0};
+    rz_st *st;
+    (void)state;
+    ok(rz_st_encode(&s, outs, RZ_COUNT(outs), metadata, &err));
+    ok(rz_st_write_with(NULL, path, outs, RZ_COUNT(outs), metadata, put_bytes, &short_by, &err));
+    ok(rz_st_open(NULL, path, RZ_FILE_READ, &st, &err));
+    size_t n;
+    const uint8_t *bytes = rz_st_bytes(st, &n);
+    assert_int_equal(s.len, n);
+    assert_memory_equal(s.data, bytes, n);
+    rz_st_close(st);
+    short_by = 1;
+    assert_int_equal(rz_st_write_with(NULL, path, outs, RZ_COUNT(outs), metadata, put_bytes, &short_by, &err),
+                     RADZ_E_INTERNAL);
+    rz_str_free(&s);
+    fixture_remove(dir);
+    free(dir);
+}
+
 static void test_refuses_to_write(void **state)
 {
     static const rz_st_out bad[][2] = {
@@ -426,9 +461,10 @@ int main(void)
         cmocka_unit_test(test_bad_headers),      cmocka_unit_test(test_bad_lengths),
         cmocka_unit_test(test_deep_nesting),     cmocka_unit_test(test_reads),
         cmocka_unit_test(test_million_tensors),  cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_refuses_to_write), cmocka_unit_test(test_python_file),
-        cmocka_unit_test(test_damage),           cmocka_unit_test(test_memory_runs_out),
-        cmocka_unit_test(test_half_floats),      cmocka_unit_test(test_to_f32),
+        cmocka_unit_test(test_refuses_to_write), cmocka_unit_test(test_writes_piecemeal),
+        cmocka_unit_test(test_python_file),      cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_memory_runs_out),  cmocka_unit_test(test_half_floats),
+        cmocka_unit_test(test_to_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,6 +119,7 @@ char *rz_path_join(const rz_host *host, const char *dir, const char *name);
 typedef struct rz_writer rz_writer;
 radz_status rz_writer_open(const rz_host *host, const char *path, rz_writer **w, radz_error *err) RZ_CHECK;
 radz_status rz_writer_put(rz_writer *w, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
+uint64_t rz_writer_bytes(const rz_writer *w);                         /* put so far */
 radz_status rz_writer_commit(rz_writer *w, radz_error *err) RZ_CHECK; /* frees w, also on failure */
 void rz_writer_abort(rz_writer *w);                                   /* NULL is fine */
 /* The three in one. */

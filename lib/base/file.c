@@ -179,6 +179,7 @@ struct rz_writer {
     int fd;
     bool failed; /* some bytes are lost: the file can only be thrown away */
     size_t n_buffered;
+    uint64_t n_bytes;  /* put so far */
     char *path, *temp; /* both point into this block */
     uint8_t buffer[1 << 16];
 };
@@ -222,6 +223,7 @@ radz_status rz_writer_open(const rz_host *host, const char *path, rz_writer **ou
     w->host = host;
     w->failed = false;
     w->n_buffered = 0;
+    w->n_bytes = 0;
     w->path = (char *)(w + 1);
     w->temp = w->path + n + 1;
     memcpy(w->path, path, n + 1);
@@ -260,11 +262,17 @@ static radz_status flush(rz_writer *w, radz_error *err)
 radz_status rz_writer_put(rz_writer *w, const void *bytes, size_t n, radz_error *err)
 {
     if (w->failed) return rz_fail(err, RADZ_E_IO, "%s: an earlier write failed", w->path);
+    w->n_bytes += n;
     if (n > sizeof w->buffer - w->n_buffered) RZ_TRY(flush(w, err));
     if (n > sizeof w->buffer) return write_all(w, bytes, n, err);
     if (n) memcpy(w->buffer + w->n_buffered, bytes, n);
     w->n_buffered += n;
     return RADZ_OK;
+}
+
+uint64_t rz_writer_bytes(const rz_writer *w)
+{
+    return w->n_bytes;
 }
 
 void rz_writer_abort(rz_writer *w)

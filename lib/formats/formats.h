@@ -64,6 +64,11 @@ typedef struct rz_st_out {
 radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
                         const char *const *metadata /* key, value, key, value, ..., NULL; or NULL */,
                         radz_error *err) RZ_CHECK;
+/* The same without having the numbers at once: the tensors' data is not looked at; put(user, i, w) writes the bytes of
+ * tensors[i], no more and no fewer, when its turn comes. */
+typedef radz_status (*rz_st_put)(void *user, size_t i, rz_writer *w, radz_error *err);
+radz_status rz_st_write_with(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
+                             const char *const *metadata, rz_st_put put, void *user, radz_error *err) RZ_CHECK;
 /* The bytes rz_st_write would write, into s. */
 radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const char *const *metadata,
                          radz_error *err) RZ_CHECK;

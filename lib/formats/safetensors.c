@@ -541,7 +541,17 @@ static radz_status out_size(const rz_st_out *t, size_t *n_bytes, radz_error *err
     for (size_t i = 0; i < t->n_dims; i++)
         if (!rz_size_mul(*n_bytes, t->dims[i], n_bytes))
             return rz_fail(err, RADZ_E_ARGUMENT, "safetensors: tensor '%s': shape overflows", t->name);
-    if (*n_bytes && !t->data) return rz_fail(err, RADZ_E_ARGUMENT, "safetensors: tensor '%s': no data given", t->name);
+    return RADZ_OK;
+}
+
+static radz_status check_data(const rz_st_out *tensors, size_t n, radz_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t n_bytes;
+        RZ_TRY(out_size(&tensors[i], &n_bytes, err));
+        if (n_bytes && !tensors[i].data)
+            return rz_fail(err, RADZ_E_ARGUMENT, "safetensors: tensor '%s': no data given", tensors[i].name);
+    }
     return RADZ_OK;
 }
 
@@ -615,6 +625,7 @@ static radz_status put_header(rz_str *s, const rz_st_out *tensors, size_t n, con
 
 radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const char *const *metadata, radz_error *err)
 {
+    RZ_TRY(check_data(tensors, n, err));
     RZ_TRY(put_header(s, tensors, n, metadata, err));
     FOR_EACH_OUT(t, tensors, n)
     {
@@ -625,27 +636,32 @@ radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const ch
     return s->failed ? RZ_NO_MEMORY(err, "safetensors data") : RADZ_OK;
 }
 
-static radz_status write_all(rz_writer *w, const rz_str *header, const rz_st_out *tensors, size_t n, radz_error *err)
+static radz_status write_all(rz_writer *w, const rz_str *header, const rz_st_out *tensors, size_t n, rz_st_put put,
+                             void *user, radz_error *err)
 {
     RZ_TRY(rz_writer_put(w, header->data, header->len, err));
     FOR_EACH_OUT(t, tensors, n)
     {
         size_t n_bytes;
+        uint64_t before = rz_writer_bytes(w);
         RZ_TRY(out_size(t, &n_bytes, err));
-        if (n_bytes) RZ_TRY(rz_writer_put(w, t->data, n_bytes, err));
+        RZ_TRY(put(user, (size_t)(t - tensors), w, err));
+        if (rz_writer_bytes(w) - before != n_bytes)
+            return rz_fail(err, RADZ_E_INTERNAL, "safetensors: tensor '%s': %llu bytes were written, expected %zu",
+                           t->name, (unsigned long long)(rz_writer_bytes(w) - before), n_bytes);
     }
     return RADZ_OK;
 }
 
-radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
-                        const char *const *metadata, radz_error *err)
+radz_status rz_st_write_with(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
+                             const char *const *metadata, rz_st_put put, void *user, radz_error *err)
 {
     rz_str header = {.host = host};
     rz_writer *w = NULL;
     radz_status status = put_header(&header, tensors, n, metadata, err);
     if (status == RADZ_OK) status = rz_writer_open(host, path, &w, err);
     if (status == RADZ_OK) {
-        status = write_all(w, &header, tensors, n, err);
+        status = write_all(w, &header, tensors, n, put, user, err);
         if (status == RADZ_OK)
             status = rz_writer_commit(w, err);
         else
@@ -653,6 +669,22 @@ radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *
     }
     rz_str_free(&header);
     return status;
+}
+
+/* user: the tensors. */
+static radz_status put_data(void *user, size_t i, rz_writer *w, radz_error *err)
+{
+    const rz_st_out *t = (const rz_st_out *)user + i;
+    size_t n_bytes;
+    RZ_TRY(out_size(t, &n_bytes, err));
+    return n_bytes ? rz_writer_put(w, t->data, n_bytes, err) : RADZ_OK;
+}
+
+radz_status rz_st_write(const rz_host *host, const char *path, const rz_st_out *tensors, size_t n,
+                        const char *const *metadata, radz_error *err)
+{
+    RZ_TRY(check_data(tensors, n, err));
+    return rz_st_write_with(host, path, tensors, n, metadata, put_data, (void *)(uintptr_t)tensors, err);
 }
 
 /* ---- Element conversion ------------------------------------------------------------------------- */

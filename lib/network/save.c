@@ -30,40 +30,42 @@ static const rz_lowrank *pair_of(const rz_model *m, const rz_param *p)
     return NULL;
 }
 
-/* sum = W + scale B A, as a loader of the adapter would add it. */
-static radz_status add_pair(const rz_model *m, const rz_param *p, const rz_lowrank *l, float *sum, radz_error *err)
+/* Rows that are in memory at once as floats: about 4 MiB of them. */
+static size_t chunk_rows(size_t rows, size_t cols)
 {
+    size_t n = ((size_t)1 << 20) / (cols ? cols : 1);
+    return n < 1 ? 1 : n < rows ? n : rows;
+}
+
+/* Rows from `first` on of W, or of W + scale B A as a loader of the adapter would add it. */
+static void get_rows(rz_stream *s, const rz_param *p, const rz_lowrank *l, size_t first, size_t n, float *out)
+{
+    const size_t cols = p->n / p->dims[0];
+    for (size_t i = 0; i < n * cols; i++) out[i] = get_float(p, first * cols + i);
+    if (!l) return;
+    const size_t r = l->a->dims[0];
+    rz_gemm(s, false, false, n, cols, r, l->scale, rz_mat_f32((const float *)l->b->w.data + first * r, r), l->a->w,
+            1.0f, out, cols);
+}
+
+/* A parameter's values in the dtype to write, a few rows at a time. */
+static radz_status put_param(const rz_model *m, const rz_param *p, bool bf16, rz_writer *w, radz_error *err)
+{
+    const size_t rows = p->dims[0], cols = p->n / rows, step = chunk_rows(rows, cols);
+    float *values = rz_malloc(m->cfg.host, step * cols * sizeof *values);
     rz_stream *s = NULL;
-    size_t rows = p->dims[0], cols = p->n / rows, r = l->a->dims[0];
-    for (size_t i = 0; i < p->n; i++) sum[i] = get_float(p, i);
-    RZ_TRY(rz_stream_open(m->dev, &s, err));
-    rz_gemm(s, false, false, rows, cols, r, l->scale, l->b->w, l->a->w, 1.0f, sum, cols);
-    radz_status status = rz_stream_sync(s, err);
-    rz_stream_close(s);
+    radz_status status = values ? rz_stream_open(m->dev, &s, err) : RZ_NO_MEMORY(err, p->name);
+    for (size_t i = 0; i < rows && !status; i += step) {
+        const size_t n = rows - i < step ? rows - i : step;
+        get_rows(s, p, pair_of(m, p), i, n, values);
+        status = rz_stream_sync(s, err);
+        /* in place: what is written never lies behind what is still to be read */
+        for (size_t k = 0; bf16 && k < n * cols; k++) put_float(values, k, bf16, values[k]);
+        if (!status) status = rz_writer_put(w, values, n * cols * (bf16 ? 2 : 4), err);
+    }
+    if (s) rz_stream_close(s);
+    rz_free(m->cfg.host, values);
     return status;
-}
-
-static radz_status merged(const rz_model *m, const rz_param *p, const rz_lowrank *l, bool bf16, void *out,
-                          radz_error *err)
-{
-    float *sum = rz_malloc(m->cfg.host, p->n * sizeof *sum);
-    if (!sum) return RZ_NO_MEMORY(err, p->name);
-    radz_status status = add_pair(m, p, l, sum, err);
-    for (size_t i = 0; i < p->n && !status; i++) put_float(out, i, bf16, sum[i]);
-    rz_free(m->cfg.host, sum);
-    return status;
-}
-
-/* A parameter's values in the dtype to write, host memory. */
-static radz_status export_param(const rz_model *m, const rz_param *p, bool bf16, void **data, radz_error *err)
-{
-    const rz_lowrank *l = pair_of(m, p);
-    void *out = rz_malloc(m->cfg.host, p->n * (bf16 ? 2 : 4));
-    *data = out;
-    if (!out) return RZ_NO_MEMORY(err, p->name);
-    if (l) return merged(m, p, l, bf16, out, err);
-    for (size_t i = 0; i < p->n; i++) put_float(out, i, bf16, get_float(p, i));
-    return RADZ_OK;
 }
 
 /* ---- Files of parameters ------------------------------------------------------------------- */
@@ -98,44 +100,47 @@ static char *adapter_name(const rz_model *m, const rz_param *p)
 typedef struct out_list {
     const rz_model *m;
     rz_st_out *out;
+    const rz_param **params; /* of each */
     size_t n;
 } out_list;
 
 static void out_free(out_list *l)
 {
-    for (size_t i = 0; l->out && i < l->n; i++) {
-        rz_free(l->m->cfg.host, (void *)(uintptr_t)l->out[i].data);
-        rz_free(l->m->cfg.host, (void *)(uintptr_t)l->out[i].name);
-    }
+    for (size_t i = 0; l->out && i < l->n; i++) rz_free(l->m->cfg.host, (void *)(uintptr_t)l->out[i].name);
     rz_free(l->m->cfg.host, l->out);
+    rz_free(l->m->cfg.host, l->params);
 }
 
 static radz_status out_add(out_list *l, const rz_param *p, bool bf16, radz_error *err)
 {
     const rz_model *m = l->m;
-    rz_st_out *o = &l->out[l->n++];
-    void *data = NULL;
+    rz_st_out *o = &l->out[l->n];
+    l->params[l->n++] = p;
     bf16 &= p != m->log_tau;
     *o = (rz_st_out){.dtype = bf16 ? "BF16" : "F32", .n_dims = p->n_dims};
     for (size_t d = 0; d < p->n_dims; d++) o->dims[d] = p->dims[d];
     o->name = p->adapter ? adapter_name(m, p) : rz_strdup(m->cfg.host, p->name);
-    if (!o->name) return RZ_NO_MEMORY(err, p->name);
-    radz_status status = export_param(m, p, bf16, &data, err);
-    o->data = data;
-    return status;
+    return o->name ? RADZ_OK : RZ_NO_MEMORY(err, p->name);
+}
+
+static radz_status put_out(void *user, size_t i, rz_writer *w, radz_error *err)
+{
+    const out_list *l = user;
+    return put_param(l->m, l->params[i], !strcmp(l->out[i].dtype, "BF16"), w, err);
 }
 
 static radz_status save_file(const rz_model *m, const char *dir, const char *name, part which, const char *dtype,
                              radz_error *err)
 {
-    out_list l = {m, rz_calloc(m->cfg.host, m->n_params, sizeof *l.out), 0};
-    char *path = rz_path_join(m->cfg.host, dir, name);
-    radz_status status = l.out && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
+    const rz_host *host = m->cfg.host;
+    out_list l = {m, rz_calloc(host, m->n_params, sizeof *l.out), rz_calloc(host, m->n_params, sizeof *l.params), 0};
+    char *path = rz_path_join(host, dir, name);
+    radz_status status = l.out && l.params && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
     for (size_t i = 0; i < m->n_params && !status; i++)
         if (part_of(&m->params[i]) == which) status = out_add(&l, &m->params[i], !strcmp(dtype, "BF16"), err);
-    if (!status && l.n) status = rz_st_write(m->cfg.host, path, l.out, l.n, metadata, err);
+    if (!status && l.n) status = rz_st_write_with(host, path, l.out, l.n, metadata, put_out, &l, err);
     out_free(&l);
-    rz_free(m->cfg.host, path);
+    rz_free(host, path);
     return status;
 }
 
