@@ -244,6 +244,62 @@ static void test_other_model(void **state)
     assert_non_null(strstr(err.message, mine));
 }
 
+/* Writes file `name` of a model folder again, `from` in it become `to`; or, where `from` is NULL, with `to` behind it.
+ */
+static void change_file(const char *folder, const char *name, const char *from, const char *to, size_t n_to)
+{
+    size_t n;
+    const char *path = fixture_path(folder, name);
+    char *bytes = fixture_read(path, &n), *at = from ? strstr(bytes, from) : bytes + n;
+    assert_non_null(at);
+    const size_t before = (size_t)(at - bytes), skip = from ? strlen(from) : 0;
+    rz_str s = {0};
+    rz_str_put(&s, bytes, before);
+    rz_str_put(&s, to, n_to);
+    rz_str_put(&s, at + skip, n - before - skip);
+    fixture_write(path, s.data, s.len);
+    rz_str_free(&s);
+    free(bytes);
+}
+
+/* What the message names, of a model that differs from the bank's in one thing; and nothing else. */
+static void test_what_differs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *from, *to;
+        size_t n_to;
+        const char *words, *unlike;
+    } cases[] = {
+        {"radz.json", "\"layer\":-2", "\"layer\":-3", 10, "; layer -2, not -3: build", "pooling"},
+        {"radz.json", "mean_then_mlp", "mlp_then_mean", 13, "; pooling mean_then_mlp, not mlp_then_mean: build",
+         "layer"},
+        {"tokenizer.model", NULL, "\xf8\x3e\1", 3, "; tokenizer ", "layer"}, /* a field that nobody reads */
+        {"model.safetensors", NULL, "", 0, "; other weights or settings: build", "tokenizer"},
+    };
+    char *path = strdup(fixture_path(dir, "bank-of-one")); /* more paths follow than fixture_path keeps */
+    char *folder = strdup(fixture_path(dir, "changed"));
+    rz_bank *made, *b;
+    ok(rz_bank_build(&net, entries, 3, &made, &err));
+    ok(rz_bank_save(made, path, &err));
+    for (size_t i = 0; i < RZ_COUNT(cases); i++) {
+        rz_model *changed;
+        ok(rz_mkdir_p(folder, &err));
+        fixture_model(folder, cases[i].n_to ? 1 : 3);
+        change_file(folder, cases[i].file, cases[i].from, cases[i].to, cases[i].n_to);
+        ok(rz_model_load(NULL, dev, folder, RZ_MODEL_INFER, 0, &changed, &err));
+        for (int open = 0; open < 2; open++) {
+            refused(open ? rz_bank_open(changed, path, &b, &err) : rz_bank_require_model(made, changed, &err),
+                    RADZ_E_MISMATCH, cases[i].words);
+            assert_null(strstr(err.message, cases[i].unlike));
+            assert_non_null(strstr(err.message, "made by another model: hash "));
+        }
+        rz_model_unload(changed);
+    }
+    rz_bank_free(made);
+    free(folder), free(path);
+}
+
 static void test_no_bank(void **state)
 {
     (void)state;
@@ -339,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_every_bit_flip),
         cmocka_unit_test(test_every_truncation),
         cmocka_unit_test(test_other_model),
+        cmocka_unit_test(test_what_differs),
         cmocka_unit_test(test_no_bank),
         cmocka_unit_test(test_forged_files),
         cmocka_unit_test(test_bank_of_a_model_folder),

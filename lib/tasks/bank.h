@@ -1,7 +1,8 @@
 /* bank.h - the anchor bank (DKAM, Eq. 10 and 11): one unit vector per disease, and its file.
  *
  * anchors.safetensors: tensor "anchors" F32 (N, K); metadata, all strings: schema "radz.bank/1"; labels and
- * descriptions, JSON arrays; model, the hash of the model that made it; library, layer; where the model wrote
+ * descriptions, JSON arrays; model, the hash of the model that made it; library, layer, pool and
+ * tokenizer (its hash), to say what differs where it is another's; where the model wrote
  * descriptions itself: writer, a JSON object that says how it was asked, and written, a JSON array that says which;
  * sha256, of the whole file with these 64 digits written as zeros.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -22,8 +23,10 @@ typedef struct rz_bank {
     bool *written;    /* descriptions that are the model's own */
     char *writer;     /* JSON: how it was asked for them; NULL: none is */
     int layer;
-    char model_hash[65]; /* rz_model.hash of the model that made it */
-    char hash[65];       /* sha256 of the file */
+    bool mlp_then_mean;
+    char tokenizer_hash[65]; /* "": no tokenizer */
+    char model_hash[65];     /* rz_model.hash of the model that made it */
+    char hash[65];           /* sha256 of the file */
 } rz_bank;
 
 /* Entries from elsewhere, owned: the lines of a description file, or names given by the caller. */
