@@ -59,7 +59,7 @@ endif
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
-EXAMPLES_SHARED := examples/common.c examples/heatmap_files.c examples/options.c
+EXAMPLES_SHARED := examples/common.c examples/heatmap_files.c examples/options.c examples/processes.c
 EXAMPLES := $(sort $(filter-out $(EXAMPLES_SHARED),$(wildcard examples/*.c)))
 PROGRAMS := $(EXAMPLES:examples/%.c=$O/bin/%)
 TESTS := $(sort $(wildcard tests/test_*.c))
@@ -67,6 +67,10 @@ TEST_BINS := $(TESTS:tests/%.c=$O/tests/%)
 TEST_HELPERS := $(sort $(filter-out $(TESTS),$(wildcard tests/*.c)))
 # What tsan is for: tests that start threads. The others only take long under it.
 TSAN_TESTS ?= $(shell grep -lE 'pthread_create|rz_pool|n_threads' $(TESTS) /dev/null)
+
+# Several processes train together where there is an MPI; radz-train opens this with dlopen, nothing links MPI.
+MPICC ?= mpicc
+MPI_PLUG := $(if $(shell command -v $(MPICC) 2>/dev/null),$O/radz-mpi.so)
 
 STATIC := $O/libradz.a
 SHARED := $O/libradz.so.$(VERSION)
@@ -87,14 +91,14 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 lib: $(STATIC) $(SHARED) ## libradz.a and libradz.so, in build/$(BUILD)/
-programs: $(PROGRAMS) ## the programs of examples/, in build/$(BUILD)/bin/
+programs: $(PROGRAMS) $(MPI_PLUG) ## the programs of examples/, in build/$(BUILD)/bin/
 tests: $(TEST_BINS) ## the test programs, in build/$(BUILD)/tests/
 
 # Flags come from pkg-config when the Makefile is read: what deps has installed needs a fresh make to be seen.
 deps: ## install what the library needs (Debian, Ubuntu), or say what to install
 	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps build
-deps-test: ## the same, with cmocka for the tests
-	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps test
+deps-test: ## the same, with cmocka for the tests, and OpenMPI if it can be had
+	@MPICC='$(MPICC)' CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps test
 
 DEMO_FILM = $(firstword $(sort $(wildcard examples/data/nih_*.png examples/data/nih_*.jpg)))
 demo: deps ## install what is missing, build, classify a real film
@@ -194,7 +198,11 @@ $O/examples/%.o: CPPFLAGS_ALL = -D_GNU_SOURCE -Iinclude $(CPPFLAGS)
 $O/bin/%: $O/examples/%.o $(EXAMPLES_SHARED:%.c=$O/%.o) $(SHARED)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -lm
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$O -lradz -Wl,-rpath,'$$ORIGIN/..:$$ORIGIN/../lib' -ldl -lm
+
+$O/radz-mpi.so: examples/mpi/radz-mpi.c examples/mpi/radz-mpi.h include/radz.h Makefile $(FLAGS)
+	$(call say,MPICC,$@)
+	$(Q)OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC) -D_GNU_SOURCE -Iinclude $(CPPFLAGS) $(CFLAGS_ALL) $(LDFLAGS) -shared -o $@ $<
 
 $O/tests/%.o: CPPFLAGS_ALL += -Itests $(TEST_CFLAGS)
 $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
@@ -219,7 +227,7 @@ fill = sed -e 's|@TO_PREFIX@|$(call from_to,$(2),$(PREFIX))|' -e 's|@TO_INCLUDE@
 	-e 's|@DEPS@|$(DEPS)|' -e 's|@LIBS@|$(subst $(space),;,$(strip $(LIBS)))|' \
 	$(1) >'$(DESTDIR)$(2)/$(notdir $(1:.in=))'
 INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
-	$(LIBDIR)/libradz.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(CMAKE_DIR)/,$(CMAKE_FILES)) \
+	$(LIBDIR)/libradz.so $(LIBDIR)/radz-mpi.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(CMAKE_DIR)/,$(CMAKE_FILES)) \
 	$(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
 	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES))) \
 	$(addprefix $(DATADIR)/man/man3/,$(notdir $(MAN_PAGES_3))) $(COMPLETIONS)
@@ -230,7 +238,7 @@ install-built: # what is there, as it is
 	install -d $(addprefix '$(DESTDIR)',$(INCLUDEDIR) $(LIBDIR)/pkgconfig $(CMAKE_DIR) $(BINDIR) $(DATADIR)/radz/models/radz-tiny)
 	install -m 644 include/radz.h '$(DESTDIR)$(INCLUDEDIR)'
 	install -m 644 $(STATIC) '$(DESTDIR)$(LIBDIR)'
-	install -m 755 $(SHARED) '$(DESTDIR)$(LIBDIR)'
+	install -m 755 $(SHARED) $(wildcard $O/radz-mpi.so) '$(DESTDIR)$(LIBDIR)'
 	ln -sf libradz.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libradz.so.$(SOVERSION)'
 	ln -sf libradz.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libradz.so'
 	$(call fill,pkgconfig/radz.pc.in,$(LIBDIR)/pkgconfig)

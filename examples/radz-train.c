@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "processes.h"
 
 enum { EXIT_FAILED = 1, EXIT_INTERRUPTED = 130 };
 
@@ -176,6 +177,7 @@ typedef struct display {
     const char *out_dir, *log_path; /* log_path NULL: train.jsonl in out_dir */
     FILE *log;
     int log_failed;
+    int rank, opened; /* process 0 alone shows progress and writes the log */
 } display;
 
 static double now(void)
@@ -303,6 +305,7 @@ static void log_progress(display *d, const radz_train_progress *p)
 static int on_progress(const radz_train_progress *p, void *user)
 {
     display *d = user;
+    if (d->rank) return interrupted;
     log_progress(d, p);
     double t = now();
     int due = t - d->last >= (d->terminal ? 0.2 : 10.0) || p->step == 1 || p->step == p->n_steps;
@@ -323,20 +326,24 @@ static void on_log(radz_log_level level, const char *message, void *user)
 {
     display *d = user;
     if (level < RADZ_LOG_INFO || (d->quiet && level < RADZ_LOG_WARNING)) return;
+    /* All say the same of the files; of a film only the process that reads it can. */
+    if (d->rank && (!d->opened || level < RADZ_LOG_WARNING)) return;
     end_line(d);
     complain("%s", message);
 }
 
 /* ---- Main ------------------------------------------------------------------------------------------ */
 
-static void catch_signals(void)
+static void catch_signals(int several)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
-    action.sa_flags = SA_RESETHAND; /* a second Ctrl-C ends the program at once */
+    /* A second Ctrl-C ends the program at once; mpirun may pass one on twice, and ends it by other means. */
+    action.sa_flags = several ? SA_RESTART : SA_RESETHAND;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (several) sigaction(SIGUSR1, &action, NULL); /* mpirun passes it on and lets everyone finish */
 }
 
 static int fail(display *d, const radz_error *err)
@@ -351,11 +358,11 @@ static void print_bytes(const char *what, uint64_t n)
     printf("  %-12s %10.1f MB\n", what, (double)n / 1e6);
 }
 
-static radz_status print_plan(radz_trainer *trainer, radz_error *err)
+static radz_status print_plan(radz_trainer *trainer, int silent, radz_error *err)
 {
     radz_train_plan p = {.struct_size = sizeof p};
     radz_status code = radz_trainer_plan(trainer, 1, &p, err);
-    if (code) return code;
+    if (code || silent) return code;
     char time[32];
     format_time(time, sizeof time, p.seconds_per_step * (double)p.n_steps);
     printf("Rows: %lld to train on, %lld to validate on, %lld without a known label, %lld that cannot be used\n",
@@ -370,27 +377,33 @@ static radz_status print_plan(radz_trainer *trainer, radz_error *err)
     return RADZ_OK;
 }
 
+/* Says how it ended; the exit status. All processes know of every failure, and the first one says it. */
+static int report_end(const settings *s, display *d, radz_status code, const radz_error *err)
+{
+    if (d->rank) return code == RADZ_E_CANCELLED ? EXIT_INTERRUPTED : code ? EXIT_FAILED : 0;
+    end_line(d);
+    if (code && code != RADZ_E_CANCELLED) return fail(d, err);
+    if (code) {
+        complain("%s", err->message);
+        fputs("The same command with --resume goes on from there.\n", stderr);
+        return EXIT_INTERRUPTED;
+    }
+    if (!d->quiet && !s->dry_run) fprintf(stderr, "Model: %s\n%s\n", s->train.out_dir, radz_disclaimer());
+    return 0;
+}
+
+/* The exit status, negative when the other processes do not know. */
 static int train(settings *s, display *d)
 {
     radz_error err;
     radz_runtime *runtime;
     radz_trainer *trainer = NULL;
-    if (radz_runtime_create(&s->runtime, &runtime, &err)) return fail(d, &err);
-    int status = 0;
-    catch_signals();
+    if (radz_runtime_create(&s->runtime, &runtime, &err)) return -fail(d, &err);
+    catch_signals(s->train.comm != NULL);
     radz_status code = radz_trainer_open(runtime, &s->train, &trainer, &err);
-    if (!code) code = s->dry_run ? print_plan(trainer, &err) : radz_trainer_run(trainer, &err);
-    if (code == RADZ_E_CANCELLED) {
-        end_line(d);
-        complain("%s", err.message);
-        fputs("The same command with --resume goes on from there.\n", stderr);
-        status = EXIT_INTERRUPTED;
-    } else if (code) {
-        status = fail(d, &err);
-    } else {
-        end_line(d);
-        if (!d->quiet && !s->dry_run) fprintf(stderr, "Model: %s\n%s\n", s->train.out_dir, radz_disclaimer());
-    }
+    d->opened = 1;
+    if (!code) code = s->dry_run ? print_plan(trainer, d->rank, &err) : radz_trainer_run(trainer, &err);
+    int status = report_end(s, d, code, &err);
     if (d->log) fclose(d->log);
     radz_trainer_close(trainer);
     radz_runtime_close(runtime);
@@ -405,14 +418,22 @@ int main(int argc, char **argv)
     int status = begin_program();
     if (!status) status = read_command_line(argc, argv, &s);
     if (status) return status;
+    processes p;
+    status = join_processes(&p);
+    if (status) return status;
     display d = {.quiet = s.quiet,
                  .terminal = isatty(STDERR_FILENO),
                  .last = -1e9,
                  .out_dir = s.train.out_dir,
-                 .log_path = s.log};
+                 .log_path = s.log,
+                 .rank = p.comm.rank};
     s.train.progress_fn = on_progress;
     s.train.user = &d;
     s.runtime.log_fn = on_log;
     s.runtime.user = &d;
-    return train(&s, &d);
+    if (p.comm.size > 1) s.train.comm = &p.comm;
+    if (p.n_local > 1 && !s.runtime.n_threads) s.runtime.n_threads = share_cores(&p);
+    status = train(&s, &d);
+    leave_processes(&p, status < 0 ? -status : 0);
+    return status < 0 ? -status : status;
 }
