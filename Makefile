@@ -97,7 +97,7 @@ tests: $(TEST_BINS) ## the test programs, in build/$(BUILD)/tests/
 # Flags come from pkg-config when the Makefile is read: what deps has installed needs a fresh make to be seen.
 deps: ## install what the library needs (Debian, Ubuntu), or say what to install
 	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps build
-deps-test: ## the same, with cmocka for the tests, and OpenMPI if it can be had
+deps-test: ## the same, with what the tests use: cmocka, and if they can be had OpenMPI and the like
 	@MPICC='$(MPICC)' CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' tools/deps test
 
 DEMO_FILM = $(firstword $(sort $(wildcard examples/data/nih_*.png examples/data/nih_*.jpg)))

@@ -71,7 +71,8 @@ static const char help_text[] =
     "  --quiet                no progress\n"
     "  --help, --version\n"
     "\n"
-    "Ctrl-C saves a checkpoint. Exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n";
+    "mpirun -n 2 radz-train ... trains in two processes. Ctrl-C saves a checkpoint.\n"
+    "Exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n";
 
 /* ---- Command line -------------------------------------------------------------------------- */
 
