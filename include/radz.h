@@ -193,7 +193,7 @@ RADZ_API const char *radz_model_device(const radz_model *model);   /* as radz_ru
 /* What a model is. Texts belong to the model. Layers are indices as in radz_embed_options. */
 typedef struct radz_model_info {
     size_t struct_size;
-    const char *dtype;          /* of most weights: "f32", "f16", "bf16" */
+    const char *dtype;          /* of most weights: "f32", "f16", "bf16", "int8", "int4" */
     const char *tower_source;   /* where the vision tower's weights come from: "model", a directory; NULL: no tower */
     const char *tokenizer;      /* "sentencepiece-bpe", "tokenizer.json"; NULL: none */
     const char *tokenizer_hash; /* sha256, 64 hex digits; NULL: none */

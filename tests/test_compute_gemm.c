@@ -42,7 +42,7 @@ static double half_value(uint16_t h, rz_dtype t)
 static struct matrix matrix_make(size_t rows, size_t cols, size_t ld, rz_dtype t, uint64_t seed)
 {
     size_t n = rows ? (rows - 1) * ld + cols : 0;
-    struct matrix x = {.data = malloc(n * rz_dtype_size(t) + 1), .value = malloc((rows * cols + 1) * sizeof(double))};
+    struct matrix x = {.data = malloc(rz_dtype_bytes(t, n) + 1), .value = malloc((rows * cols + 1) * sizeof(double))};
     float *f = random_floats(n, seed);
     if (t == RZ_F32) memcpy(x.data, f, n * sizeof *f);
     for (size_t i = 0; i < n; i++) {
@@ -51,7 +51,7 @@ static struct matrix matrix_make(size_t rows, size_t cols, size_t ld, rz_dtype t
             x.value[i / ld * cols + i % ld] = t == RZ_F32 ? (double)f[i] : half_value(((uint16_t *)x.data)[i], t);
     }
     free(f);
-    x.m = (rz_mat){x.data, t, ld};
+    x.m = (rz_mat){.data = x.data, .dtype = t, .ld = ld};
     return x;
 }
 static void matrix_free(struct matrix *x)

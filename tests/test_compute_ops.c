@@ -395,9 +395,9 @@ static void gathers_and_scatters(void **state)
     rz_gather_bwd(s, d, ids, y, 3, 2);
     const float grad[] = {0, 1, 0, 0, 40, 42};
     assert_memory_equal(d, grad, sizeof d);
-    rz_gather(s, y, (rz_mat){bf16, RZ_BF16, 1}, (int32_t[]){1, 0}, 2, 1);
+    rz_gather(s, y, (rz_mat){.data = bf16, .dtype = RZ_BF16, .ld = 1}, (int32_t[]){1, 0}, 2, 1);
     assert_true(y[0] == -0.5f && y[1] == 1);
-    rz_gather(s, y, (rz_mat){f16, RZ_F16, 4}, (int32_t[]){0}, 1, 4);
+    rz_gather(s, y, (rz_mat){.data = f16, .dtype = RZ_F16, .ld = 4}, (int32_t[]){0}, 1, 4);
     assert_true(y[0] == 1 && y[1] == -0.5f && y[2] == 0x1p-24f && y[3] == INFINITY);
 
     float dst[9] = {0};
@@ -415,7 +415,7 @@ static void every_half_is_widened_exactly(void **state)
     static uint16_t h[65536];
     static float y[65536];
     for (size_t i = 0; i < 65536; i++) h[i] = (uint16_t)i;
-    rz_cpu_widen(y, (rz_mat){h, RZ_F16, 1}, 0, 65536);
+    rz_cpu_widen(y, (rz_mat){.data = h, .dtype = RZ_F16, .ld = 1}, 0, 65536);
     for (size_t i = 0; i < 65536; i++) {
         int exponent = (int)(i >> 10 & 31), mantissa = (int)(i & 0x3ff);
         double v = exponent == 31 ? (mantissa ? (double)NAN : (double)INFINITY)
@@ -424,7 +424,7 @@ static void every_half_is_widened_exactly(void **state)
         if (i & 0x8000) v = -v;
         assert_true(isnan(v) ? isnan(y[i]) : (double)y[i] == v && !signbit(y[i]) == !signbit(v));
     }
-    rz_cpu_widen(y, (rz_mat){h, RZ_BF16, 1}, 1, 65535);
+    rz_cpu_widen(y, (rz_mat){.data = h, .dtype = RZ_BF16, .ld = 1}, 1, 65535);
     for (uint32_t i = 0; i < 65535; i++) {
         uint32_t bits = (i + 1) << 16;
         assert_memory_equal(&bits, &y[i], 4);

@@ -123,7 +123,8 @@ void radz_model_info_init_sized(radz_model_info *info, size_t struct_size)
 /* Parameters by dtype, and their memory. */
 static void count_weights(const rz_model *m, radz_model_info *info)
 {
-    static const char *const names[] = {[RZ_F32] = "f32", [RZ_F16] = "f16", [RZ_BF16] = "bf16"};
+    static const char *const names[] = {
+        [RZ_F32] = "f32", [RZ_F16] = "f16", [RZ_BF16] = "bf16", [RZ_I8] = "int8", [RZ_I4] = "int4"};
     uint64_t count[RZ_COUNT(names)] = {0};
     size_t most = 0;
     for (size_t i = 0; i < m->n_params; i++) {
@@ -131,7 +132,7 @@ static void count_weights(const rz_model *m, radz_model_info *info)
         if (!p->w.data) continue;
         count[p->w.dtype] += p->n;
         info->n_parameters += p->n;
-        info->weight_bytes += (uint64_t)p->n * rz_dtype_size(p->w.dtype);
+        info->weight_bytes += rz_mat_bytes(p->w, p->n / p->w.ld);
     }
     for (size_t i = 1; i < RZ_COUNT(names); i++)
         if (count[i] > count[most]) most = i;

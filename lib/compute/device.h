@@ -4,7 +4,7 @@
  * Conventions
  *   - Matrices are row-major. (R, C) in a comment is rows, columns. Sizes are size_t.
  *   - Pointers to data are device addresses (on the CPU: plain memory). Activations, norms and
- *     biases are float; big weights may be F32, BF16 or F16 (rz_mat).
+ *     biases are float; big weights may be F32, BF16, F16, or integers with scales (rz_mat).
  *   - Ops return nothing: the first failure is kept in the stream, ops after it do nothing, and
  *     rz_stream_sync reports it. So a forward pass reads like its formula.
  *   - Backward ops ADD into gradients named d<x> unless the comment says "=".
@@ -19,10 +19,15 @@
 #include "base.h"
 #include "pool.h"
 
-typedef enum rz_dtype { RZ_F32 = 0, RZ_F16 = 1, RZ_BF16 = 2 } rz_dtype;
-static inline size_t rz_dtype_size(rz_dtype t)
+typedef enum rz_dtype { RZ_F32 = 0, RZ_F16 = 1, RZ_BF16 = 2, RZ_I8 = 3, RZ_I4 = 4 } rz_dtype;
+/* Bytes of n elements; n is even for I4, which lies two to a byte. */
+static inline size_t rz_dtype_bytes(rz_dtype t, size_t n)
 {
-    return t == RZ_F32 ? 4 : 2;
+    return t == RZ_F32 ? 4 * n : t == RZ_I8 ? n : t == RZ_I4 ? n / 2 : 2 * n;
+}
+static inline bool rz_dtype_is_float(rz_dtype t)
+{
+    return t <= RZ_BF16;
 }
 
 typedef struct rz_device rz_device;
@@ -88,19 +93,35 @@ void rz_fill(rz_stream *s, float *y, float value, size_t n);
 
 /* ---- Matrix product --------------------------------------------------------------------- */
 
+/* I8 and I4 are symmetric integers: element (r, c) is its integer times scale[r * groups + c / group], groups =
+ * ceil(ld / group); the last group of a row may be short. I4: two to a byte, the element of even c in the low half,
+ * each plus 8; ld is even. */
 typedef struct rz_mat {
     const void *data;
     rz_dtype dtype;
-    size_t ld; /* elements from one row to the next */
+    size_t ld;            /* elements from one row to the next; of I8 and I4 all of them */
+    const void *scale;    /* I8, I4 */
+    rz_dtype scale_dtype; /* F32 or BF16 */
+    size_t group;         /* RZ_GROUP_MIN .. RZ_GROUP_MAX, a power of two */
 } rz_mat;
+enum { RZ_GROUP_MIN = 32, RZ_GROUP_MAX = 128 };
 static inline rz_mat rz_mat_f32(const float *p, size_t ld)
 {
-    return (rz_mat){p, RZ_F32, ld};
+    return (rz_mat){.data = p, .dtype = RZ_F32, .ld = ld};
+}
+static inline size_t rz_mat_groups(rz_mat x)
+{
+    return x.group ? (x.ld + x.group - 1) / x.group : 0;
+}
+/* Memory of that many rows, scales and all. */
+static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
+{
+    return rz_dtype_bytes(x.dtype, rows * x.ld) + rz_dtype_bytes(x.scale_dtype, rows * rz_mat_groups(x));
 }
 
 /* C (m,n) = beta C + alpha op(A) op(B); op(X) = X or its transpose. op(A) is (m,k), op(B) is (k,n):
- * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16 and is
- * widened to float; sums are float. A linear layer y = x W^T is (ta=0, A=x, tb=1, B=W). */
+ * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16, I8, I4 and
+ * is widened to float; sums are float. A linear layer y = x W^T is (ta=0, A=x, tb=1, B=W). */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 

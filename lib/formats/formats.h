@@ -56,7 +56,7 @@ const uint8_t *rz_st_bytes(const rz_st *st, size_t *n);
  * wider elements first, so that each is aligned to its element. What rz_st_parse would refuse is RADZ_E_ARGUMENT. */
 typedef struct rz_st_out {
     const char *name;
-    const char *dtype; /* "F32", "F16", "BF16", "I32", "I64", "U8" */
+    const char *dtype; /* "F32", "F16", "BF16", "I32", "I64", "I8", "U8" */
     size_t n_dims;
     uint64_t dims[8];
     const void *data; /* host memory, dtype's bytes, little endian */
@@ -72,6 +72,23 @@ radz_status rz_st_write_with(const rz_host *host, const char *path, const rz_st_
 /* The bytes rz_st_write would write, into s. */
 radz_status rz_st_encode(rz_str *s, const rz_st_out *tensors, size_t n, const char *const *metadata,
                          radz_error *err) RZ_CHECK;
+
+/* ---- Quantised matrices (quantise.c) ---- *
+ * "x" of dtype I8 (rows, cols), or U8 (rows, cols / 2): two to a byte, the even column in the low half, each plus 8.
+ * Beside it "x_scale" (rows, groups), F32 or BF16: a number is its integer times the scale of its row and group of 128,
+ * 64 or 32 columns, the last one of which may be short. */
+typedef struct rz_quantised {
+    const rz_st_tensor *q, *scale;
+    int bits; /* 8 or 4 */
+    size_t rows, cols, group;
+} rz_quantised;
+bool rz_st_is_quantised(const rz_st_tensor *t); /* its dtype says so */
+/* scale NULL: the files have none, which is an error like any other that a file may have. */
+radz_status rz_quantised_of(const rz_st_tensor *t, const rz_st_tensor *scale, rz_quantised *out,
+                            radz_error *err) RZ_CHECK;
+void rz_quantised_row(const rz_quantised *q, size_t row, float *out);
+/* A row of n numbers (even with 4 bits) to integers and bfloat16 scales, one per group. */
+void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *q, uint16_t *scale);
 
 /* What stands before the numbers of a .npy file of little-endian float32 (rows, cols), C order. */
 void rz_npy_header(rz_str *s, size_t rows, size_t cols);

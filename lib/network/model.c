@@ -254,12 +254,14 @@ static radz_status list_params(builder *b, radz_error *err)
 
 /* ---- Filling them ---------------------------------------------------------------------- */
 
-static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, size_t n_bytes, radz_error *err)
+/* *where: device memory with a copy, *owned once it is there. */
+static radz_status copy_to_device(rz_model *m, const void *host_data, size_t n_bytes, const void **where, bool *owned,
+                                  radz_error *err)
 {
     void *dst = NULL;
     RZ_TRY(rz_device_alloc(m->dev, n_bytes, &dst, err));
-    p->w.data = dst;
-    p->owned = true;
+    *where = dst;
+    *owned = true;
     if (rz_device_is_host(m->dev)) {
         memcpy(dst, host_data, n_bytes);
         return RADZ_OK;
@@ -270,6 +272,11 @@ static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, si
     radz_status status = rz_stream_sync(s, err);
     rz_stream_close(s);
     return status;
+}
+
+static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, size_t n_bytes, radz_error *err)
+{
+    return copy_to_device(m, host_data, n_bytes, &p->w.data, &p->owned, err);
 }
 
 static bool adapter_changes(const rz_model *m, const rz_param *p)
@@ -287,14 +294,34 @@ static radz_status merge(const rz_model *m, const rz_param *p, float *w, radz_er
 /* Read as float, the adapter's part added. */
 static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
 {
-    float *f = rz_malloc(m->cfg.host, t->n_elements * sizeof *f);
+    float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
     if (!f) return RZ_NO_MEMORY(err, p->name);
-    radz_status status = rz_st_to_f32(t, f, err);
+    radz_status status = rz_tensor_to_f32(m, t, f, err);
     if (!status && adapter_changes(m, p)) status = merge(m, p, f, err);
-    if (!status) status = to_device(m, p, f, t->n_elements * sizeof *f, err);
+    if (!status) status = to_device(m, p, f, p->n * sizeof *f, err);
     p->w.dtype = RZ_F32;
     rz_free(m->cfg.host, f);
     return status;
+}
+
+static bool in_place(const rz_model *m, const void *data, size_t align)
+{
+    return rz_device_is_host(m->dev) && (uintptr_t)data % align == 0;
+}
+
+/* Integers and their scales. */
+static radz_status fill_quantised(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
+{
+    rz_quantised q;
+    RZ_TRY(rz_tensor_quantised(m, t, &q, err));
+    const bool f32 = q.scale->dtype[0] == 'F';
+    p->w.dtype = q.bits == 8 ? RZ_I8 : RZ_I4;
+    p->w.scale_dtype = f32 ? RZ_F32 : RZ_BF16;
+    p->w.group = q.group;
+    p->w.data = t->data, p->w.scale = q.scale->data;
+    if (!in_place(m, t->data, 1)) RZ_TRY(to_device(m, p, t->data, t->n_bytes, err));
+    if (in_place(m, q.scale->data, f32 ? 4 : 2)) return RADZ_OK;
+    return copy_to_device(m, q.scale->data, q.scale->n_bytes, &p->w.scale, &p->scale_owned, err);
 }
 
 /* Mapped in place where the device can read it there. */
@@ -302,13 +329,13 @@ static radz_status fill_as_stored(rz_model *m, rz_param *p, const rz_st_tensor *
 {
     static const char *const names[] = {[RZ_F32] = "F32", [RZ_F16] = "F16", [RZ_BF16] = "BF16"};
     size_t dtype = 0;
+    if (rz_st_is_quantised(t)) return fill_quantised(m, p, t, err);
     while (dtype < RZ_COUNT(names) && strcmp(t->dtype, names[dtype])) dtype++;
     if (dtype == RZ_COUNT(names))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported (F32, F16, BF16)", t->name,
-                       t->dtype);
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported (F32, F16, BF16, I8, U8)",
+                       t->name, t->dtype);
     p->w.dtype = (rz_dtype)dtype;
-    bool aligned = (uintptr_t)t->data % rz_dtype_size(p->w.dtype) == 0;
-    if (!rz_device_is_host(m->dev) || !aligned) return to_device(m, p, t->data, t->n_bytes, err);
+    if (!in_place(m, t->data, rz_dtype_bytes(p->w.dtype, 1))) return to_device(m, p, t->data, t->n_bytes, err);
     p->w.data = t->data;
     return RADZ_OK;
 }
@@ -629,6 +656,7 @@ void rz_model_unload(rz_model *m)
     const rz_host *host = m->cfg.host;
     for (size_t i = 0; i < m->n_params; i++) {
         if (m->params[i].owned) rz_device_free(m->dev, (void *)(uintptr_t)m->params[i].w.data);
+        if (m->params[i].scale_owned) rz_device_free(m->dev, (void *)(uintptr_t)m->params[i].w.scale);
         if (m->params[i].grad) rz_device_free(m->dev, m->params[i].grad);
         rz_free(host, m->params[i].name);
     }

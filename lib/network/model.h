@@ -8,13 +8,14 @@
 typedef struct rz_param {
     char *name; /* Hugging Face name in the layout we write: "language_model.model.layers.0...." */
     size_t n_dims, dims[4], n;
-    rz_mat w;     /* device; ld = dims[1] * ... (a matrix), data NULL: the model has no such tensor */
-    float *grad;  /* device, n floats; NULL: frozen */
-    bool owned;   /* w.data was allocated (not mapped) */
-    bool radz;    /* belongs to radz.safetensors */
-    bool adapter; /* A or B of a rz_lowrank */
-    bool trained; /* an own float copy; the others are as the files have them */
-    bool fresh;   /* made anew, whatever the files hold */
+    rz_mat w;         /* device; ld = dims[1] * ... (a matrix), data NULL: the model has no such tensor */
+    float *grad;      /* device, n floats; NULL: frozen */
+    bool owned;       /* w.data was allocated (not mapped) */
+    bool scale_owned; /* so was w.scale */
+    bool radz;        /* belongs to radz.safetensors */
+    bool adapter;     /* A or B of a rz_lowrank */
+    bool trained;     /* an own float copy; the others are as the files have them */
+    bool fresh;       /* made anew, whatever the files hold */
 } rz_param;
 
 /* LoRA beside a linear layer: y += scale * dropout(x) A^T B^T. */

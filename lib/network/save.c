@@ -11,10 +11,27 @@ static void put_float(void *out, size_t i, bool bf16, float v)
     memcpy((uint8_t *)out + (bf16 ? 2 : 4) * i, bf16 ? (void *)&half : (void *)&v, bf16 ? 2 : 4);
 }
 
+static float get_integer(const rz_mat *w, size_t i)
+{
+    const size_t g = i / w->ld * rz_mat_groups(*w) + i % w->ld / w->group;
+    const uint8_t *q = w->data;
+    const int v = w->dtype == RZ_I8 ? (int8_t)q[i] : (q[i / 2] >> (i & 1 ? 4 : 0) & 15) - 8;
+    float scale;
+    uint16_t half;
+    if (w->scale_dtype == RZ_F32) {
+        memcpy(&scale, (const uint8_t *)w->scale + 4 * g, sizeof scale);
+    } else {
+        memcpy(&half, (const uint8_t *)w->scale + 2 * g, sizeof half);
+        scale = rz_bf16_to_f32(half);
+    }
+    return (float)v * scale;
+}
+
 static float get_float(const rz_param *p, size_t i)
 {
     float v;
     uint16_t half;
+    if (!rz_dtype_is_float(p->w.dtype)) return get_integer(&p->w, i);
     if (p->w.dtype == RZ_F32) {
         memcpy(&v, (const uint8_t *)p->w.data + 4 * i, sizeof v);
         return v;

@@ -27,6 +27,26 @@ const rz_st_tensor *rz_tensor_of(const rz_model *m, const rz_param *p)
     return !t && p == m->lm_head ? rz_weights_find(files, m->embed->name) : t;
 }
 
+radz_status rz_tensor_quantised(const rz_model *m, const rz_st_tensor *t, rz_quantised *out, radz_error *err)
+{
+    rz_weights *const files[] = {m->files, m->radz_files, m->tower_files};
+    const rz_st_tensor *scale = NULL;
+    char name[300];
+    snprintf(name, sizeof name, "%.280s_scale", t->name);
+    for (size_t i = 0; i < RZ_COUNT(files) && !scale; i++)
+        if (files[i] && rz_weights_holds(files[i], t)) scale = rz_weights_find(files[i], name);
+    return rz_quantised_of(t, scale, out, err);
+}
+
+radz_status rz_tensor_to_f32(const rz_model *m, const rz_st_tensor *t, float *out, radz_error *err)
+{
+    rz_quantised q;
+    if (!rz_st_is_quantised(t)) return rz_st_to_f32(t, out, err);
+    RZ_TRY(rz_tensor_quantised(m, t, &q, err));
+    for (size_t r = 0; r < q.rows; r++) rz_quantised_row(&q, r, out + r * q.cols);
+    return RADZ_OK;
+}
+
 /* ---- Missing, or of another shape ------------------------------------------------------- */
 
 #define MESSAGE_BYTES sizeof(((radz_error *)0)->message)
@@ -83,10 +103,16 @@ static void shape_text(char *out, size_t size, size_t n, const uint64_t *dims64,
     }
 }
 
+/* Of two in a byte, both count. */
+static uint64_t columns(const rz_st_tensor *t, size_t dim)
+{
+    return dim == 1 && !strcmp(t->dtype, "U8") ? 2 * t->dims[dim] : t->dims[dim];
+}
+
 static bool same_shape(const rz_param *p, const rz_st_tensor *t)
 {
     bool same = t->n_dims == p->n_dims;
-    for (size_t i = 0; same && i < p->n_dims; i++) same = t->dims[i] == p->dims[i];
+    for (size_t i = 0; same && i < p->n_dims; i++) same = columns(t, i) == p->dims[i];
     return same;
 }
 

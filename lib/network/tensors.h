@@ -6,6 +6,10 @@
 
 /* The adapter's own tensor, else the checkpoint's; NULL: neither has one. */
 const rz_st_tensor *rz_tensor_of(const rz_model *m, const rz_param *p);
+/* t, which rz_tensor_of gave, as integers with scales. */
+radz_status rz_tensor_quantised(const rz_model *m, const rz_st_tensor *t, rz_quantised *out, radz_error *err) RZ_CHECK;
+/* t as floats, whatever it holds. */
+radz_status rz_tensor_to_f32(const rz_model *m, const rz_st_tensor *t, float *out, radz_error *err) RZ_CHECK;
 /* There is one, and it has the parameter's shape. */
 bool rz_tensor_fits(const rz_model *m, const rz_param *p);
 /* Every parameter that is not optional or made anew has a tensor, and every tensor its parameter's shape. The error

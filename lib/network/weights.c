@@ -61,6 +61,16 @@ const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name)
     return t;
 }
 
+bool rz_weights_holds(const rz_weights *w, const rz_st_tensor *t)
+{
+    for (size_t f = 0; f < w->n_files; f++) {
+        const size_t n = rz_st_count(w->files[f]);
+        const rz_st_tensor *first = n ? rz_st_at(w->files[f], 0) : NULL;
+        if (first && t >= first && t < first + n) return true;
+    }
+    return false;
+}
+
 radz_status rz_weights_hold(const rz_host *host, const char *dir, const char *name, bool *there, radz_error *err)
 {
     rz_weights *w = NULL;

@@ -16,6 +16,8 @@ radz_status rz_weights_open_file(const rz_host *host, const char *dir, const cha
 void rz_weights_close(rz_weights *w);
 /* The tensor that our name (the layout of Hugging Face <= 4.51) has in these files; NULL: not there. */
 const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name);
+/* t lies in these files. */
+bool rz_weights_holds(const rz_weights *w, const rz_st_tensor *t);
 /* The i-th name (0: our own) that the tensor may have; false: there are no more, or size is too small. */
 bool rz_weights_alias(const char *name, size_t i, char *out, size_t size);
 /* *there: the files of dir hold the tensor. */

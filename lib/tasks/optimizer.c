@@ -100,7 +100,7 @@ static radz_status make_half(rz_optimizer *o, rz_stream *s, rz_slot *slot, radz_
     void *half = NULL;
     RZ_TRY(rz_device_alloc(o->dev, slot->p->n * sizeof(uint16_t), &half, err));
     slot->half = true; /* the floats are the slot's now */
-    slot->p->w = (rz_mat){half, RZ_BF16, slot->p->w.ld};
+    slot->p->w = (rz_mat){.data = half, .dtype = RZ_BF16, .ld = slot->p->w.ld};
     rz_to_bf16(s, half, slot->w, slot->p->n);
     return RADZ_OK;
 }

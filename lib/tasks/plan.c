@@ -9,7 +9,7 @@ static uint64_t weight_bytes(const rz_trainer *t, uint64_t *n_parameters)
         const rz_param *p = &t->model->params[i];
         if (!p->w.data) continue;
         *n_parameters += p->n;
-        n_bytes += p->n * rz_dtype_size(p->w.dtype);
+        n_bytes += rz_mat_bytes(p->w, p->n / p->w.ld);
     }
     return n_bytes;
 }

@@ -99,7 +99,7 @@ void rz_cpu_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, 
                           const float *out, const float *lse, const float *q, const float *k, const float *v);
 void rz_cpu_rope(rz_stream *s, float *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale, size_t rows,
                  size_t n_heads, size_t head_dim, bool inverse);
-/* n floats of x from element `offset` on. */
+/* n floats of x from element `offset` on; of integers, within one row. */
 void rz_cpu_widen(float *y, rz_mat x, size_t offset, size_t n);
 
 /* Puts the ops of cpu_rows.c and cpu_math.c into a table. */

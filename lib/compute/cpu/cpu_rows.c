@@ -163,8 +163,40 @@ static float half_to_float(uint16_t h)
     return f;
 }
 
+static float scale_at(rz_mat x, size_t i)
+{
+    float f;
+    if (x.scale_dtype == RZ_F32)
+        memcpy(&f, (const char *)x.scale + 4 * i, sizeof f);
+    else
+        rz_cpu_widen(&f, (rz_mat){.data = x.scale, .dtype = x.scale_dtype, .ld = 1}, i, 1);
+    return f;
+}
+
+/* Within one row. */
+static void widen_integers(float *restrict y, rz_mat x, size_t offset, size_t n)
+{
+    const size_t col = offset % x.ld, start = offset - col, first = offset / x.ld * rz_mat_groups(x);
+    const int8_t *q8 = x.data;
+    const uint8_t *q4 = x.data;
+    for (size_t c = col, end; c < col + n; c = end) {
+        const float scale = scale_at(x, first + c / x.group);
+        end = (c / x.group + 1) * x.group;
+        if (end > col + n) end = col + n;
+        if (x.dtype == RZ_I8)
+            for (size_t i = c; i < end; i++) y[i - col] = (float)q8[start + i] * scale;
+        else
+            for (size_t i = c; i < end; i++)
+                y[i - col] = (float)((q4[(start + i) / 2] >> (i & 1 ? 4 : 0) & 15) - 8) * scale;
+    }
+}
+
 void rz_cpu_widen(float *restrict y, rz_mat x, size_t offset, size_t n)
 {
+    if (!rz_dtype_is_float(x.dtype)) {
+        widen_integers(y, x, offset, n);
+        return;
+    }
     const uint16_t *h = (const uint16_t *)x.data + (x.dtype == RZ_F32 ? 0 : offset);
     if (x.dtype == RZ_F32) {
         memcpy(y, (const float *)x.data + offset, n * sizeof *y);
