@@ -1,8 +1,10 @@
 /* radz-train - trains a LLaVA-RadZ on films listed in a CSV file. Uses radz.h only.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -236,20 +238,34 @@ static void show_validation(display *d, const radz_train_progress *p)
     fputc('\n', stderr);
 }
 
-/* Lines of the log from steps that will be done again are dropped, and one that was cut off. */
-static int keep_lines(const char *path, const char *next, int64_t first_step)
+/* Copies the lines of steps that will not be done again; one that was cut off is dropped. */
+static int copy_lines(FILE *from, FILE *to, int64_t first_step)
 {
-    FILE *from = fopen(path, "r"), *to = fopen(next, "w");
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
-    while (from && to && (n = getline(&line, &cap, from)) > 0) {
+    while ((n = getline(&line, &cap, from)) > 0) {
         long long step = 0;
         if (line[n - 1] == '\n' && sscanf(line, "{\"step\":%lld", &step) == 1 && step < first_step) fputs(line, to);
     }
     free(line);
-    if (from) fclose(from);
-    return to && !fclose(to) && !rename(next, path);
+    return !ferror(from) && !ferror(to);
+}
+
+/* The log as it was before first_step, in a new file that takes its place when it is whole. */
+static int keep_lines(const char *path, const char *next, int64_t first_step)
+{
+    FILE *from = fopen(path, "r");
+    struct stat st;
+    if (!from) return errno == ENOENT;
+    if (!fstat(fileno(from), &st) && !S_ISREG(st.st_mode)) return !fclose(from); /* /dev/stderr, a pipe */
+    FILE *to = fopen(next, "w");
+    int good = to && copy_lines(from, to, first_step) && !fflush(to) && !fsync(fileno(to));
+    fclose(from);
+    if (to && fclose(to)) good = 0;
+    if (good && !rename(next, path)) return 1;
+    if (to) remove(next);
+    return 0;
 }
 
 static void open_log(display *d, int64_t first_step)
@@ -261,9 +277,11 @@ static void open_log(display *d, int64_t first_step)
     else
         snprintf(path, n, "%s/train.jsonl", d->out_dir);
     snprintf(next, n, "%s.new", path);
+    errno = 0;
     if (keep_lines(path, next, first_step)) d->log = fopen(path, "a");
     d->log_failed = !d->log;
-    if (d->log_failed) complain("%s: cannot be written: training goes on without a log", path);
+    if (d->log_failed)
+        complain("%s: cannot be written: %s; training goes on without a log", path, strerror(errno ? errno : EIO));
     free(path);
     free(next);
 }
@@ -296,8 +314,9 @@ static void log_progress(display *d, const radz_train_progress *p)
         fputs("}\n", d->log);
     }
     if (p->checkpoint) fprintf(d->log, "{\"step\":%lld,\"event\":\"checkpoint\"}\n", (long long)p->step);
-    if (fflush(d->log) || ferror(d->log)) {
-        complain("the log cannot be written: training goes on without it");
+    /* before a checkpoint also to the disk: the log must not be behind what a later run goes on from */
+    if (fflush(d->log) || ferror(d->log) || (p->checkpoint && fsync(fileno(d->log)) && errno != EINVAL)) {
+        complain("the log cannot be written: %s; training goes on without it", strerror(errno));
         fclose(d->log);
         d->log = NULL, d->log_failed = 1;
     }

@@ -751,7 +751,7 @@ typedef struct radz_train_progress {
     double val_auc;         /* the monitored AUC on the validation split, NaN where undefined; objective "generate":
                                exp(-mean loss of the validation answers' tokens) */
     double val_macro_auc;   /* mean AUC over labels that have both outcomes, NaN where none */
-    const char *checkpoint; /* directory written at this step, or NULL */
+    const char *checkpoint; /* directory that is written at this step, right after this call; or NULL */
 } radz_train_progress;
 
 typedef struct radz_train_options {

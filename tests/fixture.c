@@ -189,7 +189,7 @@ void fixture_weights(const char *dir, uint64_t seed)
     rz_device_options cpu = {.device = "cpu", .n_threads = 1};
     good(rz_device_open(NULL, &cpu, &dev, &err), &err);
     good(rz_model_load(NULL, dev, dir, RZ_MODEL_INIT, seed, &model, &err), &err);
-    good(rz_model_save(model, dir, "F32", &err), &err);
+    good(rz_model_save(model, dir, "F32", NULL, &err), &err);
     rz_model_unload(model);
     rz_device_close(dev);
 }

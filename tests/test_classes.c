@@ -200,7 +200,7 @@ static char *made_dir(const char *classes)
     ok(rz_device_open(NULL, NULL, &dev, &err));
     ok(rz_model_load_from(NULL, dev, &source, RZ_MODEL_TRAIN, 1, &m, &err));
     memcpy((void *)(uintptr_t)m->classifier.b->w.data, bias, sizeof bias);
-    ok(rz_model_save(m, dir, "F32", &err));
+    ok(rz_model_save(m, dir, "F32", NULL, &err));
     rz_model_unload(m);
     rz_device_close(dev);
     write_head(dir, classes);

@@ -97,7 +97,7 @@ static radz_status save_bank(const char *dir, int i)
 
 static radz_status save_model(const char *dir, int i)
 {
-    return rz_model_save(models[i], dir, "F32", &err);
+    return rz_model_save(models[i], dir, "F32", NULL, &err);
 }
 
 static const struct saver {
@@ -354,14 +354,14 @@ static void test_save_over_the_mapped_source(void **state)
     rz_model *mapped, *again;
     good(rz_model_load(NULL, dev, dir, RZ_MODEL_INFER, 0, &mapped, &err));
     memcpy(hash, mapped->hash, sizeof hash);
-    good(rz_model_save(mapped, dir, "F32", &err));
+    good(rz_model_save(mapped, dir, "F32", NULL, &err));
     good(rz_model_load(NULL, dev, dir, RZ_MODEL_READ, 0, &again, &err));
     assert_string_equal(again->hash, hash);
     rz_model_unload(again);
-    good(rz_model_save(models[1], dir, "F32", &err)); /* other weights: the open model keeps its own */
+    good(rz_model_save(models[1], dir, "F32", NULL, &err)); /* other weights: the open model keeps its own */
     good(rz_mkdir_p(copy, &err));
-    good(rz_model_save(mapped, copy, "F32", &err));
-    good(rz_model_save(models[0], dir, "F32", &err));
+    good(rz_model_save(mapped, copy, "F32", NULL, &err));
+    good(rz_model_save(models[0], dir, "F32", NULL, &err));
     size_t n, m;
     char *a = fixture_read(fixture_path(dir, "model.safetensors"), &n),
          *b = fixture_read(fixture_path(copy, "model.safetensors"), &m);

@@ -571,7 +571,7 @@ static void test_save(void **state)
     make_scratch();
     scratch_copy(DIR_TINY, "radz.json", NULL, NULL);
     open_world(&w, *state, DIR_TINY, RZ_MODEL_TRAIN, DIR_TINY "/expected.safetensors");
-    ok(rz_model_save(w.m, scratch_dir(), "F32", &err));
+    ok(rz_model_save(w.m, scratch_dir(), "F32", NULL, &err));
     close_world(&w);
     check_scratch(*state, RZ_MODEL_INFER, "", ".mean_then_mlp");
     scratch_remove();
@@ -755,7 +755,7 @@ static void write_half(rz_device *dev)
     scratch_make();
     for (size_t i = 0; i < RZ_COUNT(files); i++) scratch_copy(DIR_TINY, files[i], NULL, NULL);
     ok(rz_model_load(NULL, dev, DIR_TINY, RZ_MODEL_READ, 0, &m, &err));
-    ok(rz_model_save(m, scratch_dir(), "BF16", &err));
+    ok(rz_model_save(m, scratch_dir(), "BF16", NULL, &err));
     rz_model_unload(m);
 }
 

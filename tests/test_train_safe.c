@@ -137,6 +137,74 @@ static void other_settings_cannot_go_on(void **state)
     free(text), free(settings);
 }
 
+/* ---- Files of one save ----------------------------------------------------------------------------------- */
+
+static radz_status open_out(const char *name)
+{
+    radz_model *model;
+    radz_status st = radz_model_open(NULL, fixture_path(e.dir, name), NULL, &model, &err);
+    radz_model_close(model);
+    return st;
+}
+
+static void copy(const char *from, const char *to, const char *name)
+{
+    size_t n;
+    char *bytes = fixture_read(fixture_path(fixture_path(e.dir, from), name), &n);
+    fixture_write(fixture_path(fixture_path(e.dir, to), name), bytes, n);
+    free(bytes);
+}
+
+/* A file of another save with the same shapes must not pass for one of this; one that is of no save may. */
+static void mixed(const char *weights)
+{
+    good(run());
+    again("other");
+    e.o.seed++;
+    good(run());
+    good(open_out("out")), good(open_out("other"));
+    copy("other", "out", "radz.safetensors");
+    assert_int_equal(open_out("out"), RADZ_E_MISMATCH);
+    assert_non_null(strstr(err.message, "is of another save than the files beside it"));
+    copy("other", "out", weights);
+    good(open_out("out"));
+    copy("model", "out", "radz.safetensors");
+    good(open_out("out"));
+}
+
+static void files_of_two_adapters_do_not_mix(void **state)
+{
+    (void)state;
+    mixed("adapter_model.safetensors");
+}
+
+static void files_of_two_models_do_not_mix(void **state)
+{
+    (void)state;
+    e.o.merge_lora = 1;
+    mixed("model.safetensors");
+}
+
+/* Alpha is in the configuration alone: the old one must not meet the new weights. */
+static void a_configuration_of_before_goes_first(void **state)
+{
+    (void)state;
+    good(run());
+    fixture_remove(fixture_path(e.o.out_dir, "checkpoint"));
+    e.o.lora_alpha = 8, e.o.resume = 1;
+    rz_device *dev;
+    rz_trainer *t;
+    good(open_run(&dev, &t));
+    char *path = strdup(fixture_path(e.o.out_dir, "adapter_model.safetensors"));
+    fixture_remove(path);
+    assert_int_equal(mkdir(path, 0777), 0); /* in the way */
+    assert_int_equal(rz_train_export(t, &err), RADZ_E_IO);
+    assert_false(rz_path_exists(fixture_path(e.o.out_dir, "adapter_config.json")));
+    rz_trainer_close(t);
+    rz_device_close(dev);
+    free(path);
+}
+
 /* ---- Dropout belongs to the item, not to the part of the batch it is in --------------------------------- */
 
 static float *gradients(int micro_batch, size_t *n)
@@ -323,6 +391,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(everything_at_once_resumes_to_the_same_bits),
         TEST(other_settings_cannot_go_on),
+        TEST(files_of_two_adapters_do_not_mix),
+        TEST(files_of_two_models_do_not_mix),
+        TEST(a_configuration_of_before_goes_first),
         TEST(micro_batches_drop_the_same),
         TEST(a_killed_checkpoint_is_the_old_or_the_new),
         TEST(a_killed_export_is_written_again),

@@ -122,6 +122,7 @@ radz_status rz_writer_put(rz_writer *w, const void *bytes, size_t n, radz_error 
 uint64_t rz_writer_bytes(const rz_writer *w);                         /* put so far */
 radz_status rz_writer_commit(rz_writer *w, radz_error *err) RZ_CHECK; /* frees w, also on failure */
 void rz_writer_abort(rz_writer *w);                                   /* NULL is fine */
+radz_status rz_file_remove(const rz_host *host, const char *path, radz_error *err) RZ_CHECK; /* none there is fine */
 /* The three in one. */
 radz_status rz_write_file(const rz_host *host, const char *path, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
 double rz_seconds(void);  /* monotonic clock */

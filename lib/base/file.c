@@ -284,16 +284,27 @@ void rz_writer_abort(rz_writer *w)
 }
 
 /* A rename is on the disk once its folder is. File systems that cannot sync a folder answer EINVAL. */
-static radz_status sync_folder(rz_writer *w, radz_error *err)
+static radz_status sync_folder(const char *path, char *scratch /* of folder_length(path) + 2 */, const char *done,
+                               radz_error *err)
 {
-    size_t folder = folder_length(w->path);
-    memcpy(w->temp, folder ? w->path : ".", folder ? folder : 1);
-    w->temp[folder ? folder : 1] = 0;
-    int fd = open(w->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC), failed = 0;
+    size_t folder = folder_length(path);
+    memcpy(scratch, folder ? path : ".", folder ? folder : 1);
+    scratch[folder ? folder : 1] = 0;
+    int fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC), failed = 0;
     if (fd < 0) return RADZ_OK; /* a folder we may write to but not read */
     if (fsync(fd) && errno != EINVAL && errno != EROFS) failed = errno;
     close(fd);
-    return failed ? rz_fail_errno(err, failed, "written, but its folder cannot be synced", w->path) : RADZ_OK;
+    return failed ? rz_fail_errno(err, failed, done, path) : RADZ_OK;
+}
+
+radz_status rz_file_remove(const rz_host *host, const char *path, radz_error *err)
+{
+    if (unlink(path)) return errno == ENOENT ? RADZ_OK : rz_fail_errno(err, errno, "cannot remove", path);
+    char *scratch = rz_malloc(host, folder_length(path) + 2);
+    radz_status status =
+        scratch ? sync_folder(path, scratch, "removed, but its folder cannot be synced", err) : RZ_NO_MEMORY(err, path);
+    rz_free(host, scratch);
+    return status;
 }
 
 static radz_status finish(rz_writer *w, radz_error *err)
@@ -315,7 +326,7 @@ radz_status rz_writer_commit(rz_writer *w, radz_error *err)
         rz_writer_abort(w);
         return status;
     }
-    status = sync_folder(w, err);
+    status = sync_folder(w->path, w->temp, "written, but its folder cannot be synced", err);
     rz_free(w->host, w);
     return status;
 }

@@ -447,6 +447,15 @@ uint64_t rz_lora_bytes(const rz_lora *l)
     return size;
 }
 
+radz_status rz_lora_same_save(const rz_lora *l, const rz_weights *radz, radz_error *err)
+{
+    char *path = rz_path_join(l->host, l->dir, "adapter_model.safetensors");
+    if (!path) return RZ_NO_MEMORY(err, "adapter");
+    radz_status status = rz_weights_same_save(radz, l->st, path, err);
+    rz_free(l->host, path);
+    return status;
+}
+
 /* ---- Opening ---------------------------------------------------------------------------------- */
 
 static radz_status open_files(rz_lora *l, rz_file_mode mode, radz_error *err)

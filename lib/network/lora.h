@@ -3,6 +3,7 @@
 #define RZ_LORA_H
 
 #include "model.h"
+#include "weights.h"
 
 typedef struct rz_lora rz_lora;
 
@@ -29,6 +30,8 @@ radz_status rz_lora_merge_tied(rz_lora *lora, const rz_param *head, const char *
 /* The next tensor, from *i = 0 on, that has found no place; NULL: no more. */
 const char *rz_lora_unused(const rz_lora *lora, size_t *i);
 bool rz_lora_ties(const rz_lora *lora); /* ensure_weight_tying */
+/* RADZ_E_MISMATCH where its weights and the radz.safetensors beside them are of different saves. */
+radz_status rz_lora_same_save(const rz_lora *lora, const rz_weights *radz, radz_error *err) RZ_CHECK;
 const char *rz_lora_dir(const rz_lora *lora);
 size_t rz_lora_rank(const rz_lora *lora);    /* r of adapter_config.json */
 uint64_t rz_lora_bytes(const rz_lora *lora); /* of its weight file */

@@ -517,8 +517,9 @@ static radz_status open_radz_files(rz_model *m, const char *dir, rz_file_mode ho
     char *path = NULL;
     RZ_TRY(rz_config_file(m->cfg.host, dir, "radz.safetensors", &path, err));
     rz_free(m->cfg.host, path);
-    return path ? rz_weights_open_file(m->cfg.host, dir, "radz.safetensors", how, (rz_weights **)&m->radz_files, err)
-                : RADZ_OK;
+    if (!path) return RADZ_OK;
+    RZ_TRY(rz_weights_open_file(m->cfg.host, dir, "radz.safetensors", how, (rz_weights **)&m->radz_files, err));
+    return rz_lora_same_save(m->lora, m->radz_files, err);
 }
 
 static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode mode, radz_error *err)

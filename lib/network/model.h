@@ -114,12 +114,15 @@ void rz_model_unload(rz_model *model);
 /* True when dir holds weights (model.safetensors or its index). */
 bool rz_model_has_weights(const char *dir);
 /* Writes model.safetensors + radz.safetensors (each atomically) with dtype "F32" or "BF16"; norms and
- * biases likewise. LoRA is added into the weights. The JSON files and the tokenizer are copied by the caller. */
-radz_status rz_model_save(const rz_model *model, const char *dir, const char *dtype, radz_error *err) RZ_CHECK;
-/* Writes LoRA as peft does, adapter_config.json and adapter_model.safetensors, with radz.safetensors beside them. base:
- * the model that it belongs to. */
+ * biases likewise. LoRA is added into the weights. The JSON files and the tokenizer are copied by the caller.
+ * save_id: of all files of one save, in their metadata: files that were left beside those of another save by a writer
+ * that was interrupted do not open (RADZ_E_MISMATCH). NULL: none, and they do. */
+radz_status rz_model_save(const rz_model *model, const char *dir, const char *dtype, const char *save_id,
+                          radz_error *err) RZ_CHECK;
+/* Writes LoRA as peft does, adapter_model.safetensors and, last, adapter_config.json, with radz.safetensors beside
+ * them. base: the model that it belongs to. */
 radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
-                                  radz_error *err) RZ_CHECK;
+                                  const char *save_id, radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;

@@ -2,8 +2,7 @@
 #include <stdio.h>
 
 #include "model.h"
-
-static const char *const metadata[] = {"format", "pt", "writer", "libradz", NULL};
+#include "weights.h"
 
 static void put_float(void *out, size_t i, bool bf16, float v)
 {
@@ -146,35 +145,43 @@ static radz_status put_out(void *user, size_t i, rz_writer *w, radz_error *err)
     return put_param(l->m, l->params[i], !strcmp(l->out[i].dtype, "BF16"), w, err);
 }
 
-static radz_status save_file(const rz_model *m, const char *dir, const char *name, part which, const char *dtype,
-                             radz_error *err)
+/* What one save has in common. */
+typedef struct save {
+    const rz_model *m;
+    const char *dir, *dtype, *id;
+} save;
+
+static radz_status save_file(const save *s, const char *name, part which, radz_error *err)
 {
+    const rz_model *m = s->m;
     const rz_host *host = m->cfg.host;
+    const char *metadata[] = {"format", "pt", "writer", "libradz", s->id ? RZ_SAVE_ID : NULL, s->id, NULL};
     out_list l = {m, rz_calloc(host, m->n_params, sizeof *l.out), rz_calloc(host, m->n_params, sizeof *l.params), 0};
-    char *path = rz_path_join(host, dir, name);
+    char *path = rz_path_join(host, s->dir, name);
     radz_status status = l.out && l.params && path ? RADZ_OK : RZ_NO_MEMORY(err, name);
     for (size_t i = 0; i < m->n_params && !status; i++)
-        if (part_of(&m->params[i]) == which) status = out_add(&l, &m->params[i], !strcmp(dtype, "BF16"), err);
+        if (part_of(&m->params[i]) == which) status = out_add(&l, &m->params[i], !strcmp(s->dtype, "BF16"), err);
     if (!status && l.n) status = rz_st_write_with(host, path, l.out, l.n, metadata, put_out, &l, err);
     out_free(&l);
     rz_free(host, path);
     return status;
 }
 
-static radz_status check_save(const rz_model *m, const char *dtype, radz_error *err)
+static radz_status check_save(const save *s, radz_error *err)
 {
-    if (strcmp(dtype, "F32") && strcmp(dtype, "BF16"))
-        return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", dtype);
-    if (!rz_device_is_host(m->dev))
+    if (strcmp(s->dtype, "F32") && strcmp(s->dtype, "BF16"))
+        return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", s->dtype);
+    if (!rz_device_is_host(s->m->dev))
         return rz_fail(err, RADZ_E_UNSUPPORTED, "saving a model from this device is not implemented");
     return RADZ_OK;
 }
 
-radz_status rz_model_save(const rz_model *m, const char *dir, const char *dtype, radz_error *err)
+radz_status rz_model_save(const rz_model *m, const char *dir, const char *dtype, const char *save_id, radz_error *err)
 {
-    RZ_TRY(check_save(m, dtype, err));
-    RZ_TRY(save_file(m, dir, "model.safetensors", MODEL, dtype, err));
-    return save_file(m, dir, "radz.safetensors", RADZ, dtype, err);
+    const save s = {m, dir, dtype, save_id};
+    RZ_TRY(check_save(&s, err));
+    RZ_TRY(save_file(&s, "model.safetensors", MODEL, err));
+    return save_file(&s, "radz.safetensors", RADZ, err);
 }
 
 /* ---- adapter_config.json ---------------------------------------------------------------------- */
@@ -237,24 +244,39 @@ static void put_config(const rz_model *m, const char *base, rz_str *s)
                   t->lora_rslora ? "true" : "false");
 }
 
-static radz_status save_config(const rz_model *m, const char *dir, const char *base, radz_error *err)
+/* A configuration of another run's says things that are not true of these weights: it goes before they come. */
+static radz_status drop_other_config(const rz_host *host, const char *path, const rz_str *config, radz_error *err)
 {
-    rz_str s = {.host = m->cfg.host};
-    char *path = rz_path_join(m->cfg.host, dir, "adapter_config.json");
-    put_config(m, base, &s);
-    radz_status status = path && !s.failed ? rz_write_file(m->cfg.host, path, s.data, s.len, err)
-                                           : RZ_NO_MEMORY(err, "adapter_config.json");
-    rz_free(m->cfg.host, path);
-    rz_str_free(&s);
-    return status;
+    rz_file old = {0};
+    if (!rz_path_exists(path)) return RADZ_OK;
+    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, SIZE_MAX, &old, err));
+    const bool same = old.size == config->len && !memcmp(old.data, config->data, old.size);
+    rz_file_close(&old);
+    return same ? RADZ_OK : rz_file_remove(host, path, err);
+}
+
+/* The configuration comes last: without it the rest is no adapter. */
+static radz_status save_adapter(const save *s, const char *path, const rz_str *config, radz_error *err)
+{
+    const rz_host *host = s->m->cfg.host;
+    RZ_TRY(drop_other_config(host, path, config, err));
+    RZ_TRY(save_file(s, "adapter_model.safetensors", ADAPTER, err));
+    RZ_TRY(save_file(s, "radz.safetensors", RADZ, err));
+    return rz_write_file(host, path, config->data, config->len, err);
 }
 
 radz_status rz_model_save_adapter(const rz_model *m, const char *dir, const char *base, const char *dtype,
-                                  radz_error *err)
+                                  const char *save_id, radz_error *err)
 {
-    RZ_TRY(check_save(m, dtype, err));
+    const save s = {m, dir, dtype, save_id};
+    RZ_TRY(check_save(&s, err));
     if (!m->n_pairs) return rz_fail(err, RADZ_E_STATE, "the model was trained without LoRA: there is no adapter");
-    RZ_TRY(save_file(m, dir, "adapter_model.safetensors", ADAPTER, dtype, err));
-    RZ_TRY(save_file(m, dir, "radz.safetensors", RADZ, dtype, err));
-    return save_config(m, dir, base, err);
+    rz_str config = {.host = m->cfg.host};
+    char *path = rz_path_join(m->cfg.host, dir, "adapter_config.json");
+    put_config(m, base, &config);
+    radz_status status =
+        path && !config.failed ? save_adapter(&s, path, &config, err) : RZ_NO_MEMORY(err, "adapter_config.json");
+    rz_free(m->cfg.host, path);
+    rz_str_free(&config);
+    return status;
 }

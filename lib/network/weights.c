@@ -92,6 +92,17 @@ static radz_status check_twice(const rz_weights *w, const char *path, radz_error
     return RADZ_OK;
 }
 
+radz_status rz_weights_same_save(const rz_weights *w, const rz_st *one, const char *path, radz_error *err)
+{
+    const char *mine = rz_st_metadata(one, RZ_SAVE_ID), *theirs = NULL;
+    for (size_t f = 0; f < w->n_files && !theirs; f++) theirs = rz_st_metadata(w->files[f], RZ_SAVE_ID);
+    if (!mine || !theirs || !strcmp(mine, theirs)) return RADZ_OK;
+    return rz_fail(err, RADZ_E_MISMATCH,
+                   "%s: is of another save than the files beside it: writing them was interrupted; go on with that "
+                   "run, or take all files from one save",
+                   path);
+}
+
 static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz_file_mode mode, radz_error *err)
 {
     char *path = rz_path_join(w->host, dir, name);
@@ -99,6 +110,7 @@ static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz
     radz_status status = rz_st_open(w->host, path, mode, &w->files[w->n_files], err);
     bool *used = NULL;
     if (!status) status = check_twice(w, path, err);
+    if (!status) status = rz_weights_same_save(w, w->files[w->n_files], path, err);
     if (!status && !(used = rz_calloc(w->host, rz_st_count(w->files[w->n_files]) + 1, sizeof *used)))
         status = RZ_NO_MEMORY(err, "weights");
     w->used[w->n_files++] = used; /* closed with the others, also after a failure */

@@ -14,6 +14,11 @@ radz_status rz_weights_open(const rz_host *host, const char *dir, rz_file_mode m
 radz_status rz_weights_open_file(const rz_host *host, const char *dir, const char *name, rz_file_mode mode,
                                  rz_weights **w, radz_error *err) RZ_CHECK;
 void rz_weights_close(rz_weights *w);
+/* Metadata entry that all files of one save have in common (rz_model_save). */
+#define RZ_SAVE_ID "save_id"
+/* RADZ_E_MISMATCH where the one has another RZ_SAVE_ID than the first of the others' files that has one; a file without
+ * belongs to any. path: of the one. */
+radz_status rz_weights_same_save(const rz_weights *w, const rz_st *one, const char *path, radz_error *err) RZ_CHECK;
 /* The tensor that our name (the layout of Hugging Face <= 4.51) has in these files; NULL: not there. */
 const rz_st_tensor *rz_weights_find(rz_weights *w, const char *name);
 /* t lies in these files. */

@@ -99,15 +99,6 @@ static radz_status copy_file(const rz_host *host, const char *from, const char *
     return st;
 }
 
-radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err)
-{
-    for (size_t i = 0; i < RZ_COUNT(settings); i++)
-        if (strcmp(settings[i], "radz.json")) RZ_TRY(copy_file(host, from, to, settings[i], err));
-    for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
-        RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));
-    return RADZ_OK;
-}
-
 /* ---- A vision tower that moves in ------------------------------------------------------------- */
 
 static radz_status load_config(const rz_host *host, const char *dir, json_t **out, radz_error *err)
@@ -131,15 +122,27 @@ static radz_status put_vision_config(const rz_host *host, json_t *config, json_t
     return st;
 }
 
-radz_status rz_modeldir_copy_films(const rz_host *host, const char *tower, const char *to, radz_error *err)
+static radz_status copy_films(const rz_host *host, const char *from, const char *tower, const char *to, radz_error *err)
 {
     json_t *config = NULL, *vision = NULL;
-    if (!rz_modeldir_has(host, to, "preprocessor_config.json"))
+    if (!rz_modeldir_has(host, from, "preprocessor_config.json"))
         RZ_TRY(copy_file(host, tower, to, "preprocessor_config.json", err));
-    radz_status st = load_config(host, to, &config, err);
+    radz_status st = load_config(host, from, &config, err);
     if (!st) st = load_config(host, tower, &vision, err);
     if (!st) st = put_vision_config(host, config, vision, to, err);
     json_decref(config);
     json_decref(vision);
     return st;
+}
+
+/* Every file once, as it will be: a copy that is edited where it lies can be met half done. */
+radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *tower, const char *to, radz_error *err)
+{
+    for (size_t i = 0; i < RZ_COUNT(settings); i++) {
+        const bool elsewhere = !strcmp(settings[i], "radz.json") || (tower && !strcmp(settings[i], "config.json"));
+        if (!elsewhere) RZ_TRY(copy_file(host, from, to, settings[i], err));
+    }
+    for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
+        RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));
+    return tower ? copy_films(host, from, tower, to, err) : RADZ_OK;
 }

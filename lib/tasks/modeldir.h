@@ -7,11 +7,11 @@
 radz_status rz_file_hash(const rz_host *host, const char *path, char hex[65], radz_error *err) RZ_CHECK;
 /* sha256 over everything in `dir` that training from it depends on: settings, tokenizer, weights. */
 radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65], radz_error *err) RZ_CHECK;
-/* Copies config.json, preprocessor_config.json and the tokenizer from one directory to another. */
-radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *to, radz_error *err) RZ_CHECK;
-/* What a vision tower in a directory of its own says about the network and its films, for a model that has the tower
- * inside: config.json's vision_config and preprocessor_config.json, where `to` has none. */
-radz_status rz_modeldir_copy_films(const rz_host *host, const char *tower, const char *to, radz_error *err) RZ_CHECK;
+/* Copies config.json, preprocessor_config.json and the tokenizer from one directory to another. tower (NULL: none): a
+ * vision tower in a directory of its own that moves in: config.json gets its vision_config, and where `from` has no
+ * preprocessor_config.json its own is taken. */
+radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *tower, const char *to,
+                             radz_error *err) RZ_CHECK;
 /* Copies one file to dir/name. */
 radz_status rz_modeldir_copy_as(const rz_host *host, const char *path, const char *dir, const char *name,
                                 radz_error *err) RZ_CHECK;

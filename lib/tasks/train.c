@@ -326,13 +326,6 @@ static radz_status validate(rz_trainer *t, radz_train_progress *progress, radz_e
     return RADZ_OK;
 }
 
-static radz_status save_checkpoint(rz_trainer *t, radz_train_progress *progress, radz_error *err)
-{
-    RZ_TRY(rz_checkpoint_save(t->checkpoint_path, &t->optimizer, t->s, &t->state, t->options_json, err));
-    progress->checkpoint = t->checkpoint_dir;
-    return RADZ_OK;
-}
-
 static void fill_progress(const rz_trainer *t, radz_train_progress *p)
 {
     p->struct_size = sizeof *p;
@@ -344,28 +337,26 @@ static void fill_progress(const rz_trainer *t, radz_train_progress *p)
     p->n_bad_rows = (int64_t)t->films.n_bad;
 }
 
-/* The first process alone validates and writes. */
-static radz_status validate_and_save(rz_trainer *t, bool stop, radz_train_progress *progress, radz_error *err)
-{
-    int64_t step = t->state.step;
-    if (t->comm.rank) return RADZ_OK;
-    if (t->ds.n_val && (step == t->n_steps || due(t->o.validate_every, step))) RZ_TRY(validate(t, progress, err));
-    return stop || due(t->o.checkpoint_every, step) ? save_checkpoint(t, progress, err) : RADZ_OK;
-}
-
+/* The first process alone validates and writes. The checkpoint comes last: whatever the caller keeps of a step, a log
+ * say, is then never behind the checkpoint that a later run goes on from. */
 static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
 {
     radz_train_progress progress = {.val_auc = NAN, .val_macro_auc = NAN};
     RZ_TRY(rz_train_step(t, &progress, err));
     int64_t step = t->state.step;
+    const bool first = !t->comm.rank;
     *stop = step == t->n_steps || (t->o.stop_after_steps && step >= t->o.stop_after_steps);
-    RZ_TRY(validate_and_save(t, *stop, &progress, err));
+    bool save = *stop || due(t->o.checkpoint_every, step);
+    if (first && t->ds.n_val && (step == t->n_steps || due(t->o.validate_every, step)))
+        RZ_TRY(validate(t, &progress, err));
     fill_progress(t, &progress);
+    if (first && save) progress.checkpoint = t->checkpoint_dir;
     uint8_t cancel = t->o.progress_fn && t->o.progress_fn(&progress, t->o.user);
     RZ_TRY(rz_comm_agree(&t->comm, err));
     RZ_TRY(rz_comm_any(&t->comm, &cancel, 1, err));
+    if (first && (save || cancel))
+        RZ_TRY(rz_checkpoint_save(t->checkpoint_path, &t->optimizer, t->s, &t->state, t->options_json, err));
     if (!cancel || *stop) return RADZ_OK;
-    if (!progress.checkpoint && !t->comm.rank) RZ_TRY(save_checkpoint(t, &progress, err));
     return rz_fail(err, RADZ_E_CANCELLED, "stopped after step %lld of %lld; checkpoint in %s", (long long)step,
                    (long long)t->n_steps, t->checkpoint_dir);
 }

@@ -7,6 +7,7 @@
 #include "trainer.h"
 
 #define DEFAULT_RANK 128
+#define SETTINGS_MAX_BYTES ((size_t)16 << 20)
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
@@ -154,24 +155,6 @@ static bool writes_adapter(const rz_trainer *t)
     return t->model->n_pairs && !t->o.merge_lora;
 }
 
-/* The settings as the run uses them: a copy of the file they come from, or the paper's. */
-static radz_status put_radz_json(const rz_trainer *t, radz_error *err)
-{
-    char *path = t->o.settings ? rz_strdup(t->host, t->o.settings) : NULL;
-    if (!t->o.settings) RZ_TRY(rz_config_file(t->host, t->model->radz_dir, "radz.json", &path, err));
-    if (path) {
-        radz_status st = rz_modeldir_copy_as(t->host, path, t->o.out_dir, "radz.json", err);
-        rz_free(t->host, path);
-        return st;
-    }
-    rz_str s = {.host = t->host};
-    rz_config_put_radz(&t->model->cfg, &s);
-    radz_status st = s.failed ? RZ_NO_MEMORY(err, "radz.json")
-                              : rz_modeldir_put(t->host, t->o.out_dir, "radz.json", s.data, s.len, err);
-    rz_str_free(&s);
-    return st;
-}
-
 /* Sets or deletes a key (value NULL); takes the value. */
 static bool edit_key(json_t *root, const char *key, json_t *value, bool *changed)
 {
@@ -194,49 +177,92 @@ static json_t *class_names(const rz_radz_config *r)
     return list;
 }
 
-/* What the run makes true of the model: its head's classes; whether it can write. */
-static radz_status edit_radz_json(const rz_trainer *t, radz_error *err)
+/* The settings as the run uses them: the file they come from, or the paper's. */
+static radz_status read_settings(const rz_trainer *t, rz_str *text, radz_error *err)
+{
+    char *path = t->o.settings ? rz_strdup(t->host, t->o.settings) : NULL;
+    rz_file f = {0};
+    if (!t->o.settings) RZ_TRY(rz_config_file(t->host, t->model->radz_dir, "radz.json", &path, err));
+    if (path) {
+        radz_status st = rz_file_open(t->host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err);
+        rz_free(t->host, path);
+        RZ_TRY(st);
+        rz_str_put(text, f.data, f.size);
+        rz_file_close(&f);
+    } else
+        rz_config_put_radz(&t->model->cfg, text);
+    return text->failed ? RZ_NO_MEMORY(err, "radz.json") : RADZ_OK;
+}
+
+/* What the run makes true of the model: its head's classes; whether it can write. False: no memory. */
+static bool edit_settings(const rz_trainer *t, json_t *root, bool *changed)
 {
     const rz_radz_config *r = &t->model->cfg.radz;
-    char *path = rz_path_join(t->host, t->o.out_dir, "radz.json");
-    json_t *root = NULL, *list = class_names(r);
-    bool changed = false, good = path && (list || !r->n_classes);
-    radz_status st = good ? rz_json_load(t->host, path, (size_t)16 << 20, &root, err) : RZ_NO_MEMORY(err, "radz.json");
-    if (st) json_decref(list);
-    if (!st) good = edit_key(root, "classes", list, &changed);
-    if (!st && t->model->setup.all_blocks)
-        good = good && edit_key(root, "can_write", NULL, &changed);
-    else if (!st && !starts_from_weights(t)) /* a decoder that was random and saw no text to write */
-        good = good && edit_key(root, "can_write", json_false(), &changed);
-    char *text = !st && good && changed ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
-    if (!st && (!good || (changed && !text))) st = RZ_NO_MEMORY(err, "radz.json");
-    if (text) st = rz_modeldir_put(t->host, t->o.out_dir, "radz.json", text, strlen(text), err);
-    free(text);
+    json_t *list = class_names(r);
+    if (r->n_classes && !list) return false;
+    if (!edit_key(root, "classes", list, changed)) return false;
+    if (t->model->setup.all_blocks) return edit_key(root, "can_write", NULL, changed);
+    /* a decoder that was random and saw no text to write */
+    return starts_from_weights(t) || edit_key(root, "can_write", json_false(), changed);
+}
+
+static radz_status put_edited(const rz_trainer *t, const rz_str *from, radz_error *err)
+{
+    json_t *root = NULL;
+    bool changed = false;
+    RZ_TRY(rz_json_parse(from->data, from->len, "radz.json", &root, err));
+    const bool good = edit_settings(t, root, &changed);
+    char *text = good && changed ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     json_decref(root);
-    rz_free(t->host, path);
+    if (!good || (changed && !text)) return RZ_NO_MEMORY(err, "radz.json");
+    const char *now = text ? text : from->data;
+    radz_status st = rz_modeldir_put(t->host, t->o.out_dir, "radz.json", now, text ? strlen(text) : from->len, err);
+    free(text);
+    return st;
+}
+
+static radz_status put_radz_json(const rz_trainer *t, radz_error *err)
+{
+    rz_str text = {.host = t->host};
+    radz_status st = read_settings(t, &text, err);
+    if (!st) st = put_edited(t, &text, err);
+    rz_str_free(&text);
     return st;
 }
 
 radz_status rz_train_put_settings(const rz_trainer *t, radz_error *err)
 {
     if (!writes_adapter(t)) {
-        RZ_TRY(rz_modeldir_copy(t->host, t->model->base_dir, t->o.out_dir, err));
-        if (t->model->cfg.vision_dir)
-            RZ_TRY(rz_modeldir_copy_films(t->host, t->model->cfg.vision_dir, t->o.out_dir, err));
+        RZ_TRY(rz_modeldir_copy(t->host, t->model->base_dir, t->model->cfg.vision_dir, t->o.out_dir, err));
     }
-    if (!t->model->special) return RADZ_OK; /* not a LLaVA-RadZ, and not made one */
-    RZ_TRY(put_radz_json(t, err));
-    return edit_radz_json(t, err);
+    return t->model->special ? put_radz_json(t, err) : RADZ_OK; /* else not a LLaVA-RadZ, and not made one */
+}
+
+/* The same for a resumed run as for an unbroken one, another for every step and for every other run. */
+static radz_status save_id(const rz_trainer *t, char hex[65], radz_error *err)
+{
+    rz_sha256 h;
+    rz_str s = {.host = t->host};
+    rz_str_printf(&s, "%s %lld", t->options_json, (long long)t->state.step);
+    if (s.failed) return RZ_NO_MEMORY(err, "save");
+    rz_sha256_init(&h);
+    rz_sha256_put(&h, s.data, s.len);
+    rz_sha256_hex(&h, hex);
+    hex[32] = '\0'; /* nobody forges it */
+    rz_str_free(&s);
+    return RADZ_OK;
 }
 
 radz_status rz_train_export(rz_trainer *t, radz_error *err)
 {
     const char *dtype = strcmp(t->o.dtype, "bf16") == 0 ? "BF16" : "F32";
+    char id[65];
+    RZ_TRY(save_id(t, id, err));
     RZ_TRY(rz_train_put_settings(t, err));
     if (writes_adapter(t))
-        RZ_TRY(rz_model_save_adapter(t->model, t->o.out_dir, t->o.model_dir, dtype, err));
+        RZ_TRY(rz_model_save_adapter(t->model, t->o.out_dir, t->o.model_dir, dtype, id, err));
     else
-        RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, err));
+        RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, id, err));
     if (t->objective->finish) return t->objective->finish(t, err);
     if (!t->n_anchors)
         return rz_bank_write_sentences(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
