@@ -177,7 +177,10 @@ $(FLAGS):
 
 # Instruction sets by file name; everything else is portable.
 $O/%_avx2.o: ISA := -mavx2 -mfma -mf16c
-$O/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+$O/%_avxvnni.o: ISA := -mavx2 -mfma -mf16c -mavxvnni
+AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+$O/%_avx512.o: ISA := $(AVX512)
+$O/%_avx512_vnni.o: ISA := $(AVX512) -mavx512vnni
 
 $O/%.o: %.c Makefile $(FLAGS)
 	$(call say,CC,$<)

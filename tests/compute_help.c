@@ -32,7 +32,10 @@ rz_stream *compute_open(const rz_host *host, const char *set, int n_threads)
     rz_stream *s;
     radz_error err = {0};
     if (rz_device_open(host, &o, &dev, &err) != RADZ_OK) fail_msg("%s: %s", set, err.message);
-    if (wide) dev->kernels = &rz_kernels_wide;
+    if (wide) {
+        dev->kernels = &rz_kernels_wide;
+        dev->int8 = &rz_kernels_wide.int8, dev->int4 = &rz_kernels_wide.int4;
+    }
     if (rz_stream_open(dev, &s, &err) != RADZ_OK) fail_msg("%s: %s", set, err.message);
     return s;
 }

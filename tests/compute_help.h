@@ -5,7 +5,8 @@
 
 #include "cpu.h"
 
-extern const struct rz_kernels rz_kernels_wide; /* kernels_wide.c */
+extern const struct rz_kernels rz_kernels_wide;             /* kernels_wide.c */
+extern const struct rz_int_kernels rz_kernels_wide_vnni[2]; /* kernels_wide_vnni.c */
 
 /* Names of the kernel sets that can run here, NULL at the end: portable, wide, avx2, avx512. */
 const char *const *compute_sets(void);

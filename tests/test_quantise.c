@@ -138,6 +138,205 @@ static void float_products(void **state)
     free(want);
 }
 
+/* ---- Integer products ---- */
+
+struct int_shape {
+    size_t m, n, k, group, pad;
+    rz_dtype type, scale_type;
+    float alpha, beta;
+    int threads;
+};
+
+/* A matrix of any bytes, -128 among them, with scales. */
+static rz_mat random_integers(const struct int_shape *p, uint64_t seed)
+{
+    const size_t n_bytes = p->n * (p->type == RZ_I8 ? p->k : p->k / 2),
+                 n_scales = p->n * ((p->k + p->group - 1) / p->group);
+    uint8_t *q = malloc(n_bytes);
+    float *scale = random_floats(n_scales, seed);
+    rz_rng r;
+    rz_rng_seed(&r, seed, n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) q[i] = i % 7 ? (uint8_t)(256 * rz_rng_uniform(&r)) : 0x80;
+    for (size_t i = 0; i < n_scales && p->scale_type == RZ_BF16; i++) ((uint16_t *)scale)[i] = rz_f32_to_bf16(scale[i]);
+    return (rz_mat){q, p->type, p->k, scale, p->scale_type, p->group};
+}
+
+/* A row and group of x rounded; its scale. */
+static float round_plainly(const float *x, size_t n, int *q)
+{
+    float most = 0, bad = 0;
+    for (size_t i = 0; i < n; i++) bad += x[i] * 0, most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    for (size_t i = 0; i < n; i++) q[i] = bad == 0 && most > 1e-30f ? (int)rintf(x[i] * (127.0f / most)) : 0;
+    return most > 1e-30f ? most / 127.0f + bad : bad;
+}
+
+static int integer_at(rz_mat b, size_t i)
+{
+    const uint8_t *q = b.data;
+    return b.dtype == RZ_I8 ? (int8_t)q[i] : (q[i / 2] >> (i & 1 ? 4 : 0) & 15) - 8;
+}
+
+/* What rz_gemm must give, to the bit. */
+static void multiply_plainly(const struct int_shape *p, const float *a, rz_mat b, float *c, size_t ldc)
+{
+    const size_t groups = rz_mat_groups(b);
+    int q[128];
+    for (size_t i = 0; i < p->m; i++) {
+        for (size_t j = 0; j < p->n; j++) c[i * ldc + j] = p->beta == 0 ? 0 : p->beta * c[i * ldc + j];
+        for (size_t g = 0; g < groups; g++) {
+            const size_t at = g * b.group, n = p->k - at < b.group ? p->k - at : b.group;
+            const float scale = p->alpha * round_plainly(a + i * p->k + at, n, q);
+            for (size_t j = 0; j < p->n; j++) {
+                int sum = 0;
+                for (size_t d = 0; d < n; d++) sum += q[d] * integer_at(b, j * p->k + at + d);
+                const size_t s = j * groups + g;
+                const float w = b.scale_dtype == RZ_F32 ? ((const float *)b.scale)[s]
+                                                        : rz_bf16_to_f32(((const uint16_t *)b.scale)[s]);
+                c[i * ldc + j] += (float)sum * (scale * w);
+            }
+        }
+    }
+}
+
+/* Every kernel that can run here, and those of wider vectors than there are. */
+static const struct rz_int_kernels *int_kernels(size_t i, rz_dtype type, const char **name)
+{
+    static const char *const names[] = {"portable", "wide", "avx2", "avx512", "wide vnni", "auto"};
+    for (size_t k = 0; k < RZ_COUNT(names); k++) {
+        const struct rz_int_kernels *found = NULL;
+        rz_device_options o = {.kernels = names[k], .n_threads = 1};
+        rz_device *dev = NULL;
+        const bool int8 = type == RZ_I8;
+        if (!strcmp(names[k], "wide")) found = int8 ? &rz_kernels_wide.int8 : &rz_kernels_wide.int4;
+        if (!strcmp(names[k], "wide vnni")) found = &rz_kernels_wide_vnni[!int8];
+        if (!found && !rz_device_open(NULL, &o, &dev, NULL)) found = int8 ? dev->int8 : dev->int4;
+        rz_device_close(dev);
+        *name = names[k];
+        if (found && !i--) return found;
+    }
+    return NULL;
+}
+
+static void check_int_product(const struct int_shape *p)
+{
+    const size_t ldc = p->n + p->pad, n_c = p->m * ldc;
+    const struct rz_int_kernels *kernels;
+    const char *name;
+    rz_mat b = random_integers(p, p->k);
+    float *a = random_floats(p->m * p->k, 1), *want = random_floats(n_c, 3), *before = random_floats(n_c, 3);
+    for (size_t i = 0; i < p->m * p->k; i++) a[i] *= i % 11 ? 1 : 1e-3f; /* halves, too: what rounds to even */
+    multiply_plainly(p, a, b, want, ldc);
+    for (size_t i = 0; (kernels = int_kernels(i, p->type, &name)); i++) {
+        rz_stream *s = compute_open(NULL, "portable", p->threads);
+        rz_stream_device(s)->int8 = rz_stream_device(s)->int4 = kernels;
+        float *c = malloc(n_c * sizeof *c);
+        memcpy(c, before, n_c * sizeof *c);
+        rz_gemm(s, false, true, p->m, p->n, p->k, p->alpha, rz_mat_f32(a, p->k), b, p->beta, c, ldc);
+        compute_close(s);
+        if (memcmp(c, want, n_c * sizeof *c)) {
+            char what[200];
+            snprintf(what, sizeof what, "%s (%s) %zux%zux%zu type %d group %zu beta %g threads %d", name, kernels->name,
+                     p->m, p->n, p->k, (int)p->type, p->group, (double)p->beta, p->threads);
+            assert_same_bits(what, c, want, n_c);
+        }
+        free(c);
+    }
+    free((void *)(uintptr_t)b.data);
+    free((void *)(uintptr_t)b.scale);
+    free(a);
+    free(want);
+    free(before);
+}
+
+static void integer_products(void **state)
+{
+    (void)state;
+    static const size_t ms[] = {1, 5, 6, 7, 13, 100}, ns[] = {1, 15, 16, 17, 33, 70},
+                        ks[] = {2, 30, 32, 34, 96, 128, 130, 192, 520};
+    static const float scales[][2] = {{1, 0}, {1, 1}, {-0.5f, 0}, {2, 0.25f}};
+    for (size_t i = 0; i < RZ_COUNT(ms) * RZ_COUNT(ks); i++) {
+        struct int_shape p = {.m = ms[i % RZ_COUNT(ms)], .pad = i % 3};
+        p.n = ns[(i / 3 + i) % RZ_COUNT(ns)];
+        p.k = ks[i / RZ_COUNT(ms)];
+        p.group = (size_t)32 << i % 3;
+        p.scale_type = i & 1 ? RZ_BF16 : RZ_F32;
+        p.alpha = scales[i / 2 % 4][0], p.beta = scales[i / 2 % 4][1];
+        p.threads = 1 + (int)(i % 4);
+        for (int t = RZ_I8; t <= RZ_I4; t++) {
+            p.type = (rz_dtype)t;
+            check_int_product(&p);
+        }
+    }
+}
+
+/* More rows than are packed at once, more of B than a task takes, rows shared out. */
+static void large_integer_products(void **state)
+{
+    (void)state;
+    check_int_product(&(struct int_shape){1600, 20, 160, 128, 0, RZ_I8, RZ_BF16, 1, 0, 3});
+    check_int_product(&(struct int_shape){1600, 20, 160, 32, 0, RZ_I4, RZ_BF16, 1, 0, 3});
+    check_int_product(&(struct int_shape){210, 150, 1100, 128, 1, RZ_I8, RZ_BF16, 1, 1, 2});
+    check_int_product(&(struct int_shape){210, 530, 1100, 64, 1, RZ_I4, RZ_F32, 1, 1, 2});
+    check_int_product(&(struct int_shape){1, 700, 129, 128, 1, RZ_I8, RZ_F32, 1, 1, 4}); /* odd */
+    check_int_product(&(struct int_shape){3, 9, 33, 32, 1, RZ_I8, RZ_F32, 1, 1, 4});
+}
+
+/* 127 times -128, over and over; and activations that are nothing, tiny, huge. */
+static void integer_extremes(void **state)
+{
+    (void)state;
+    enum { M = 4, N = 3, K = 128 };
+    const struct rz_int_kernels *kernels;
+    const char *name;
+    float a[M * K], c[M * N], scale[N] = {1, 1, 1};
+    for (size_t i = 0; i < K; i++) a[i] = 127, a[K + i] = 0, a[2 * K + i] = 1e-35f, a[3 * K + i] = -1e34f;
+    for (int t = RZ_I8; t <= RZ_I4; t++)
+        for (size_t i = 0; (kernels = int_kernels(i, (rz_dtype)t, &name)); i++) {
+            uint8_t q[N * K];
+            for (size_t j = 0; j < N * K; j++)
+                q[j] = t == RZ_I8 ? (uint8_t[]){0x80, 0x7f, 0}[j / K] : 0x0f * (j < K / 2);
+            rz_stream *s = compute_open(NULL, "portable", 1);
+            rz_stream_device(s)->int8 = rz_stream_device(s)->int4 = kernels;
+            rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K), (rz_mat){q, (rz_dtype)t, K, scale, RZ_F32, 128}, 0, c,
+                    N);
+            compute_close(s);
+            const float want[] = {t == RZ_I8 ? -128 * 127 * 128 : 127 * 64 * (7 - 8),
+                                  t == RZ_I8 ? 127 * 127 * 128 : 127 * 128 * -8};
+            if (c[0] != want[0] || c[1] != want[1]) fail_msg("%s: %g %g", name, (double)c[0], (double)c[1]);
+            for (size_t j = N; j < 3 * N; j++)
+                if (c[j] != 0) fail_msg("%s: %g from nothing", name, (double)c[j]);
+            if (!isfinite(c[3 * N + 2])) fail_msg("%s: %g", name, (double)c[3 * N + 2]);
+        }
+}
+
+/* A row with NaN or infinity is NaN, and no other. */
+static void nan_stays_in_its_row(void **state)
+{
+    (void)state;
+    enum { M = 14, N = 40, K = 160 };
+    const struct rz_int_kernels *kernels;
+    const char *name;
+    const struct int_shape p = {M, N, K, 128, 0, RZ_I8, RZ_F32, 1, 0, 2};
+    rz_mat b = random_integers(&p, 1);
+    float *a = random_floats(M * K, 1), c[M * N];
+    a[3 * K + 159] = NAN;
+    a[7 * K] = -INFINITY;
+    for (size_t i = 0; (kernels = int_kernels(i, RZ_I8, &name)); i++) {
+        rz_stream *s = compute_open(NULL, "portable", 2);
+        rz_stream_device(s)->int8 = kernels;
+        rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K), b, 0, c, N);
+        compute_close(s);
+        for (size_t j = 0; j < M * N; j++)
+            if ((isnan(c[j]) != 0) != (j / N == 3 || j / N == 7))
+                fail_msg("%s: element %zu is %g", name, j, (double)c[j]);
+    }
+    free((void *)(uintptr_t)b.data);
+    free((void *)(uintptr_t)b.scale);
+    free(a);
+}
+
+/* ---- Files ---- */
+
 static void refused(const rz_st_tensor *t, const rz_st_tensor *scale, radz_status status, const char *says)
 {
     rz_quantised q;
@@ -174,6 +373,10 @@ int main(void)
         cmocka_unit_test(what_fits_is_kept),
         cmocka_unit_test(widening_is_the_files_reading),
         cmocka_unit_test(float_products),
+        cmocka_unit_test(integer_products),
+        cmocka_unit_test(large_integer_products),
+        cmocka_unit_test(integer_extremes),
+        cmocka_unit_test(nan_stays_in_its_row),
         cmocka_unit_test(bad_tensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

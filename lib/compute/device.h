@@ -121,7 +121,8 @@ static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
 
 /* C (m,n) = beta C + alpha op(A) op(B); op(X) = X or its transpose. op(A) is (m,k), op(B) is (k,n):
  * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16, I8, I4 and
- * is widened to float; sums are float. A linear layer y = x W^T is (ta=0, A=x, tb=1, B=W). */
+ * is widened to float; sums are float. A linear layer y = x W^T is (ta=0, A=x, tb=1, B=W): there, with W of integers,
+ * the floats of x are rounded to 8 bits too, per row and group of W's, so that a group's sum is an exact integer. */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 

@@ -64,7 +64,8 @@ struct rz_ops {
     void (*adamw_step)(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n);
 };
 
-struct rz_kernels; /* cpu/cpu.h */
+struct rz_kernels;
+struct rz_int_kernels; /* cpu/cpu.h */
 
 struct rz_device {
     const rz_host *host;
@@ -73,7 +74,8 @@ struct rz_device {
     bool is_host;
     rz_pool *pool;
     const struct rz_kernels *kernels; /* CPU: the kernel set */
-    bool openblas;                    /* CPU: the GEMM provider */
+    const struct rz_int_kernels *int8, *int4;
+    bool openblas; /* CPU: the GEMM provider */
     char name[96];
 };
 

@@ -2,6 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdatomic.h>
 #include <stdlib.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include "cpu.h"
 
@@ -149,6 +152,27 @@ static radz_status choose_kernels(const char *name, const struct rz_kernels **ke
     return rz_fail(err, RADZ_E_ARGUMENT, "kernels '%s' are not one of auto, portable, avx2, avx512", name);
 }
 
+#ifdef __x86_64__
+/* Leaf 7.1; the operating system's support is that of AVX2. */
+static bool has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
+}
+#endif
+
+/* Extensions of a set come with it. */
+static void choose_integers(rz_device *dev)
+{
+    dev->int8 = &dev->kernels->int8, dev->int4 = &dev->kernels->int4;
+#ifdef __x86_64__
+    const struct rz_int_kernels *vnni = NULL;
+    if (dev->kernels == &rz_kernels_avx512 && __builtin_cpu_supports("avx512vnni")) vnni = rz_kernels_avx512_vnni;
+    if (dev->kernels == &rz_kernels_avx2 && has_avxvnni()) vnni = rz_kernels_avxvnni;
+    if (vnni) dev->int8 = &vnni[0], dev->int4 = &vnni[1];
+#endif
+}
+
 static radz_status choose_gemm(const char *name, bool *openblas, radz_error *err)
 {
     *openblas = !strcmp(name, "openblas");
@@ -178,6 +202,7 @@ radz_status rz_cpu_open(rz_device *dev, const rz_device_options *o, radz_error *
 {
     RZ_TRY(choose_kernels(o->kernels, &dev->kernels, err));
     RZ_TRY(choose_gemm(o->gemm, &dev->openblas, err));
+    choose_integers(dev);
     dev->ops = cpu_ops(dev->openblas);
     dev->is_host = true;
     int n = rz_pool_threads(dev->pool);

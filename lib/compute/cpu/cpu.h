@@ -14,6 +14,31 @@ struct rz_packed {
     size_t stride;
 };
 
+/* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of
+ * B (n <= nr columns), added to C. A group of A: mr scales, mr sums to start with, then rows of mr lanes; of B: nr
+ * scales, rows of nr lanes. A lane is 32 bits: neighbours along K. */
+struct rz_int_block {
+    size_t m, n, groups;
+    size_t lanes, last_lanes; /* of a group; of the last one here */
+    const float *a, *b;
+    size_t a_stride, a_group, b_group; /* floats from one panel, from one group to the next */
+    float *c;
+    size_t ldc;
+};
+
+/* Products with weights of one integer type. */
+struct rz_int_kernels {
+    const char *name;
+    size_t mr, nr;
+    size_t per_lane; /* integers in a lane: 2 or 4 */
+    int32_t offset;  /* what the packed weights have more than their integers */
+    /* Group g of `cols` <= nr rows of x, from row j on. */
+    void (*pack_weights)(float *dst, rz_mat x, size_t j, size_t cols, size_t g);
+    /* n floats of `rows` <= mr rows of x, ld floats apart, rounded; alpha goes into the scales. */
+    void (*pack_rows)(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha, int32_t offset);
+    void (*block)(const struct rz_int_block *t);
+};
+
 /* One head of one sequence. q, k, v, ... point at the sequence's first row, column 0 of the matrix. */
 struct rz_attn_task {
     const rz_attn *a;
@@ -69,12 +94,16 @@ struct rz_kernels {
     void (*softmax_xent)(float *loss, float *dlogits, const float *logits, const float *targets, const float *keep,
                          float weight, size_t rows, size_t cols);
     void (*adamw)(const struct rz_adamw_task *t, size_t begin, size_t end);
+
+    struct rz_int_kernels int8, int4;
 };
 
 extern const struct rz_kernels rz_kernels_portable;
 #ifdef __x86_64__
 extern const struct rz_kernels rz_kernels_avx2;
 extern const struct rz_kernels rz_kernels_avx512;
+/* With instructions for bytes: int8 and int4. */
+extern const struct rz_int_kernels rz_kernels_avxvnni[2], rz_kernels_avx512_vnni[2];
 #endif
 
 /* ---- Threads (cpu.c) -------------------------------------------------------------- */
@@ -93,6 +122,9 @@ size_t rz_cpu_threads_for(const rz_stream *s, double work);
 
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc);
+/* C = beta C + alpha A B^T with B (n, k) of integers, A rounded to 8 bits per row and group of B's. */
+void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
+                     size_t ldc);
 void rz_cpu_attention(rz_stream *s, const rz_attn *a, float *out, float *lse, const float *q, const float *k,
                       const float *v);
 void rz_cpu_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, float *dv, const float *dout,

@@ -139,6 +139,10 @@ static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta)
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc)
 {
+    if (!rz_dtype_is_float(b.dtype) && !ta && tb && a.dtype == RZ_F32 && k == b.ld) {
+        rz_cpu_gemm_int(s, m, n, k, alpha, a, b, beta, c, ldc);
+        return;
+    }
     struct gemm g = {.k = s->dev->kernels, .ta = ta, .tb = tb, .a = a, .b = b, .alpha = alpha, .beta = beta, .c = c};
     g.m = m;
     g.n = n;

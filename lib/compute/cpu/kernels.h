@@ -4,9 +4,31 @@
 #include "cpu.h"
 #include "vec.h"
 
+#include "kernels_tile.h"
 #include "kernels_gemm.h"
 #include "kernels_attention.h"
 #include "kernels_rows.h"
+#include "kernels_int.h"
+
+ALL_ROWS(EACH_PAIRS)
+TILE_TABLE(pairs)
+INT_BLOCK(pairs)
+#if W > 4 /* narrower ones have no instruction for it */
+ALL_ROWS(EACH_NARROW)
+TILE_TABLE(narrow)
+INT_BLOCK(narrow)
+#define INT4 INT4_NARROW
+#else
+#define INT4 INT_OF_PAIRS
+#endif
+#define INT_OF_PAIRS                                                                                                   \
+    {                                                                                                                  \
+        RZ_KERNELS_NAME " pmaddwd", MR, NR, 2, 0, pack_weights_pairs, pack_rows_pairs, pairs_block                     \
+    }
+#define INT4_NARROW                                                                                                    \
+    {                                                                                                                  \
+        RZ_KERNELS_NAME " pmaddubsw", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads, narrow_block                  \
+    }
 
 const struct rz_kernels RZ_KERNELS = {
     .name = RZ_KERNELS_NAME,
@@ -28,4 +50,6 @@ const struct rz_kernels RZ_KERNELS = {
     .norm_sums = norm_sums,
     .softmax_xent = softmax_xent,
     .adamw = adamw,
+    .int8 = INT_OF_PAIRS,
+    .int4 = INT4,
 };

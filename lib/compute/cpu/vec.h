@@ -6,7 +6,7 @@
 
 #include "base.h"
 
-#if RZ_W >= 8 && defined(__FMA__)
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

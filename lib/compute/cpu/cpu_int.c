@@ -1,0 +1,127 @@
+/* cpu_int.c - matrix product with weights of 8- or 4-bit integers: rows of A are rounded to 8 bits and packed once, a
+ * task packs its columns of B. An element of C is a chain of groups along K, in order, whatever the shape and the
+ * number of threads. SPDX-License-Identifier: Apache-2.0 */
+#include "cpu.h"
+
+enum {
+    ROWS_AT_ONCE = 1536, /* of A that are packed ahead */
+    BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache ... */
+    BLOCK_DEPTH = 512,   /* ... so deep, with ... */
+    PANELS = 8,          /* ... so many panels of B */
+    LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
+    PACK_TILES = 8,      /* panels of A that one task packs */
+};
+
+struct product {
+    const struct rz_int_kernels *k;
+    rz_mat a, b;
+    float alpha, beta, *c;
+    size_t m, n, ldc;
+    size_t row0; /* first of the rows in work */
+    size_t groups, lanes, last_lanes;
+    size_t a_group, a_stride, b_group; /* floats */
+    size_t row_tasks, task_rows;
+    float *packed; /* A */
+};
+
+static inline size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+static inline size_t ceil_div(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static void pack_task(void *arg, size_t i, float *scratch)
+{
+    const struct product *p = arg;
+    (void)scratch;
+    const size_t mr = p->k->mr, end = min_size(ceil_div(p->m, mr), (i + 1) * PACK_TILES), depth = p->b.ld;
+    for (size_t t = i * PACK_TILES; t < end; t++)
+        for (size_t g = 0; g < p->groups; g++) {
+            const size_t at = g * p->b.group, row = p->row0 + t * mr;
+            p->k->pack_rows(p->packed + t * p->a_stride + g * p->a_group, (const float *)p->a.data + row * p->a.ld + at,
+                            p->a.ld, min_size(mr, p->m - t * mr), min_size(p->b.group, depth - at), p->alpha,
+                            p->k->offset);
+        }
+}
+
+static void scale_part(float *c, size_t ldc, size_t m, size_t n, float beta)
+{
+    for (size_t i = 0; i < m && beta != 1; i++)
+        for (size_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
+}
+
+/* Groups [g, g + n) of a task's columns, packed, times its rows. */
+static void multiply(const struct product *p, size_t row, size_t rows, size_t col, size_t cols, size_t g, size_t n,
+                     const float *packed)
+{
+    const size_t mr = p->k->mr, nr = p->k->nr;
+    struct rz_int_block b = {.groups = n, .lanes = p->lanes, .a_stride = p->a_stride, .a_group = p->a_group};
+    b.last_lanes = g + n == p->groups ? p->last_lanes : p->lanes;
+    b.b_group = p->b_group, b.ldc = p->ldc;
+    for (size_t i = 0; i < rows; i += BLOCK_ROWS)
+        for (size_t j = 0; j < cols; j += nr) {
+            b.m = min_size(BLOCK_ROWS, rows - i), b.n = min_size(nr, cols - j);
+            b.a = p->packed + (row + i) / mr * p->a_stride + g * p->a_group;
+            b.b = packed + j / nr * n * p->b_group;
+            b.c = p->c + (p->row0 + row + i) * p->ldc + col + j;
+            p->k->block(&b);
+        }
+}
+
+static size_t groups_at_once(const struct product *p)
+{
+    return min_size(p->groups, BLOCK_DEPTH / p->b.group);
+}
+
+static void tile_task(void *arg, size_t i, float *scratch)
+{
+    const struct product *p = arg;
+    const size_t nr = p->k->nr, col = i / p->row_tasks * PANELS * nr, cols = min_size(PANELS * nr, p->n - col);
+    const size_t row = i % p->row_tasks * p->task_rows, rows = min_size(p->task_rows, p->m - row);
+    scale_part(p->c + (p->row0 + row) * p->ldc + col, p->ldc, rows, cols, p->beta);
+    for (size_t g = 0, n; g < p->groups; g += n) {
+        n = min_size(groups_at_once(p), p->groups - g);
+        for (size_t j = 0; j < cols; j += nr)
+            for (size_t q = 0; q < n; q++)
+                p->k->pack_weights(scratch + (j / nr * n + q) * p->b_group, p->b, col + j, min_size(nr, cols - j),
+                                   g + q);
+        multiply(p, row, rows, col, cols, g, n, scratch);
+    }
+}
+
+/* Rows are shared out where the columns alone do not keep the threads busy. A task's rows are whole panels. */
+static size_t cut_tasks(struct product *p, size_t threads)
+{
+    const size_t col_tasks = ceil_div(p->n, PANELS * p->k->nr), mr = p->k->mr;
+    const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
+    p->row_tasks = min_size(wanted, ceil_div(p->m, LEAST_ROWS));
+    p->task_rows = ceil_div(ceil_div(p->m, p->row_tasks), mr) * mr;
+    p->row_tasks = ceil_div(p->m, p->task_rows);
+    return p->row_tasks * col_tasks;
+}
+
+void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
+                     size_t ldc)
+{
+    struct product p = {
+        .k = b.dtype == RZ_I8 ? s->dev->int8 : s->dev->int4, .a = a, .b = b, .alpha = alpha, .beta = beta};
+    const size_t mr = p.k->mr, threads = rz_cpu_threads_for(s, (double)m * (double)n * (double)k / 4);
+    rz_mark mark = rz_arena_mark(s);
+    p.c = c, p.n = n, p.ldc = ldc;
+    p.groups = rz_mat_groups(b);
+    p.lanes = ceil_div(min_size(b.group, k), p.k->per_lane);
+    p.last_lanes = ceil_div(k - (p.groups - 1) * b.group, p.k->per_lane);
+    p.a_group = (2 + p.lanes) * mr, p.b_group = (1 + p.lanes) * p.k->nr;
+    p.a_stride = p.groups * p.a_group;
+    p.packed = rz_arena_f32(s, ceil_div(min_size(m, ROWS_AT_ONCE), mr), p.a_stride);
+    for (; p.row0 < m && !rz_stream_failed(s); p.row0 += ROWS_AT_ONCE) {
+        p.m = min_size(ROWS_AT_ONCE, m - p.row0);
+        const size_t n_tasks = cut_tasks(&p, threads);
+        rz_cpu_tasks(s, ceil_div(ceil_div(p.m, mr), PACK_TILES), threads, 0, pack_task, &p);
+        rz_cpu_tasks(s, n_tasks, threads, PANELS * groups_at_once(&p) * p.b_group, tile_task, &p);
+    }
+    if (!rz_stream_failed(s)) rz_arena_release(s, mark);
+}

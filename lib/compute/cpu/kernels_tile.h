@@ -1,0 +1,89 @@
+/* kernels_tile.h - what the products of every type share: the size of a tile, panels made from rows, macros that repeat
+ * a line for each row of a tile. Part of kernels.h. SPDX-License-Identifier: Apache-2.0 */
+
+#define MR RZ_MR
+#define NR (2 * W)
+enum { LINE = 16 }; /* floats in a cache line */
+
+/* ---- Packing ------------------------------------------------------------------------- */
+
+typedef float v4f __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+typedef double v2d __attribute__((vector_size(16)));
+typedef double double_mem __attribute__((aligned(4), may_alias));
+typedef float v4f_mem __attribute__((vector_size(16), aligned(4), may_alias));
+#ifdef __clang__
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (v4i){i, j, k, l})
+#endif
+
+/* y[p * tile + i] = x[i * ld + p], 4 by 4. */
+INLINE void transpose4(float *y, size_t tile, const float *x, size_t ld)
+{
+    v4f a = *(const v4f_mem *)x, b = *(const v4f_mem *)(x + ld);
+    v4f c = *(const v4f_mem *)(x + 2 * ld), d = *(const v4f_mem *)(x + 3 * ld);
+    v4f ab0 = SHUFFLE4(a, b, 0, 4, 1, 5), ab1 = SHUFFLE4(a, b, 2, 6, 3, 7);
+    v4f cd0 = SHUFFLE4(c, d, 0, 4, 1, 5), cd1 = SHUFFLE4(c, d, 2, 6, 3, 7);
+    *(v4f_mem *)y = SHUFFLE4(ab0, cd0, 0, 1, 4, 5);
+    *(v4f_mem *)(y + tile) = SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
+    *(v4f_mem *)(y + 2 * tile) = SHUFFLE4(ab1, cd1, 0, 1, 4, 5);
+    *(v4f_mem *)(y + 3 * tile) = SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
+}
+
+/* The same for a pair of rows, 4 columns. */
+INLINE void transpose2(float *y, size_t tile, const float *x, size_t ld)
+{
+    v4f a = *(const v4f_mem *)x, b = *(const v4f_mem *)(x + ld);
+    v2d lo = (v2d)SHUFFLE4(a, b, 0, 4, 1, 5), hi = (v2d)SHUFFLE4(a, b, 2, 6, 3, 7);
+    *(double_mem *)y = lo[0]; /* two floats each */
+    *(double_mem *)(y + tile) = lo[1];
+    *(double_mem *)(y + 2 * tile) = hi[0];
+    *(double_mem *)(y + 3 * tile) = hi[1];
+}
+
+/* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i. */
+static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc)
+{
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        size_t p = 0;
+        for (; p + LINE <= kc; p += LINE) {
+            for (size_t r = i + tile; r < i + tile + 4; r++) __builtin_prefetch(x + r * ld + p); /* the next panel's */
+            for (size_t q = p; q < p + LINE; q += 4) transpose4(y + q * tile + i, tile, x + i * ld + q, ld);
+        }
+        for (; p + 4 <= kc; p += 4) transpose4(y + p * tile + i, tile, x + i * ld + p, ld);
+        for (; p < kc; p++)
+            for (size_t j = i; j < i + 4; j++) y[p * tile + j] = x[j * ld + p];
+    }
+    for (; i + 2 <= n; i += 2) {
+        size_t p = 0;
+        for (; p + LINE <= kc; p += LINE) {
+            __builtin_prefetch(x + (i + tile) * ld + p);
+            __builtin_prefetch(x + (i + tile + 1) * ld + p);
+            for (size_t q = p; q < p + LINE; q += 4) transpose2(y + q * tile + i, tile, x + i * ld + q, ld);
+        }
+        for (; p + 4 <= kc; p += 4) transpose2(y + p * tile + i, tile, x + i * ld + p, ld);
+        for (; p < kc; p++) {
+            y[p * tile + i] = x[i * ld + p];
+            y[p * tile + i + 1] = x[(i + 1) * ld + p];
+        }
+    }
+    for (; i < tile; i++)
+        for (size_t p = 0; p < kc; p++) y[p * tile + i] = i < n ? x[i * ld + p] : 0;
+}
+
+/* ---- Rows of a tile: named variables, not arrays, so that every compiler keeps them in registers ---- */
+
+#define ROWS_1(F) F(0)
+#define ROWS_2(F) ROWS_1(F) F(1)
+#define ROWS_3(F) ROWS_2(F) F(2)
+#define ROWS_4(F) ROWS_3(F) F(3)
+#define ROWS_5(F) ROWS_4(F) F(4)
+#define ROWS_6(F) ROWS_5(F) F(5)
+#define ROWS_7(F) ROWS_6(F) F(6)
+#define ROWS_8(F) ROWS_7(F) F(7)
+#define ROWS_9(F) ROWS_8(F) F(8)
+#define ROWS_10(F) ROWS_9(F) F(9)
+#define ROWS_11(F) ROWS_10(F) F(10)
+#define ROWS_12(F) ROWS_11(F) F(11)
