@@ -852,8 +852,9 @@ RADZ_API void radz_trainer_close(radz_trainer *trainer);
 /* The rows of the paper's Table 1 that LLaVA-RadZ is compared with. */
 typedef enum radz_method {
     RADZ_METHOD_LIKELIHOOD = 0, /* log-probability of each class name behind a prefix, the film in the prompt */
-    RADZ_METHOD_HIDDEN = 1,     /* cosine of the means of hidden_states[-2] of class text and film, without special
-                                   tokens and gamma */
+    RADZ_METHOD_HIDDEN = 1,     /* what RADZ_SCORE_HIDDEN is with the model's own label sentence: cosine of the means of
+                                   the hidden states of class text and film at the model's own layer (-2 where radz.json
+                                   says nothing else), without special tokens and gamma */
     RADZ_METHOD_OPTIONS = 2,    /* the model chooses from the classes; 1 for those its answer names, else 0 */
     RADZ_METHOD_COT = 3         /* the same, thinking step by step */
 } radz_method;

@@ -19,7 +19,7 @@ radz_status radz_generate(radz_session *session, const radz_image *image, const 
     RZ_NEED(prompt);
     radz_generate_options o = rz_generate_defaults();
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    const rz_question question = {image ? &image->film : NULL, prompt};
+    const rz_question question = {.film = image ? &image->film : NULL, .text = prompt};
     rz_str answer = {.host = &session->model->runtime->host};
     radz_status status = rz_generate(&session->net, &question, 1, &o, &answer, err);
     if (!status) return rz_text_out(answer.host, &answer, text, err);

@@ -54,8 +54,7 @@ static radz_status mean_surprise(const rz_net *net, const rz_prompt *p, double *
     return status;
 }
 
-/* A decoder that was never trained to write predicts the words of a sentence no better than a die. */
-static radz_status check_writer(const rz_net *net, radz_error *err)
+radz_status rz_check_writing(const rz_net *net, radz_error *err)
 {
     static const char sentence[] =
         "The lungs are two organs in the chest that take in air, and the heart is between them.";
@@ -70,8 +69,7 @@ static radz_status check_writer(const rz_net *net, radz_error *err)
     rz_prompt_free(net->model->cfg.host, &p);
     RZ_TRY(status);
     if (mean < 0.9 * log((double)net->model->cfg.text.vocab)) return RADZ_OK;
-    return rz_fail(err, RADZ_E_MISMATCH,
-                   "the model cannot write: it predicts a plain sentence no better than chance" HINT);
+    return rz_fail(err, RADZ_E_MISMATCH, "the model cannot write: it predicts a plain sentence no better than chance");
 }
 
 /* ---- A description ---- */
@@ -245,7 +243,9 @@ static radz_status check_labels(const radz_bank_entry *entries, size_t n, size_t
 static radz_status describe(const rz_net *net, radz_bank_entry *all, size_t n, const radz_describe_options *o,
                             bool *written, rz_bank **bank, radz_error *err)
 {
-    RZ_TRY(check_writer(net, err));
+    radz_error why;
+    radz_status can = rz_check_writing(net, &why);
+    if (can) return rz_fail(err, can, "%s%s", why.message, can == RADZ_E_MISMATCH ? HINT : "");
     RZ_TRY(write_all(net, all, n, o, written, err));
     RZ_TRY(rz_bank_build(net, all, n, bank, err));
     radz_status status = put_writer(*bank, o, written, err);

@@ -180,7 +180,7 @@ static radz_status step(writer *w, bool *done, radz_error *err)
 static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_str *text, radz_error *err)
 {
     answer *a = &w->answers[i];
-    const rz_chat chat = {w->o->chat_template, w->o->system, q->text, q->film != NULL};
+    const rz_chat chat = {w->o->chat_template, w->o->system, q->text, q->film || q->pixels};
     a->text = text;
     rz_rng_seed(&a->rng, w->o->seed, 0);
     if (q->film) RZ_TRY(rz_film_input(w->m, q->film, &a->pixels, err));
@@ -191,7 +191,7 @@ static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_st
     a->ids = rz_malloc(w->host, ((size_t)w->o->max_tokens + 1) * sizeof *a->ids);
     w->steps[i].ids = rz_malloc(w->host, sizeof *w->steps[i].ids);
     if (!a->ids || !w->steps[i].ids) return RZ_NO_MEMORY(err, "tokens");
-    w->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = a->pixels, .prompt = &a->prompt};
+    w->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = q->film ? a->pixels : q->pixels, .prompt = &a->prompt};
     w->max_prompt = max_size(w->max_prompt, a->prompt.n);
     return RADZ_OK;
 }

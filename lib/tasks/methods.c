@@ -19,6 +19,23 @@ radz_method_options rz_method_defaults(void)
     return (radz_method_options){.struct_size = sizeof(radz_method_options), .method = RADZ_METHOD_LIKELIHOOD};
 }
 
+const char *rz_method_question(const radz_method_options *o)
+{
+    if (o->prompt) return o->prompt;
+    return o->method == RADZ_METHOD_OPTIONS ? ask_options : o->method == RADZ_METHOD_COT ? ask_cot : ask_film;
+}
+
+const char *rz_method_prefix(const radz_method_options *o)
+{
+    return o->prefix ? o->prefix : "This is a chest X-ray showing";
+}
+
+int rz_method_max_tokens(const radz_method_options *o)
+{
+    if (o->method != RADZ_METHOD_OPTIONS && o->method != RADZ_METHOD_COT) return 0;
+    return o->max_tokens ? o->max_tokens : o->method == RADZ_METHOD_COT ? 256 : 64;
+}
+
 /* ---- Likelihood ---- */
 
 /* Class names that branch off behind the shared rows. Sequence 0 of the cache holds those alone. */
@@ -152,38 +169,36 @@ static radz_status append(const rz_host *host, rz_prompt *p, const int32_t *ids,
     return RADZ_OK;
 }
 
-static radz_status score_answers(const rz_net *net, const rz_film *film, const radz_method_options *o,
+static radz_status score_answers(const rz_net *net, const float *pixels, const radz_method_options *o,
                                  const rz_prompt *answers, rz_prompt *branches, size_t n, size_t common, double *scores,
                                  radz_error *err)
 {
     const rz_model *m = net->model;
-    const rz_chat chat = {o->chat_template, o->system, o->prompt ? o->prompt : ask_film, film != NULL};
+    const rz_chat chat = {o->chat_template, o->system, rz_method_question(o), pixels != NULL};
     rz_prompt p;
     int32_t end;
-    float *pixels = NULL;
     RZ_TRY(rz_chat_prompt(m, &chat, &p, &end, err));
     radz_status status = append(m->cfg.host, &p, answers[0].ids, common, err);
-    if (!status && film) status = rz_film_input(m, film, &pixels, err);
     const rz_item shared = {.kind = RZ_ITEM_IMAGE, .pixels = pixels, .prompt = &p};
     for (size_t i = 0; i < n; i++) branches[i] = (rz_prompt){answers[i].ids + common, answers[i].n - common};
     if (!status) status = rz_answer_likelihoods(net, &shared, branches, n, scores, err);
     for (size_t i = 0; i < n && !status && o->per_token; i++) scores[i] /= (double)branches[i].n;
-    rz_free(m->cfg.host, pixels);
     rz_prompt_free(m->cfg.host, &p);
     return status;
 }
 
-static radz_status likelihood(const rz_net *net, const rz_film *film, const char *const *labels, size_t n,
-                              const radz_method_options *o, double *scores, radz_error *err)
+static radz_status likelihood(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+                              const radz_method_options *o, double *scores, size_t *n_tokens, radz_error *err)
 {
     const rz_host *host = net->model->cfg.host;
-    const char *prefix = o->prefix ? o->prefix : "This is a chest X-ray showing";
+    const char *prefix = rz_method_prefix(o);
     rz_prompt *answers = rz_calloc(host, n, sizeof *answers), *branches = rz_calloc(host, n, sizeof *branches);
     size_t common = 0;
     radz_status status = answers && branches ? RADZ_OK : RZ_NO_MEMORY(err, "class names");
     if (!status) status = read_answers(net->model, prefix, labels, n, answers, err);
     if (!status) status = count_common(net->model, prefix, answers, n, &common, err);
-    if (!status) status = score_answers(net, film, o, answers, branches, n, common, scores, err);
+    if (!status) status = score_answers(net, pixels, o, answers, branches, n, common, scores, err);
+    for (size_t i = 0; n_tokens && !status && i < n; i++) n_tokens[i] = branches[i].n;
     for (size_t i = 0; answers && i < n; i++) rz_prompt_free(host, &answers[i]);
     rz_free(host, answers);
     rz_free(host, branches);
@@ -213,7 +228,7 @@ static radz_status hidden(const rz_net *net, const rz_film *film, const char *co
                           radz_error *err)
 {
     const rz_config *cfg = &net->model->cfg;
-    const rz_pick pick = {RZ_ROWS_OTHER, cfg->text.layers - 1, true};
+    const rz_pick pick = {RZ_ROWS_OTHER, rz_config_decoder_blocks(cfg), true}; /* as RADZ_SCORE_HIDDEN */
     const size_t dim = rz_embed_dim(cfg, &pick);
     if (!film) return rz_fail(err, RADZ_E_ARGUMENT, "method hidden: expected a film");
     float *v = rz_calloc(cfg->host, n + 1, dim * sizeof *v);
@@ -289,18 +304,16 @@ static void put_question(rz_str *s, const char *pattern, const char *const *labe
     if (at) rz_str_puts(s, at + strlen(KEY));
 }
 
-static radz_status answer(const rz_net *net, const rz_film *film, const char *const *labels, size_t n,
+static radz_status answer(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
                           const radz_method_options *o, double *scores, rz_str *text, radz_error *err)
 {
-    const bool cot = o->method == RADZ_METHOD_COT;
-    const char *pattern = o->prompt ? o->prompt : cot ? ask_cot : ask_options;
     radz_generate_options g = rz_generate_defaults();
     rz_str question = {.host = net->model->cfg.host};
     RZ_TRY(rz_model_require_writing(net->model, err));
-    g.max_tokens = o->max_tokens ? o->max_tokens : cot ? 256 : 64;
+    g.max_tokens = rz_method_max_tokens(o);
     g.chat_template = o->chat_template, g.system = o->system;
-    put_question(&question, pattern, labels, n);
-    const rz_question q = {film, question.data};
+    put_question(&question, rz_method_question(o), labels, n);
+    const rz_question q = {.text = question.data, .pixels = pixels};
     radz_status status = question.failed ? RZ_NO_MEMORY(err, "prompt") : rz_generate(net, &q, 1, &g, text, err);
     rz_str_free(&question);
     return status ? status : rz_find_names(net->model->cfg.host, text->data, labels, n, scores, err);
@@ -308,8 +321,8 @@ static radz_status answer(const rz_net *net, const rz_film *film, const char *co
 
 /* ---- All of them ---- */
 
-radz_status rz_method_scores(const rz_net *net, const rz_film *film, const char *const *labels, size_t n,
-                             const radz_method_options *o, double *scores, rz_str *text, radz_error *err)
+static radz_status check_options(const rz_net *net, const char *const *labels, size_t n, const radz_method_options *o,
+                                 radz_error *err)
 {
     if ((int)o->method < RADZ_METHOD_LIKELIHOOD || o->method > RADZ_METHOD_COT)
         return rz_fail(err, RADZ_E_ARGUMENT,
@@ -319,11 +332,36 @@ radz_status rz_method_scores(const rz_net *net, const rz_film *film, const char 
     if (!n) return rz_fail(err, RADZ_E_ARGUMENT, "expected at least one class");
     for (size_t i = 0; i < n; i++)
         if (!labels[i] || !*labels[i]) return rz_fail(err, RADZ_E_ARGUMENT, "class %zu has no name", i + 1);
+    return rz_model_require_texts(net->model, err);
+}
+
+radz_status rz_method_scores_pixels(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+                                    const radz_method_options *o, double *scores, size_t *n_tokens, rz_str *text,
+                                    radz_error *err)
+{
     rz_str_puts(text, "");
-    RZ_TRY(rz_model_require_texts(net->model, err));
-    radz_status status = o->method == RADZ_METHOD_LIKELIHOOD ? likelihood(net, film, labels, n, o, scores, err)
-                         : o->method == RADZ_METHOD_HIDDEN   ? hidden(net, film, labels, n, scores, err)
-                                                             : answer(net, film, labels, n, o, scores, text, err);
+    radz_status status = check_options(net, labels, n, o, err);
+    if (!status && o->method == RADZ_METHOD_HIDDEN) status = rz_fail(err, RADZ_E_INTERNAL, "method hidden: no film");
+    if (!status)
+        status = o->method == RADZ_METHOD_LIKELIHOOD ? likelihood(net, pixels, labels, n, o, scores, n_tokens, err)
+                                                     : answer(net, pixels, labels, n, o, scores, text, err);
+    for (size_t i = 0; i < n && status; i++) scores[i] = NAN;
+    return status;
+}
+
+radz_status rz_method_scores(const rz_net *net, const rz_film *film, const char *const *labels, size_t n,
+                             const radz_method_options *o, double *scores, rz_str *text, radz_error *err)
+{
+    float *pixels = NULL;
+    rz_str_puts(text, "");
+    radz_status status = check_options(net, labels, n, o, err);
+    if (!status && o->method == RADZ_METHOD_HIDDEN) {
+        status = hidden(net, film, labels, n, scores, err);
+    } else if (!status) {
+        if (film) status = rz_film_input(net->model, film, &pixels, err);
+        if (!status) status = rz_method_scores_pixels(net, pixels, labels, n, o, scores, NULL, text, err);
+        rz_free(net->model->cfg.host, pixels);
+    }
     for (size_t i = 0; i < n && status; i++) scores[i] = NAN;
     return status;
 }
