@@ -30,8 +30,12 @@ static const char help_text[] =
     "Scores\n"
     "  --preset NAME   paper-table1, paper-table2, paper-table3, medklip, chexzero; options\n"
     "                  that are given besides win\n"
-    "  --method LIST   img_anchor (default), img_text, fused, pos_neg_pair, hidden;\n"
-    "                  embed is the preset's\n"
+    "  --method LIST   img_anchor (default), img_text, fused, pos_neg_pair, hidden, head;\n"
+    "                  likelihood, likelihood_mean, options, cot: what the model says or\n"
+    "                  writes of the classes; embed: the score of the preset\n"
+    "  --leave-out     a method that the model cannot run is named in the report only\n"
+    "  --question TEXT, --prefix TEXT, --system TEXT, --chat-template NAME, --max-tokens N\n"
+    "                  how the model is asked; {classes} in the question\n"
     "  --feature NAME  global (default), local, both\n"
     "  --class-kind K  auto (default), reference, exclusive, independent\n"
     "  --tau X         temperature; else the model's own\n"
@@ -70,6 +74,7 @@ static const char help_text[] =
 typedef struct settings {
     engine_options engine;
     radz_eval_options o;
+    radz_method_options writing;
     const char *preset, *bank, *diseases, *classes, *shard;
     text_list templates, negatives;
     int feature, class_kind, n_bins, n_rounds, n_tsne, n_examples, n_merge;
@@ -134,6 +139,8 @@ static int parse_settings(settings *s, int argc, char **argv)
 {
     radz_eval_options *o = &s->o;
     radz_eval_options_init(o);
+    radz_method_options_init(&s->writing);
+    o->writing = &s->writing;
     int n = 0, status = take_preset(s, argc, argv);
     if (status) return status;
     s->feature = (int)o->score.feature, s->class_kind = (int)o->score.classes;
@@ -150,6 +157,12 @@ static int parse_settings(settings *s, int argc, char **argv)
         {"label-map", .text = &o->label_map},
         {"uncertain", .text = &o->uncertain, .words = "ignore|positive|negative"},
         {"method", .text = &o->methods},
+        {"leave-out", .on = &o->leave_out},
+        {"question", .text = &s->writing.prompt},
+        {"prefix", .text = &s->writing.prefix},
+        {"system", .text = &s->writing.system},
+        {"chat-template", .text = &s->writing.chat_template},
+        {"max-tokens", .integer = &s->writing.max_tokens, .min = 1, .max = 1 << 20},
         {"feature", .choice = &s->feature, .words = "global|local|both"},
         {"class-kind", .choice = &s->class_kind, .words = "auto|reference|exclusive|independent"},
         {"tau", .real = &o->score.tau, .min = 1e-6, .max = 1e6},

@@ -27,7 +27,7 @@
  *
  * Order of this header: version; status and errors; runtime; model; session;
  * images; embeddings; anchor bank; classification and results; heat maps; scores;
- * metrics; writing; evaluation; training.
+ * metrics; writing; other methods; evaluation; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -676,6 +676,38 @@ RADZ_API int radz_bank_is_written(const radz_bank *bank, size_t i); /* 1: by the
 /* JSON: prompt, temperature, top_p, seed, max_tokens, template, system; NULL: no description is the model's own. */
 RADZ_API const char *radz_bank_writer(const radz_bank *bank);
 
+/* ---- Other methods: what the same model says without vectors of its own ------------------ */
+
+/* The rows of the paper's Table 1 that LLaVA-RadZ is compared with. */
+typedef enum radz_method {
+    RADZ_METHOD_LIKELIHOOD = 0, /* log-probability of each class name behind a prefix, the film in the prompt */
+    RADZ_METHOD_HIDDEN = 1,     /* what RADZ_SCORE_HIDDEN is with the model's own label sentence: cosine of the means of
+                                   the hidden states of class text and film at the model's own layer (-2 where radz.json
+                                   says nothing else), without special tokens and gamma */
+    RADZ_METHOD_OPTIONS = 2,    /* the model chooses from the classes; 1 for those its answer names, else 0 */
+    RADZ_METHOD_COT = 3         /* the same, thinking step by step */
+} radz_method;
+typedef struct radz_method_options {
+    size_t struct_size;
+    radz_method method;
+    int per_token;      /* LIKELIHOOD: 0 (default): sum over the tokens of a name; 1: their mean */
+    const char *prompt; /* the question; OPTIONS and COT put the classes at "{classes}"; NULL (default): ours. HIDDEN:
+                           the model's own prompts */
+    const char *prefix; /* LIKELIHOOD: what the answer begins with; NULL (default): "This is a chest X-ray showing" */
+    const char *chat_template, *system; /* as in radz_generate_options */
+    int max_tokens;                     /* of the answer; 0 (default): 64, COT 256 */
+} radz_method_options;
+RADZ_API void radz_method_options_init_sized(radz_method_options *options, size_t struct_size);
+#define radz_method_options_init(options) radz_method_options_init_sized((options), sizeof *(options))
+/* One score per class for a film; image NULL: the question alone (not HIDDEN). Scores of different methods do not
+ * compare. text (may be NULL): what the model wrote, "" where it writes nothing; radz_text_free. A name counts as named
+ * wherever it stands as whole words, whatever the case and also after "no"; the longest name goes first. A model that
+ * cannot write is RADZ_E_MISMATCH for OPTIONS and COT. On failure the scores are NaN or as they were. */
+RADZ_API RADZ_CHECK radz_status radz_method_scores(radz_session *session, const radz_image *image,
+                                                   const char *const *labels, size_t n,
+                                                   const radz_method_options *options, double *scores, char **text,
+                                                   radz_error *err);
+
 /* ---- Evaluation ------------------------------------------------------------------------- */
 
 typedef struct radz_eval_progress {
@@ -699,11 +731,13 @@ typedef struct radz_eval_options {
                                validation_split in the first */
     const char *validation_split; /* "val" */
     const char *methods;          /* commas between them: "img_anchor", "img_text", "fused", "pos_neg_pair", "hidden";
-                                     "embed" (default): as score says */
+                                     "likelihood" (sum over the tokens of a name), "likelihood_mean", "options", "cot";
+                                     "head": the model's linear head; "embed" (default): as score says */
     radz_score_options score;     /* feature, classes, tau, templates; its score is what "embed" means */
     const char *threshold;  /* "validation" (default; rule max-f1), "validation-youden", "validation-mcc", "fixed",
                                "test-max-f1" (the published protocol), "test-youden", "test-mcc" (also "youden", "mcc"):
-                               per class; "calibration": those of score.calibration */
+                               per class (options and cot have none: an answer is yes or no); "calibration": those of
+                               score.calibration */
     double fixed_threshold; /* 0.5 */
     int strict;             /* 1: positive only above the threshold; 0 (default): at it too */
     int both_classes;       /* 1: F1 is the mean over positives and negatives */
@@ -722,11 +756,21 @@ typedef struct radz_eval_options {
     /* Called now and then; non-zero stops with RADZ_E_CANCELLED. What was embedded is in the cache. */
     int (*progress_fn)(const radz_eval_progress *progress, void *user);
     void *user;
+    const radz_method_options *writing; /* questions of likelihood, options and cot; its method and per_token are not
+                                           read; NULL: the defaults */
+    int leave_out;     /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
+                          RADZ_E_MISMATCH. One must be left */
+    int heatmaps;      /* 1 (default): heat maps of the best and worst films */
+    const char *boxes; /* CSV path,label,x,y,width,height in pixels of the film: where findings are. Pointing game,
+                          deletion and insertion of the three kinds of heat maps for these films; NULL: none */
+    size_t n_steps;    /* of deletion and insertion (16) */
+    const char *const *compare; /* report.json files of other runs, whose figures stand in the summary too */
+    size_t n_compare;
 } radz_eval_options;
 RADZ_API void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size);
 #define radz_eval_options_init(options) radz_eval_options_init_sized((options), sizeof *(options))
-/* Threshold rule, score and averaging of published tables: "paper-table1", "paper-table2", "paper-table3", "medklip",
- * "chexzero". */
+/* Methods, threshold rule, score and averaging of published tables: "paper-table1", "paper-table2", "paper-table3",
+ * "medklip", "chexzero". */
 RADZ_API RADZ_CHECK radz_status radz_eval_options_preset(radz_eval_options *options, const char *name, radz_error *err);
 /* A film that cannot be read is reported with its line and never stops the rest. The same bits for any number of
  * threads, with or without a cache, in one piece or in shards. bank NULL: the model's own. */
@@ -846,38 +890,6 @@ RADZ_API RADZ_CHECK radz_status radz_trainer_plan(radz_trainer *trainer, int mea
                                                   radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);
 RADZ_API void radz_trainer_close(radz_trainer *trainer);
-
-/* ---- Other methods: what the same model says without vectors of its own ------------------ */
-
-/* The rows of the paper's Table 1 that LLaVA-RadZ is compared with. */
-typedef enum radz_method {
-    RADZ_METHOD_LIKELIHOOD = 0, /* log-probability of each class name behind a prefix, the film in the prompt */
-    RADZ_METHOD_HIDDEN = 1,     /* what RADZ_SCORE_HIDDEN is with the model's own label sentence: cosine of the means of
-                                   the hidden states of class text and film at the model's own layer (-2 where radz.json
-                                   says nothing else), without special tokens and gamma */
-    RADZ_METHOD_OPTIONS = 2,    /* the model chooses from the classes; 1 for those its answer names, else 0 */
-    RADZ_METHOD_COT = 3         /* the same, thinking step by step */
-} radz_method;
-typedef struct radz_method_options {
-    size_t struct_size;
-    radz_method method;
-    int per_token;      /* LIKELIHOOD: 0 (default): sum over the tokens of a name; 1: their mean */
-    const char *prompt; /* the question; OPTIONS and COT put the classes at "{classes}"; NULL (default): ours. HIDDEN:
-                           the model's own prompts */
-    const char *prefix; /* LIKELIHOOD: what the answer begins with; NULL (default): "This is a chest X-ray showing" */
-    const char *chat_template, *system; /* as in radz_generate_options */
-    int max_tokens;                     /* of the answer; 0 (default): 64, COT 256 */
-} radz_method_options;
-RADZ_API void radz_method_options_init_sized(radz_method_options *options, size_t struct_size);
-#define radz_method_options_init(options) radz_method_options_init_sized((options), sizeof *(options))
-/* One score per class for a film; image NULL: the question alone (not HIDDEN). Scores of different methods do not
- * compare. text (may be NULL): what the model wrote, "" where it writes nothing; radz_text_free. A name counts as named
- * wherever it stands as whole words, whatever the case and also after "no"; the longest name goes first. A model that
- * cannot write is RADZ_E_MISMATCH for OPTIONS and COT. On failure the scores are NaN or as they were. */
-RADZ_API RADZ_CHECK radz_status radz_method_scores(radz_session *session, const radz_image *image,
-                                                   const char *const *labels, size_t n,
-                                                   const radz_method_options *options, double *scores, char **text,
-                                                   radz_error *err);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@
 
 #include "calibrate.h"
 #include "calibration_golden.h"
+#include "eval.h"
 #include "failing_host.h"
 #include "fixture.h"
 #include "formats.h"
@@ -382,6 +383,213 @@ static void calibration_is_written_and_used(void **state)
     run_done(&r);
 }
 
+/* Column `k` of the row of scores.csv that begins with method and film and has the class. */
+static double score_in(const char *csv, const char *method, int line, const char *label, int column)
+{
+    char begin[64], middle[64];
+    snprintf(begin, sizeof begin, "\n%s,%d,", method, line);
+    snprintf(middle, sizeof middle, ",%s,", label);
+    for (const char *row = strstr(csv, begin); row; row = strstr(row + 1, begin)) {
+        const char *end = strchr(row + 1, '\n'), *at = strstr(row, middle);
+        if (!at || !end || at > end) continue;
+        at = strchr(at + strlen(middle), ',') + 1; /* behind the truth */
+        for (int i = 0; i < column; i++) at = strchr(at, ',') + 1;
+        double v;
+        assert_true(rz_parse_double(at, strcspn(at, ",\r"), &v));
+        return v;
+    }
+    fail_msg("scores.csv: no %s, line %d, %s", method, line, label);
+    return NAN;
+}
+
+static void methods_are_those_of_the_public_function(void **state)
+{
+    (void)state;
+    static const char *const labels[] = {"No Finding", "Edema", "Mass"};
+    run r = RUN("--out", file("said"), "--method", "likelihood,likelihood_mean,hidden,img_anchor", "--scores",
+                "--bootstrap", "0", "--quiet", "--examples", "0", "--class-kind", "exclusive");
+    run_expect(&r, 1, "report.html", NULL);
+    run_done(&r);
+    char *csv = report("said", "scores.csv");
+    for (int i = 0; i < N_FILMS; i += 5) {
+        double want[3], mean[3], hidden[3], sum = 0;
+        radz_method_options o;
+        radz_method_options_init(&o);
+        ok(radz_method_scores(session, films[i], labels, 3, &o, want, NULL, &err));
+        o.per_token = 1;
+        ok(radz_method_scores(session, films[i], labels, 3, &o, mean, NULL, &err));
+        o.per_token = 0, o.method = RADZ_METHOD_HIDDEN;
+        ok(radz_method_scores(session, films[i], labels, 3, &o, hidden, NULL, &err));
+        for (int c = 0; c < 3; c++) sum += exp(want[c] - want[0]);
+        for (int c = 0; c < 3; c++) {
+            near(score_in(csv, "likelihood", i + 2, labels[c], 0) / 100, want[c] / 100);
+            near(score_in(csv, "likelihood", i + 2, labels[c], 1), exp(want[c] - want[0]) / sum);
+            near(score_in(csv, "likelihood_mean", i + 2, labels[c], 0), mean[c]);
+            near(score_in(csv, "hidden", i + 2, labels[c], 0), hidden[c]); /* one name, one meaning */
+        }
+    }
+    free(csv);
+    r = RUN("--out", file("said2"), "--method", "likelihood,likelihood_mean,hidden,img_anchor", "--scores",
+            "--bootstrap", "0", "--cache", file("said/cache"), "--examples", "0", "--class-kind", "exclusive",
+            "--threads", "1");
+    run_expect(&r, 1, "report.html", NULL);
+    run_done(&r);
+    same_report("said", "said2");
+    r = RUN("--out", file("said2"), "--method", "options");
+    run_expect(&r, 2, NULL, "method options: the model cannot write");
+    run_done(&r);
+    r = RUN("--out", file("said2"), "--method", "head");
+    run_expect(&r, 2, NULL, "method head: the model has no linear head");
+    run_done(&r);
+}
+
+static void a_preset_names_what_it_leaves_out(void **state)
+{
+    (void)state;
+    run r = RUN("--out", file("table1"), "--preset", "paper-table1", "--bootstrap", "0", "--cache", file("said/cache"));
+    run_expect(&r, 1, "report.html", NULL);
+    run_done(&r);
+    char *json = report("table1", "report.json"), *html = report("table1", "report.html");
+    const char *left = strstr(json, "\"left_out\":[{\"method\":\"options\",\"reason\":\"the model cannot write");
+    assert_non_null(left);
+    assert_non_null(strstr(left, "{\"method\":\"cot\""));
+    static const char *const run_ones[] = {"likelihood", "likelihood_mean", "hidden",
+                                           "img_text",   "img_anchor",      "fused"};
+    for (size_t i = 0; i < RZ_COUNT(run_ones); i++) {
+        char words[64];
+        snprintf(words, sizeof words, "{\"method\":\"%s\",\"feature\"", run_ones[i]);
+        assert_non_null(strstr(json, words));
+    }
+    free(json), free(html);
+}
+
+/* ---- What is kept of a run that is cut off ---- */
+
+typedef struct counted {
+    size_t stop_at, n_done, n_cached;
+} counted;
+
+static int count_films(const radz_eval_progress *p, void *user)
+{
+    counted *c = user;
+    c->n_done = p->n_done, c->n_cached = p->n_cached;
+    return c->stop_at && p->n_done >= c->stop_at;
+}
+
+static void a_run_that_is_cut_off_goes_on(void **state)
+{
+    (void)state;
+    char out[300];
+    counted c = {.stop_at = 1};
+    radz_eval_options o;
+    snprintf(out, sizeof out, "%s", file("cut"));
+    radz_eval_options_init(&o);
+    o.manifest = data, o.out_dir = out, o.methods = "likelihood,img_text", o.progress_fn = count_films, o.user = &c;
+    o.n_rounds = 0;
+    assert_int_equal(radz_evaluate(session, bank, &o, &err), RADZ_E_CANCELLED);
+    assert_true(c.n_done >= 1 && c.n_cached == 0);
+    size_t before = c.n_done;
+    c.stop_at = 0;
+    ok(radz_evaluate(session, bank, &o, &err));
+    assert_int_equal(c.n_done, N_FILMS + 1);
+    assert_true(c.n_cached >= before && c.n_cached <= N_FILMS);
+    ok(radz_evaluate(session, bank, &o, &err));
+    assert_int_equal(c.n_cached, N_FILMS);
+    o.methods = "likelihood,hidden"; /* one of them is there */
+    ok(radz_evaluate(session, bank, &o, &err));
+    assert_int_equal(c.n_cached, 0);
+    o.methods = "hidden,img_text,likelihood_mean";
+    ok(radz_evaluate(session, bank, &o, &err));
+    assert_int_equal(c.n_cached, N_FILMS);
+    radz_method_options asked;
+    radz_method_options_init(&asked);
+    asked.prompt = "What is it?";
+    o.writing = &asked; /* another question */
+    ok(radz_evaluate(session, bank, &o, &err));
+    assert_int_equal(c.n_cached, 0);
+}
+
+/* ---- Answers, asked of a model that babbles ---- */
+
+typedef struct heard {
+    char *text[2 * N_FILMS];
+    float named[2 * N_FILMS][N_CLASSES];
+    size_t n;
+} heard;
+
+static radz_status hear(void *arg, size_t row, const rz_eval_values *v, radz_error *why)
+{
+    heard *h = arg;
+    (void)row, (void)why;
+    for (int k = RZ_VALUE_OPTIONS; k <= RZ_VALUE_COT; k++) {
+        h->text[h->n] = strdup(v->text[k].data);
+        memcpy(h->named[h->n++], v->v[k], sizeof *h->named);
+    }
+    return RADZ_OK;
+}
+
+static void ask_all(const rz_net *net, const rz_bank *classes, heard *h, size_t n_cached)
+{
+    char out[300];
+    radz_eval_options o;
+    radz_method_options writing = rz_method_defaults();
+    rz_eval_data d;
+    rz_eval_wanted w;
+    rz_eval_films f;
+    const rz_eval_taker taker = {hear, h};
+    snprintf(out, sizeof out, "%s", file("asked"));
+    radz_eval_options_init(&o);
+    o.manifest = data, o.out_dir = out, o.split = "test";
+    writing.max_tokens = 5;
+    *h = (heard){.n = 0};
+    ok(rz_eval_data_open(NULL, &o, classes, &d, &err));
+    ok(rz_eval_wanted_open(net->model, classes, &writing, 1u << RZ_VALUE_OPTIONS | 1u << RZ_VALUE_COT, &w, &err));
+    ok(rz_eval_films_open(NULL, d.n, &f, &err));
+    ok(rz_eval_films_run(net, &o, &d, &w, &taker, &f, &err));
+    assert_int_equal(f.n_cached, n_cached);
+    rz_eval_films_close(&f);
+    rz_eval_wanted_close(&w);
+    rz_eval_data_close(&d);
+}
+
+static void answers_are_kept(void **state)
+{
+    (void)state;
+    static char *labels[] = {(char *)"No Finding", (char *)"Edema", (char *)"Pleural_Thickening"};
+    static const char *const spoken[] = {"No Finding", "Edema", "Pleural Thickening"};
+    const rz_bank classes = {.n = 3, .labels = labels};
+    const rz_device_options device = {"cpu", "auto", "own", 2};
+    rz_device *dev;
+    rz_net net = {.keep = false};
+    rz_model *m;
+    heard first, again;
+    radz_method_options o;
+    ok(rz_device_open(NULL, &device, &dev, &err));
+    ok(rz_stream_open(dev, &net.s, &err));
+    ok(rz_model_load(NULL, dev, model_dir, RZ_MODEL_INFER, 0, &m, &err));
+    net.model = m;
+    ask_all(&net, &classes, &first, 0);
+    ask_all(&net, &classes, &again, N_FILMS);
+    assert_int_equal(first.n, 2 * N_FILMS);
+    radz_method_options_init(&o);
+    o.max_tokens = 5;
+    for (size_t i = 0; i < first.n; i++) {
+        double named[3];
+        char *text;
+        o.method = i % 2 ? RADZ_METHOD_COT : RADZ_METHOD_OPTIONS;
+        ok(radz_method_scores(session, films[i / 2], spoken, 3, &o, named, &text, &err));
+        assert_string_equal(first.text[i], text);
+        assert_string_equal(again.text[i], text);
+        for (int c = 0; c < 3; c++) assert_true(first.named[i][c] == (float)named[c]);
+        assert_memory_equal(first.named[i], again.named[i], sizeof first.named[i]);
+        radz_text_free(text);
+        free(first.text[i]), free(again.text[i]);
+    }
+    rz_model_unload(m);
+    rz_stream_close(net.s);
+    rz_device_close(dev);
+}
+
 static void columns_per_class(void **state)
 {
     (void)state;
@@ -438,6 +646,10 @@ int main(void)
         cmocka_unit_test(the_figures_are_those_of_the_scores),
         cmocka_unit_test(cache_threads_and_shards_change_nothing),
         cmocka_unit_test(calibration_is_written_and_used),
+        cmocka_unit_test(methods_are_those_of_the_public_function),
+        cmocka_unit_test(a_preset_names_what_it_leaves_out),
+        cmocka_unit_test(a_run_that_is_cut_off_goes_on),
+        cmocka_unit_test(answers_are_kept),
         cmocka_unit_test(columns_per_class),
         cmocka_unit_test(wrong_usage),
     };

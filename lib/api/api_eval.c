@@ -17,18 +17,22 @@ void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size
                                         .n_rounds = 1000,
                                         .confidence = 0.95,
                                         .n_tsne = 1000,
-                                        .n_examples = 3};
+                                        .n_examples = 3,
+                                        .heatmaps = 1,
+                                        .n_steps = 16};
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
 /* The published protocol: one softmax over all classes, thresholds from the test films. */
-static void like_the_paper(radz_eval_options *o)
+static void like_the_paper(radz_eval_options *o, const char *methods)
 {
     o->score.score = RADZ_SCORE_IMG_TEXT;
     o->score.classes = RADZ_CLASSES_EXCLUSIVE;
     o->score.tau = 0.05;
     o->threshold = "test-max-f1";
     o->macro_reference = 1;
+    o->leave_out = 1;
+    o->methods = methods;
 }
 
 static void like_medklip(radz_eval_options *o)
@@ -56,8 +60,12 @@ radz_status radz_eval_options_preset(radz_eval_options *options, const char *nam
     radz_eval_options_init(&o);
     size_t size = options->struct_size;
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    if (strcmp(name, "paper-table1") == 0 || strcmp(name, "paper-table2") == 0 || strcmp(name, "paper-table3") == 0)
-        like_the_paper(&o);
+    if (strcmp(name, "paper-table1") == 0)
+        like_the_paper(&o, "options,cot,likelihood,likelihood_mean,hidden,img_text,img_anchor,fused");
+    else if (strcmp(name, "paper-table2") == 0)
+        like_the_paper(&o, "img_text,img_anchor,fused");
+    else if (strcmp(name, "paper-table3") == 0)
+        like_the_paper(&o, "head,img_text");
     else if (strcmp(name, "medklip") == 0)
         like_medklip(&o);
     else if (strcmp(name, "chexzero") == 0)
@@ -84,7 +92,18 @@ static radz_status check_options(const radz_eval_options *o, radz_error *err)
         return rz_fail(err, RADZ_E_ARGUMENT, "bootstrap: at most 1000000 rounds, confidence between 0 and 1");
     if (o->n_tsne > 1000 || o->n_examples > 100)
         return rz_fail(err, RADZ_E_ARGUMENT, "at most 1000 points and 100 examples");
+    if (o->leave_out != 0 && o->leave_out != 1) return rz_fail(err, RADZ_E_ARGUMENT, "leave_out: expected 0 or 1");
+    if (o->heatmaps != 0 && o->heatmaps != 1) return rz_fail(err, RADZ_E_ARGUMENT, "heatmaps: expected 0 or 1");
+    if (o->n_compare && !o->compare) return rz_fail(err, RADZ_E_ARGUMENT, "compare is NULL");
+    if (o->n_compare > 100) return rz_fail(err, RADZ_E_LIMIT, "compare: at most 100 reports");
     return RADZ_OK;
+}
+
+/* The caller's options with everything filled in that an older header lacks. */
+static radz_status take_writing(const radz_eval_options *o, radz_method_options *writing, radz_error *err)
+{
+    *writing = rz_method_defaults();
+    return o->writing ? rz_options_take(writing, sizeof *writing, o->writing, "radz_evaluate: writing", err) : RADZ_OK;
 }
 
 radz_status radz_evaluate(radz_session *session, const radz_bank *bank, const radz_eval_options *options,
@@ -97,6 +116,9 @@ radz_status radz_evaluate(radz_session *session, const radz_bank *bank, const ra
     radz_eval_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
     RZ_TRY(check_options(&o, err));
+    radz_method_options writing;
+    RZ_TRY(take_writing(&o, &writing, err));
+    o.writing = &writing;
     if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
     return rz_evaluate(&session->net, session->model->name, bank ? bank->bank : session->own_bank, &o, err);
 }

@@ -1,11 +1,13 @@
 /* eval.h - how good a model is on films with labels: the films' vectors, the scores, the tables, the report.
  *
- *   manifest -> eval_data -> eval_embed (cache, shards) -> eval_run (scores, thresholds, tables) -> eval_report
+ *   manifest -> eval_data -> eval_embed (cache, shards) -> eval_method (scores) -> eval_run (thresholds, tables) ->
+ * eval_report
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RZ_EVAL_H
 #define RZ_EVAL_H
 
+#include "methods.h"
 #include "metrics.h"
 #include "names.h"
 #include "scorer.h"
@@ -41,46 +43,98 @@ radz_status rz_eval_data_open(const rz_host *host, const radz_eval_options *o, c
                               radz_error *err) RZ_CHECK;
 void rz_eval_data_close(rz_eval_data *d); /* safe on a zeroed one */
 
-/* ---- Their vectors (eval_embed.c, eval_cache.c) ---- */
+/* ---- What the model says of a film (eval_values.c) ---- */
+
+enum {
+    RZ_VALUE_GLOBAL, /* vectors of length 1 */
+    RZ_VALUE_LOCAL,
+    RZ_VALUE_HIDDEN,
+    RZ_VALUE_HEAD,       /* logits of the linear head, one per class of the head */
+    RZ_VALUE_LIKELIHOOD, /* (n_classes) log-probabilities and then the tokens that each is a sum over */
+    RZ_VALUE_OPTIONS,    /* (n_classes) 1: named in the answer */
+    RZ_VALUE_COT,
+    RZ_VALUE_KINDS
+};
+
+/* What every film is asked for. */
+typedef struct rz_eval_wanted {
+    const rz_host *host;
+    const rz_model *model;
+    unsigned kinds; /* bit k: RZ_VALUE k */
+    size_t dim[RZ_VALUE_KINDS];
+    char name[RZ_VALUE_KINDS][48]; /* in the cache: what else they depend on is in it */
+    char **labels;                 /* of the classes, as they stand in a question */
+    size_t n_classes;
+    radz_method_options question[RZ_VALUE_KINDS]; /* LIKELIHOOD and on */
+} rz_eval_wanted;
+
+radz_status rz_eval_wanted_open(const rz_model *m, const rz_bank *bank, const radz_method_options *writing,
+                                unsigned kinds, rz_eval_wanted *out, radz_error *err) RZ_CHECK;
+void rz_eval_wanted_close(rz_eval_wanted *w); /* safe on a zeroed one */
+
+/* The same of one film. */
+typedef struct rz_eval_values {
+    float *v[RZ_VALUE_KINDS];    /* NULL: not wanted */
+    rz_str text[RZ_VALUE_KINDS]; /* the answers */
+    unsigned have;               /* bit k: v[k] is filled */
+    char sha256[65];             /* of the film */
+} rz_eval_values;
+
+radz_status rz_eval_values_open(const rz_eval_wanted *w, rz_eval_values *out, radz_error *err) RZ_CHECK;
+void rz_eval_values_close(const rz_host *host, rz_eval_values *v); /* safe on a zeroed one */
+/* Numbers that no working model gives are not there. */
+bool rz_eval_values_good(const rz_eval_wanted *w, const rz_eval_values *v, int kind);
+/* Puts the question of this kind (LIKELIHOOD, OPTIONS, COT); pixels as the tower takes them. */
+radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const float *pixels, int kind, rz_eval_values *v,
+                        radz_error *err) RZ_CHECK;
+/* What computes: the device without its number of threads, which changes no bit. */
+void rz_eval_device(const rz_model *m, char out[64]);
+
+/* ---- Of all films, in memory that does not grow with them (eval_embed.c, eval_cache.c, eval_shard.c) ---- */
 
 typedef enum rz_eval_state { RZ_FILM_TODO, RZ_FILM_DONE, RZ_FILM_FAILED } rz_eval_state;
-
-enum { RZ_VECTOR_GLOBAL, RZ_VECTOR_LOCAL, RZ_VECTOR_HIDDEN, RZ_VECTOR_KINDS };
 
 typedef struct rz_eval_films {
     const rz_host *host;
     size_t n;
     uint8_t *state;
     char (*sha256)[65];
-    char **why;                      /* message of a film that failed */
-    float *vectors[RZ_VECTOR_KINDS]; /* (n, dim); NULL: not wanted */
-    size_t dim[RZ_VECTOR_KINDS];
+    char **why; /* message of a film that failed */
     size_t n_failed, n_cached, n_embedded;
 } rz_eval_films;
 
+/* Told of every film that could be read, in the order of the rows; v lives during the call. */
+typedef struct rz_eval_taker {
+    radz_status (*take)(void *arg, size_t row, const rz_eval_values *v, radz_error *err);
+    void *arg;
+} rz_eval_taker;
+
 typedef struct rz_store rz_store;
-/* Reads what lies in dir for this model and kernels; damaged parts are logged and left out. dir NULL: an empty one
+/* Reads what lies in o->cache_dir for this model and device; damaged parts are logged and left out. None: an empty one
  * that nothing is written to. */
-radz_status rz_store_open(const rz_model *m, const char *dir, rz_store **out, radz_error *err) RZ_CHECK;
+radz_status rz_store_open(const rz_model *m, const radz_eval_options *o, rz_store **out, radz_error *err) RZ_CHECK;
 void rz_store_close(rz_store *c);
-/* Copies what films wants of a film with this hash to place i; false where something is missing. */
-bool rz_store_get(const rz_store *c, rz_eval_films *films, size_t i);
-/* Writes the vectors of films at places rows[0..n) as one more part. */
-radz_status rz_store_put(const rz_store *c, const rz_eval_films *films, const size_t *rows, size_t n,
-                         radz_error *err) RZ_CHECK;
+/* Fills what is there of the film v->sha256 and wanted, and says so in v->have. */
+radz_status rz_store_get(const rz_store *c, const rz_eval_wanted *w, rz_eval_values *v, radz_error *err) RZ_CHECK;
+/* Writes these kinds of n films as one more part. */
+radz_status rz_store_put(const rz_store *c, const rz_eval_wanted *w, unsigned kinds, const rz_eval_values *films,
+                         size_t n, radz_error *err) RZ_CHECK;
 
-/* wanted: bit k for rz_eval_films.vectors[k]. Only rows with index % n_shards == shard - 1 where n_shards is not 0;
- * the others stay TODO. */
-radz_status rz_eval_films_open(const rz_net *net, const radz_eval_options *o, const rz_eval_data *data, unsigned wanted,
-                               rz_eval_films *out, radz_error *err) RZ_CHECK;
-void rz_eval_films_close(rz_eval_films *f);
-radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_model *m, const radz_eval_options *o,
+radz_status rz_eval_films_open(const rz_host *host, size_t n, rz_eval_films *out, radz_error *err) RZ_CHECK;
+void rz_eval_films_close(rz_eval_films *f); /* safe on a zeroed one */
+radz_status rz_eval_films_fail(rz_eval_films *f, size_t row, const char *why, radz_error *err) RZ_CHECK;
+/* Only rows with index % n_shards == shard - 1 where n_shards is not 0; the others stay TODO. taker NULL: nobody asks.
+ */
+radz_status rz_eval_films_run(const rz_net *net, const radz_eval_options *o, const rz_eval_data *data,
+                              const rz_eval_wanted *w, const rz_eval_taker *taker, rz_eval_films *f,
+                              radz_error *err) RZ_CHECK;
+radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_eval_wanted *w, const radz_eval_options *o,
                                const rz_eval_data *data, radz_error *err) RZ_CHECK;
-/* All shards of o->out_dir into one; refuses what is missing or of another run. */
-radz_status rz_eval_shards_load(const rz_model *m, const radz_eval_options *o, const rz_eval_data *data,
-                                unsigned wanted, rz_eval_films *out, radz_error *err) RZ_CHECK;
+/* All shards of o->out_dir as if they were one run; refuses what is missing or of another. */
+radz_status rz_eval_shards_load(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_data *data,
+                                const rz_eval_taker *taker, rz_eval_films *f, radz_error *err) RZ_CHECK;
 
-/* ---- The figures (eval_run.c) ---- */
+/* ---- The figures (eval_method.c, eval_run.c) ---- */
 
 /* One class, or the mean of all, on one set. */
 typedef struct rz_eval_cell {
@@ -99,11 +153,17 @@ typedef struct rz_eval_table {
 typedef struct rz_eval_method {
     const char *name; /* "img_anchor" */
     rz_scorer *scorer;
-    double *probability, *similarity, *margin; /* (n rows, n_classes); NaN where a film failed */
-    double *thresholds;                        /* (n_classes); NaN: chosen per set, in the cells */
+    double *probability, *margin; /* (n rows, n_classes); NaN where a film failed */
+    double *similarity;           /* the same; NULL where nobody asks for scores */
+    double *thresholds;           /* (n_classes); NaN: chosen per set, in the cells */
     rz_eval_table *tables;
     size_t n_tables;
 } rz_eval_method;
+
+/* A method that this model cannot run. */
+typedef struct rz_eval_absent {
+    char *name, *why;
+} rz_eval_absent;
 
 typedef struct rz_eval {
     const rz_host *host;
@@ -112,23 +172,42 @@ typedef struct rz_eval {
     const char *model_name;
     const radz_eval_options *o;
     rz_eval_data data;
+    rz_eval_wanted wanted;
     rz_eval_films films;
     rz_eval_method *methods;
-    size_t n_methods;
+    rz_eval_absent *absent;
+    size_t n_methods, n_absent;
+    size_t *head_class;          /* (n_classes): of the linear head; RZ_EVAL_NONE: it has no such class */
     uint8_t *in_macro;           /* by class */
     const char *threshold_where; /* "fixed", "validation", "test" */
     radz_threshold_rule rule;
     const char *threshold_note; /* NULL, or why it is not what the options ask for */
     rz_calibration_kind calibrate;
+    /* vectors for a picture: of some of the films that are evaluated, fewer where films fail */
+    int picture_kind;     /* RZ_VALUE; RZ_VALUE_KINDS: no vectors are wanted */
+    uint8_t *in_picture;  /* by row; NULL: no picture */
+    size_t n_picture;     /* films that are in it by now */
+    size_t *picture_rows; /* (n_picture) */
+    float *picture;       /* (n_picture, dim) */
+    rz_str answers;       /* answers.csv that is not written yet */
+    rz_writer *answers_file;
 } rz_eval;
 
 radz_status rz_evaluate(const rz_net *net, const char *model_name, const rz_bank *bank, const radz_eval_options *o,
                         radz_error *err) RZ_CHECK;
 const char *rz_eval_threshold_name(const rz_eval *e); /* "test-max-f1" */
 
-/* ---- The report (eval_report.c, eval_html.c) ---- */
+/* What the options name; methods that the model cannot run are left out where they may be. */
+radz_status rz_eval_methods_open(rz_eval *e, radz_error *err) RZ_CHECK;
+void rz_eval_methods_close(rz_eval *e);
+/* Every film's scores by every method, into e->methods. */
+radz_status rz_eval_score(rz_eval *e, radz_error *err) RZ_CHECK;
+
+/* ---- The report (eval_report.c, eval_html.c, ...) ---- */
 
 radz_status rz_eval_write(const rz_eval *e, radz_error *err) RZ_CHECK;
 radz_status rz_eval_put_html(rz_str *s, const rz_eval *e, radz_error *err) RZ_CHECK;
+const char *rz_eval_feature(const rz_scorer *s);        /* what a method looks at, in words */
+void rz_eval_put_csv_text(rz_str *s, const char *text); /* quoted where it must be */
 
 #endif

@@ -1,15 +1,15 @@
-/* eval_cache.c - vectors of films on disk, found by the film's own hash: a folder of small safetensors files, each
- * written whole, so that runs that are cut off or run side by side lose and damage nothing.
+/* eval_cache.c - what the model said of films, on disk, found by the film's own hash: a folder of small safetensors
+ * files, each written whole, so that runs that are cut off or run side by side lose and damage nothing.
  *
- * Tensors "global", "local" (n, K) and "hidden" (n, width), each where it was asked for; metadata: schema
- * "radz.vectors/1", model, kernels, films: a JSON array of sha256.
+ * Tensors F32 (n, numbers) by name: "global", "local", "hidden", "head", and "likelihood-", "options-", "cot-" with the
+ * hash of the question. Answers: U8 "NAME.text", one text with its zero byte after another, and I64 "NAME.at" (n),
+ * where each begins. Metadata: schema "radz.vectors/1", model, device, films: a JSON array of sha256.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 
 #include "eval.h"
 
 #define SCHEMA "radz.vectors/1"
-static const char *const kind_names[RZ_VECTOR_KINDS] = {"global", "local", "hidden"};
 
 typedef struct entry {
     char sha256[65];
@@ -20,6 +20,7 @@ struct rz_store {
     const rz_host *host;
     const rz_model *model;
     char *dir; /* NULL: nothing is kept */
+    char device[64];
     rz_st **parts;
     size_t n_parts;
     entry *entries; /* sorted by hash */
@@ -61,6 +62,7 @@ static radz_status check_tensors(const rz_st *st, size_t n, radz_error *err)
 {
     for (size_t i = 0; i < rz_st_count(st); i++) {
         const rz_st_tensor *t = rz_st_at(st, i);
+        if (strchr(t->name, '.')) continue; /* of an answer: looked at when it is read */
         if (strcmp(t->dtype, "F32") != 0 || t->n_dims != 2 || t->dims[0] != n)
             return rz_fail(err, RADZ_E_FORMAT, "%s: expected F32, %zu rows", t->name, n);
     }
@@ -73,8 +75,7 @@ static radz_status read_part(rz_store *c, const char *path, radz_error *err)
     rz_st *st = NULL;
     json_t *films = NULL;
     RZ_TRY(rz_st_open(c->host, path, RZ_FILE_MAP, &st, err));
-    if (!is(st, "schema", SCHEMA) || !is(st, "model", c->model->hash) ||
-        !is(st, "kernels", rz_device_kernels(c->model->dev))) {
+    if (!is(st, "schema", SCHEMA) || !is(st, "model", c->model->hash) || !is(st, "device", c->device)) {
         rz_st_close(st);
         return RADZ_OK;
     }
@@ -126,13 +127,24 @@ static radz_status open_dir(rz_store *c, const char *dir, radz_error *err)
     return status;
 }
 
-radz_status rz_store_open(const rz_model *m, const char *dir, rz_store **out, radz_error *err)
+/* "" for no folder; from rz_malloc. */
+static char *folder_of(const rz_host *host, const radz_eval_options *o)
+{
+    return o->cache_dir ? rz_strdup(host, o->cache_dir) : rz_path_join(host, o->out_dir, "cache");
+}
+
+radz_status rz_store_open(const rz_model *m, const radz_eval_options *o, rz_store **out, radz_error *err)
 {
     rz_store *c = rz_calloc(m->cfg.host, 1, sizeof *c);
+    char *dir = folder_of(m->cfg.host, o);
+    radz_status status = c && dir ? RADZ_OK : RZ_NO_MEMORY(err, "what is on disk of the films");
     *out = NULL;
-    if (!c) return RZ_NO_MEMORY(err, "vectors on disk");
-    c->host = m->cfg.host, c->model = m;
-    radz_status status = open_dir(c, dir, err);
+    if (c) c->host = m->cfg.host, c->model = m;
+    if (!status) {
+        rz_eval_device(m, c->device);
+        status = open_dir(c, *dir ? dir : NULL, err);
+    }
+    rz_free(m->cfg.host, dir);
     if (status)
         rz_store_close(c);
     else
@@ -150,83 +162,142 @@ void rz_store_close(rz_store *c)
     rz_free(c->host, c);
 }
 
-/* A vector that is no unit vector was not written by us. */
-static bool copy_vector(const rz_st *st, int kind, size_t row, float *to, size_t dim)
+/* ---- One film ---- */
+
+/* The answer in row `row`; false where there is none, or the file is not as we write it. */
+static bool copy_text(const rz_st *st, const char *name, size_t row, rz_str *to)
 {
-    const rz_st_tensor *t = rz_st_find(st, kind_names[kind]);
-    double sum = 0;
-    if (!t || t->dims[1] != dim) return false;
-    memcpy(to, t->data + row * dim * sizeof *to, dim * sizeof *to);
-    for (size_t i = 0; i < dim; i++) sum += (double)to[i] * to[i];
-    return fabs(sum - 1) < 1e-3;
+    char key[64];
+    int64_t at;
+    const size_t n = strlen(name);
+    memcpy(key, name, n);
+    memcpy(key + n, ".text", 6);
+    const rz_st_tensor *text = rz_st_find(st, key);
+    memcpy(key + n, ".at", 4);
+    const rz_st_tensor *starts = rz_st_find(st, key);
+    if (!text || !starts || strcmp(text->dtype, "U8") != 0 || strcmp(starts->dtype, "I64") != 0) return false;
+    if (row >= starts->n_elements) return false;
+    memcpy(&at, starts->data + row * sizeof at, sizeof at);
+    if (at < 0 || (uint64_t)at >= text->n_bytes) return false;
+    const char *begin = (const char *)text->data + at, *end = memchr(begin, 0, text->n_bytes - (size_t)at);
+    if (!end || !rz_utf8_valid(begin, (size_t)(end - begin))) return false;
+    to->len = 0;
+    rz_str_put(to, begin, (size_t)(end - begin));
+    rz_str_puts(to, "");
+    return true;
 }
 
-bool rz_store_get(const rz_store *c, rz_eval_films *f, size_t i)
+static bool copy_kind(const rz_st *st, const rz_eval_wanted *w, int kind, size_t row, rz_eval_values *v)
+{
+    const rz_st_tensor *t = rz_st_find(st, w->name[kind]);
+    const size_t dim = w->dim[kind];
+    if (!t || t->dims[1] != dim) return false;
+    memcpy(v->v[kind], t->data + row * dim * sizeof(float), dim * sizeof(float));
+    if (!rz_eval_values_good(w, v, kind)) return false; /* not written by us */
+    return kind <= RZ_VALUE_LIKELIHOOD || copy_text(st, w->name[kind], row, &v->text[kind]);
+}
+
+radz_status rz_store_get(const rz_store *c, const rz_eval_wanted *w, rz_eval_values *v, radz_error *err)
 {
     size_t low = 0, high = c->n;
-    unsigned missing = 0;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (strcmp(c->entries[middle].sha256, f->sha256[i]) < 0)
+        if (strcmp(c->entries[middle].sha256, v->sha256) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    for (int k = 0; k < RZ_VECTOR_KINDS; k++) missing |= f->vectors[k] ? 1u << k : 0;
-    for (; low < c->n && missing && strcmp(c->entries[low].sha256, f->sha256[i]) == 0; low++)
-        for (int k = 0; k < RZ_VECTOR_KINDS; k++)
-            if (missing >> k & 1 && copy_vector(c->parts[c->entries[low].part], k, c->entries[low].row,
-                                                f->vectors[k] + i * f->dim[k], f->dim[k]))
-                missing &= ~(1u << k);
-    return !missing;
+    v->have = 0;
+    for (; low < c->n && v->have != w->kinds && strcmp(c->entries[low].sha256, v->sha256) == 0; low++)
+        for (int k = 0; k < RZ_VALUE_KINDS; k++)
+            if ((w->kinds & ~v->have) >> k & 1 &&
+                copy_kind(c->parts[c->entries[low].part], w, k, c->entries[low].row, v))
+                v->have |= 1u << k;
+    for (int k = 0; k < RZ_VALUE_KINDS; k++)
+        if (v->text[k].failed) return RZ_NO_MEMORY(err, "answer");
+    return RADZ_OK;
 }
 
 /* ---- Writing ---- */
 
-static radz_status put_part(const rz_store *c, const rz_eval_films *f, const size_t *rows, size_t n, float **copies,
-                            radz_error *err)
+/* A part that is being put together. */
+typedef struct part {
+    rz_st_out tensors[3 * RZ_VALUE_KINDS];
+    size_t n_tensors;
+    float *numbers[RZ_VALUE_KINDS];
+    int64_t *starts[RZ_VALUE_KINDS];
+    rz_str texts[RZ_VALUE_KINDS];
+    char names[RZ_VALUE_KINDS][2][64];
+} part;
+
+static radz_status add_answers(const rz_store *c, const rz_eval_wanted *w, int k, const rz_eval_values *films, size_t n,
+                               part *p, radz_error *err)
 {
-    rz_st_out tensors[RZ_VECTOR_KINDS];
-    size_t n_tensors = 0;
+    const size_t len = strlen(w->name[k]);
+    p->texts[k].host = c->host;
+    if (!(p->starts[k] = rz_calloc(c->host, n, sizeof(int64_t)))) return RZ_NO_MEMORY(err, "answers on disk");
+    for (size_t i = 0; i < n; i++) {
+        p->starts[k][i] = (int64_t)p->texts[k].len;
+        const rz_str *text = &films[i].text[k];
+        rz_str_put(&p->texts[k], text->data ? text->data : "", (text->data ? text->len : 0) + 1);
+    }
+    if (p->texts[k].failed) return RZ_NO_MEMORY(err, "answers on disk");
+    for (int i = 0; i < 2; i++) {
+        memcpy(p->names[k][i], w->name[k], len);
+        memcpy(p->names[k][i] + len, i ? ".at" : ".text", i ? 4 : 6);
+    }
+    p->tensors[p->n_tensors++] = (rz_st_out){p->names[k][0], "U8", 1, {p->texts[k].len}, p->texts[k].data};
+    p->tensors[p->n_tensors++] = (rz_st_out){p->names[k][1], "I64", 1, {n}, p->starts[k]};
+    return RADZ_OK;
+}
+
+static radz_status add_kind(const rz_store *c, const rz_eval_wanted *w, int k, const rz_eval_values *films, size_t n,
+                            part *p, radz_error *err)
+{
+    const size_t dim = w->dim[k];
+    if (!(p->numbers[k] = rz_calloc(c->host, n, dim * sizeof(float)))) return RZ_NO_MEMORY(err, "vectors on disk");
+    for (size_t i = 0; i < n; i++) memcpy(p->numbers[k] + i * dim, films[i].v[k], dim * sizeof(float));
+    p->tensors[p->n_tensors++] = (rz_st_out){w->name[k], "F32", 2, {n, dim}, p->numbers[k]};
+    return k > RZ_VALUE_LIKELIHOOD ? add_answers(c, w, k, films, n, p, err) : RADZ_OK;
+}
+
+static radz_status write_part(const rz_store *c, const part *p, const rz_eval_values *rows, size_t n, radz_error *err)
+{
     rz_str films = {.host = c->host}, path = {.host = c->host};
     char hash[65];
     rz_sha256 h;
-    for (int k = 0; k < RZ_VECTOR_KINDS; k++) {
-        if (!f->vectors[k]) continue;
-        for (size_t i = 0; i < n; i++)
-            memcpy(copies[k] + i * f->dim[k], f->vectors[k] + rows[i] * f->dim[k], f->dim[k] * sizeof(float));
-        tensors[n_tensors++] = (rz_st_out){kind_names[k], "F32", 2, {n, f->dim[k]}, copies[k]};
-    }
-    for (size_t i = 0; i < n; i++) rz_str_printf(&films, "%s\"%s\"", i ? "," : "[", f->sha256[rows[i]]);
+    for (size_t i = 0; i < n; i++) rz_str_printf(&films, "%s\"%s\"", i ? "," : "[", rows[i].sha256);
     rz_str_puts(&films, "]");
     rz_sha256_init(&h);
     rz_sha256_put(&h, c->model->hash, 64);
+    rz_sha256_put(&h, c->device, strlen(c->device));
     if (!films.failed) rz_sha256_put(&h, films.data, films.len);
-    for (size_t i = 0; i < n_tensors; i++) rz_sha256_put(&h, tensors[i].name, strlen(tensors[i].name));
+    for (size_t i = 0; i < p->n_tensors; i++) rz_sha256_put(&h, p->tensors[i].name, strlen(p->tensors[i].name) + 1);
     rz_sha256_hex(&h, hash);
     rz_str_printf(&path, "%s/%.24s.safetensors", c->dir, hash);
-    const char *const metadata[] = {"schema",       SCHEMA,     "model",
-                                    c->model->hash, "kernels",  rz_device_kernels(c->model->dev),
-                                    "films",        films.data, NULL};
+    const char *const metadata[] = {"schema", SCHEMA,     "model", c->model->hash, "device", c->device,
+                                    "films",  films.data, NULL};
     radz_status status = films.failed || path.failed
                              ? RZ_NO_MEMORY(err, "vectors on disk")
-                             : rz_st_write(c->host, path.data, tensors, n_tensors, metadata, err);
+                             : rz_st_write(c->host, path.data, p->tensors, p->n_tensors, metadata, err);
     rz_str_free(&films);
     rz_str_free(&path);
     return status;
 }
 
-radz_status rz_store_put(const rz_store *c, const rz_eval_films *f, const size_t *rows, size_t n, radz_error *err)
+radz_status rz_store_put(const rz_store *c, const rz_eval_wanted *w, unsigned kinds, const rz_eval_values *films,
+                         size_t n, radz_error *err)
 {
-    float *copies[RZ_VECTOR_KINDS] = {0};
+    part p = {.n_tensors = 0};
     radz_status status = RADZ_OK;
-    if (!c->dir || !n) return RADZ_OK;
-    for (int k = 0; k < RZ_VECTOR_KINDS && !status; k++) {
-        if (!f->vectors[k]) continue;
-        copies[k] = rz_calloc(c->host, n, f->dim[k] * sizeof(float));
-        if (!copies[k]) status = RZ_NO_MEMORY(err, "vectors on disk");
+    if (!c->dir || !n || !kinds) return RADZ_OK;
+    for (int k = 0; k < RZ_VALUE_KINDS && !status; k++)
+        if (kinds >> k & 1) status = add_kind(c, w, k, films, n, &p, err);
+    if (!status) status = write_part(c, &p, films, n, err);
+    for (int k = 0; k < RZ_VALUE_KINDS; k++) {
+        rz_free(c->host, p.numbers[k]);
+        rz_free(c->host, p.starts[k]);
+        rz_str_free(&p.texts[k]);
     }
-    if (!status) status = put_part(c, f, rows, n, copies, err);
-    for (int k = 0; k < RZ_VECTOR_KINDS; k++) rz_free(c->host, copies[k]);
     return status;
 }

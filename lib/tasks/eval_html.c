@@ -272,17 +272,15 @@ static void put_cloud(rz_str *s, const rz_eval *e, const size_t *rows, size_t n,
 
 static radz_status put_tsne(rz_str *s, const rz_eval *e, radz_error *err)
 {
-    const rz_eval_table *t = &e->methods[0].tables[e->methods[0].n_tables - 1];
-    size_t n = t->n_films < e->o->n_tsne ? t->n_films : e->o->n_tsne;
-    int kind = e->films.vectors[0] ? 0 : e->films.vectors[1] ? 1 : 2;
+    const size_t n = e->n_picture;
     if (n < 3) return RADZ_OK;
-    size_t *rows = rz_calloc(e->host, n, sizeof *rows);
+    size_t *order = rz_calloc(e->host, n, sizeof *order);
     double *xy = rz_calloc(e->host, n, 2 * sizeof *xy);
-    radz_status status = rows && xy ? RADZ_OK : RZ_NO_MEMORY(err, "t-SNE");
-    for (size_t i = 0; rows && i < n; i++) rows[i] = t->rows[i * t->n_films / n];
-    if (!status) status = rz_tsne(e->host, e->films.vectors[kind], e->films.dim[kind], rows, n, e->o->seed, xy, err);
-    if (!status) put_cloud(s, e, rows, n, xy);
-    rz_free(e->host, rows);
+    radz_status status = order && xy ? RADZ_OK : RZ_NO_MEMORY(err, "t-SNE");
+    for (size_t i = 0; order && i < n; i++) order[i] = i;
+    if (!status) status = rz_tsne(e->host, e->picture, e->wanted.dim[e->picture_kind], order, n, e->o->seed, xy, err);
+    if (!status) put_cloud(s, e, e->picture_rows, n, xy);
+    rz_free(e->host, order);
     rz_free(e->host, xy);
     return status;
 }
@@ -434,9 +432,8 @@ static void put_failures(rz_str *s, const rz_eval *e)
 static radz_status put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m, scratch *w, radz_error *err)
 {
     const rz_eval_table *all = &m->tables[m->n_tables - 1];
-    rz_str_printf(s, "<h2>%s</h2><p>Feature %s, classes %s, calibration %s, tau ", m->name,
-                  rz_feature_name(m->scorer->feature), rz_classes_name(m->scorer->classes),
-                  rz_calibration_name(m->scorer->calibration));
+    rz_str_printf(s, "<h2>%s</h2><p>Feature %s, classes %s, calibration %s, tau ", m->name, rz_eval_feature(m->scorer),
+                  rz_classes_name(m->scorer->classes), rz_calibration_name(m->scorer->calibration));
     put_fixed(s, m->scorer->tau, 4);
     put(s, ".</p>\n");
     for (size_t t = m->n_tables; t--;) put_table(s, e, &m->tables[t]);

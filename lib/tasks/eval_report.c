@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "eval.h"
+#include "lora.h"
 #include "result.h"
 
 static const struct {
@@ -83,16 +84,46 @@ static void put_texts(rz_str *s, const char *before, char *const *texts, size_t 
     rz_str_puts(s, "]");
 }
 
+const char *rz_eval_feature(const rz_scorer *s)
+{
+    static const char *const others[RZ_SCORE_KINDS] = {
+        [RADZ_SCORE_HIDDEN] = "mean of all rows",
+        [RZ_SCORE_LIKELIHOOD] = "log-probability of the name, sum over its tokens",
+        [RZ_SCORE_LIKELIHOOD_MEAN] = "log-probability of the name, mean over its tokens",
+        [RZ_SCORE_OPTIONS] = "names in the answer",
+        [RZ_SCORE_COT] = "names in the answer",
+        [RZ_SCORE_HEAD] = "linear head over the global vector"};
+    return others[s->kind] ? others[s->kind] : rz_feature_name(s->feature);
+}
+
+static void put_question(rz_str *s, const rz_eval *e, const rz_scorer *c)
+{
+    const int kind = c->kind == RZ_SCORE_OPTIONS ? RZ_VALUE_OPTIONS
+                     : c->kind == RZ_SCORE_COT   ? RZ_VALUE_COT
+                                                 : RZ_VALUE_LIKELIHOOD;
+    const radz_method_options *o = &e->wanted.question[kind];
+    if (c->kind <= RADZ_SCORE_HIDDEN || c->kind == RZ_SCORE_HEAD) return;
+    put_text(s, ",\"question\":{\"text\":", rz_method_question(o));
+    if (kind == RZ_VALUE_LIKELIHOOD) put_text(s, ",\"prefix\":", rz_method_prefix(o));
+    if (kind != RZ_VALUE_LIKELIHOOD) rz_str_printf(s, ",\"max_tokens\":%d", rz_method_max_tokens(o));
+    put_text(s, ",\"chat_template\":", o->chat_template ? o->chat_template : "auto");
+    put_text(s, ",\"system\":", o->system);
+    put_text(s, ",\"hash\":", strchr(e->wanted.name[kind], '-') + 1);
+    rz_str_puts(s, "}");
+}
+
 static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
 {
     const rz_scorer *c = m->scorer;
     put_text(s, "{\"method\":", m->name);
-    put_text(s, ",\"feature\":", c->kind == RADZ_SCORE_HIDDEN ? "all rows" : rz_feature_name(c->feature));
+    put_text(s, ",\"feature\":", rz_eval_feature(c));
     put_text(s, ",\"classes\":", rz_classes_name(c->classes));
     put_number(s, ",\"tau\":", c->tau);
     put_texts(s, ",\"templates\":[", c->templates, c->n_templates);
     put_texts(s, ",\"negatives\":[", c->negative_templates, c->n_negatives);
     put_text(s, ",\"calibration\":", rz_calibration_name(c->calibration));
+    if (rz_score_is_answer(c->kind)) rz_str_puts(s, ",\"threshold_source\":\"answer\"");
+    put_question(s, e, c);
     rz_str_puts(s, ",\"tables\":[\n");
     for (size_t t = 0; t < m->n_tables; t++) {
         if (t) rz_str_puts(s, ",\n");
@@ -101,12 +132,24 @@ static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
     rz_str_puts(s, "]}");
 }
 
+static void put_adapter(rz_str *s, const rz_model *m)
+{
+    rz_sha256 h;
+    char hash[65];
+    if (m->lora) {
+        rz_sha256_init(&h);
+        rz_lora_hash(m->lora, &h);
+        rz_sha256_hex(&h, hash);
+    }
+    put_text(s, ",\"adapter\":", m->lora ? hash : NULL);
+}
+
 static void put_stamp(rz_str *s, const rz_eval *e)
 {
     const rz_model *m = e->net->model;
     rz_str preprocess = {.host = e->host};
     rz_sha256 h;
-    char hash[65] = "";
+    char hash[65] = "", device[64];
     rz_preprocess_put_json(&preprocess, &m->cfg);
     if (!preprocess.failed) {
         rz_sha256_init(&h);
@@ -114,10 +157,11 @@ static void put_stamp(rz_str *s, const rz_eval *e)
         rz_sha256_hex(&h, hash);
     }
     put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
-    put_text(s, ",\"device\":", rz_device_kernels(m->dev));
+    rz_eval_device(m, device);
+    put_text(s, ",\"device\":", device);
     put_text(s, ",\"model\":{\"name\":", e->model_name);
     put_text(s, ",\"hash\":", m->hash);
-    rz_str_printf(s, ",\"adapter\":%s", m->lora ? "true" : "false");
+    put_adapter(s, m);
     put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     rz_str_printf(s, ",\"layer\":%d", m->cfg.radz.layer);
     put_text(s, "},\n\"bank\":{\"hash\":", e->bank->hash);
@@ -183,13 +227,19 @@ static void put_report(rz_str *s, const rz_eval *e)
         if (i) rz_str_puts(s, ",\n");
         put_method(s, e, &e->methods[i]);
     }
+    rz_str_puts(s, "],\n\"left_out\":[");
+    for (size_t i = 0; i < e->n_absent; i++) {
+        put_text(s, i ? ",{\"method\":" : "{\"method\":", e->absent[i].name);
+        put_text(s, ",\"reason\":", e->absent[i].why);
+        rz_str_puts(s, "}");
+    }
     put_text(s, "],\n\"disclaimer\":", radz_disclaimer());
     rz_str_puts(s, "}\n");
 }
 
 /* ---- CSV ---- */
 
-static void csv_text(rz_str *s, const char *text)
+void rz_eval_put_csv_text(rz_str *s, const char *text)
 {
     if (!text[strcspn(text, ",\"\r\n;\t")]) {
         rz_str_puts(s, text);
@@ -213,9 +263,9 @@ static void csv_row(rz_str *s, const rz_eval *e, const rz_eval_method *m, const 
 {
     const rz_eval_cell *cell = &t->cells[c];
     rz_str_printf(s, "%s,", m->name);
-    csv_text(s, t->set ? t->set : "(all)");
+    rz_eval_put_csv_text(s, t->set ? t->set : "(all)");
     rz_str_puts(s, ",");
-    csv_text(s, c < e->data.n_classes ? e->bank->labels[c] : "(macro)");
+    rz_eval_put_csv_text(s, c < e->data.n_classes ? e->bank->labels[c] : "(macro)");
     rz_str_printf(s, ",%zu,%zu,%zu,%zu", t->n_films, t->n_patients, cell->m.n_positive, cell->m.n_negative);
     for (size_t k = 0; k < RZ_COUNT(figures); k++) {
         csv_number(s, value(&cell->m, k));
@@ -224,7 +274,7 @@ static void csv_row(rz_str *s, const rz_eval *e, const rz_eval_method *m, const 
     }
     csv_number(s, cell->m.threshold);
     rz_str_printf(s, ",%s,%zu,%zu,%zu,%zu,", rz_eval_threshold_name(e), cell->m.tp, cell->m.fp, cell->m.tn, cell->m.fn);
-    csv_text(s, cell->note ? cell->note : "");
+    rz_eval_put_csv_text(s, cell->note ? cell->note : "");
     rz_str_puts(s, "\r\n");
 }
 
@@ -239,27 +289,6 @@ static void put_csv(rz_str *s, const rz_eval *e)
             for (size_t c = 0; c <= e->data.n_classes; c++) csv_row(s, e, &e->methods[i], &e->methods[i].tables[t], c);
 }
 
-static void put_scores(rz_str *s, const rz_eval *e)
-{
-    const rz_eval_data *d = &e->data;
-    rz_str_puts(s, "method,line,path,sha256,set,part,class,truth,similarity,probability\r\n");
-    for (size_t i = 0; i < e->n_methods; i++)
-        for (size_t r = 0; r < d->n; r++)
-            for (size_t c = 0; c < d->n_classes && e->films.state[r] == RZ_FILM_DONE; c++) {
-                rz_str_printf(s, "%s,%zu,", e->methods[i].name, d->rows[r].line);
-                csv_text(s, d->rows[r].shown);
-                rz_str_printf(s, ",%s,", e->films.sha256[r]);
-                csv_text(s, d->sets.items[d->rows[r].set]);
-                rz_str_printf(s, ",%s,", d->rows[r].validation ? "validation" : "evaluated");
-                csv_text(s, e->bank->labels[c]);
-                signed char truth = d->truth[r * d->n_classes + c];
-                rz_str_puts(s, truth < 0 ? "," : truth ? ",1" : ",0");
-                csv_number(s, e->methods[i].similarity[r * d->n_classes + c]);
-                csv_number(s, e->methods[i].probability[r * d->n_classes + c]);
-                rz_str_puts(s, "\r\n");
-            }
-}
-
 /* ---- Files ---- */
 
 static radz_status write_text(const rz_eval *e, const char *name, rz_str *s, radz_error *err)
@@ -269,6 +298,54 @@ static radz_status write_text(const rz_eval *e, const char *name, rz_str *s, rad
         s->failed || !path ? RZ_NO_MEMORY(err, name) : rz_write_file(e->host, path, s->data, s->len, err);
     rz_free(e->host, path);
     rz_str_free(s);
+    return status;
+}
+
+static void put_film_scores(rz_str *s, const rz_eval *e, const rz_eval_method *m, size_t r)
+{
+    const rz_eval_data *d = &e->data;
+    for (size_t c = 0; c < d->n_classes; c++) {
+        rz_str_printf(s, "%s,%zu,", m->name, d->rows[r].line);
+        rz_eval_put_csv_text(s, d->rows[r].shown);
+        rz_str_printf(s, ",%s,", e->films.sha256[r]);
+        rz_eval_put_csv_text(s, d->sets.items[d->rows[r].set]);
+        rz_str_printf(s, ",%s,", d->rows[r].validation ? "validation" : "evaluated");
+        rz_eval_put_csv_text(s, e->bank->labels[c]);
+        signed char truth = d->truth[r * d->n_classes + c];
+        rz_str_puts(s, truth < 0 ? "," : truth ? ",1" : ",0");
+        csv_number(s, m->similarity[r * d->n_classes + c]);
+        csv_number(s, m->probability[r * d->n_classes + c]);
+        rz_str_puts(s, "\r\n");
+    }
+}
+
+/* Row by row: there may be many. */
+static radz_status put_scores(const rz_eval *e, rz_writer *w, radz_error *err)
+{
+    rz_str s = {.host = e->host};
+    radz_status status = RADZ_OK;
+    rz_str_puts(&s, "method,line,path,sha256,set,part,class,truth,similarity,probability\r\n");
+    for (size_t i = 0; i < e->n_methods; i++)
+        for (size_t r = 0; r < e->data.n && !status; r++) {
+            if (e->films.state[r] == RZ_FILM_DONE) put_film_scores(&s, e, &e->methods[i], r);
+            if (s.len < 1 << 16 && !s.failed) continue;
+            status = s.failed ? RZ_NO_MEMORY(err, "scores") : rz_writer_put(w, s.data, s.len, err);
+            s.len = 0;
+        }
+    if (!status) status = s.failed ? RZ_NO_MEMORY(err, "scores") : rz_writer_put(w, s.data, s.len, err);
+    rz_str_free(&s);
+    return status;
+}
+
+static radz_status write_scores(const rz_eval *e, radz_error *err)
+{
+    rz_writer *w = NULL;
+    char *path = rz_path_join(e->host, e->o->out_dir, "scores.csv");
+    radz_status status = path ? rz_writer_open(e->host, path, &w, err) : RZ_NO_MEMORY(err, "scores");
+    rz_free(e->host, path);
+    if (!status) status = put_scores(e, w, err);
+    if (!status) return rz_writer_commit(w, err);
+    rz_writer_abort(w);
     return status;
 }
 
@@ -291,15 +368,12 @@ static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, 
 radz_status rz_eval_write(const rz_eval *e, radz_error *err)
 {
     rz_str s = {.host = e->host};
-    for (size_t i = 0; i < e->n_methods && e->calibrate; i++) RZ_TRY(write_calibration(e, &e->methods[i], err));
+    for (size_t i = 0; i < e->n_methods && e->calibrate; i++)
+        if (e->methods[i].scorer->calibrators) RZ_TRY(write_calibration(e, &e->methods[i], err));
     put_csv(&s, e);
     RZ_TRY(write_text(e, "report.csv", &s, err));
     s = (rz_str){.host = e->host};
-    if (e->o->write_scores) {
-        put_scores(&s, e);
-        RZ_TRY(write_text(e, "scores.csv", &s, err));
-        s = (rz_str){.host = e->host};
-    }
+    if (e->o->write_scores) RZ_TRY(write_scores(e, err));
     radz_status status = rz_eval_put_html(&s, e, err);
     if (status) rz_str_free(&s);
     RZ_TRY(status);

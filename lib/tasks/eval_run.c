@@ -65,100 +65,6 @@ static radz_status pick_calibration(rz_eval *e, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status find_kind(const rz_eval *e, const char *name, size_t n, radz_score_kind *kind, radz_error *err)
-{
-    static const char *const later[] = {"options", "cot", "likelihood"};
-    *kind = e->o->score.score;
-    if (n == 5 && strncmp(name, "embed", n) == 0) return RADZ_OK;
-    for (int k = 0; rz_score_name((radz_score_kind)k); k++) {
-        *kind = (radz_score_kind)k;
-        if (strlen(rz_score_name(*kind)) == n && strncmp(rz_score_name(*kind), name, n) == 0) return RADZ_OK;
-    }
-    for (size_t i = 0; i < RZ_COUNT(later); i++)
-        if (strlen(later[i]) == n && strncmp(later[i], name, n) == 0)
-            return rz_fail(err, RADZ_E_UNSUPPORTED, "method %s: needs a model that writes: not here yet", later[i]);
-    return rz_fail(err, RADZ_E_ARGUMENT,
-                   "method '%.*s': expected embed, img_anchor, img_text, fused, pos_neg_pair or hidden", (int)n, name);
-}
-
-static radz_status open_method(rz_eval *e, radz_score_kind kind, radz_error *err)
-{
-    rz_eval_method *m = &e->methods[e->n_methods];
-    radz_score_options o = e->o->score;
-    for (size_t i = 0; i < e->n_methods; i++)
-        if (e->methods[i].scorer->kind == kind)
-            return rz_fail(err, RADZ_E_ARGUMENT, "method %s comes twice", rz_score_name(kind));
-    o.score = kind;
-    if (kind == RADZ_SCORE_HIDDEN) o.feature = RADZ_SCORE_GLOBAL;
-    if (kind != RADZ_SCORE_POS_NEG) o.n_negatives = 0;
-    m->name = rz_score_name(kind);
-    e->n_methods++;
-    return rz_scorer_open(e->net, e->bank, &o, &m->scorer, err);
-}
-
-static radz_status open_methods(rz_eval *e, radz_error *err)
-{
-    size_t n = 1;
-    for (const char *s = e->o->methods; *s; s++) n += *s == ',';
-    e->methods = rz_calloc(e->host, n, sizeof *e->methods);
-    if (!e->methods) return RZ_NO_MEMORY(err, "methods");
-    for (const char *s = e->o->methods;;) {
-        size_t len = strcspn(s, ",");
-        radz_score_kind kind;
-        RZ_TRY(find_kind(e, s, len, &kind, err));
-        RZ_TRY(open_method(e, kind, err));
-        if (!s[len]) return RADZ_OK;
-        s += len + 1;
-    }
-}
-
-/* ---- Scores ---- */
-
-static unsigned wanted_vectors(const rz_eval *e)
-{
-    unsigned wanted = 0;
-    for (size_t i = 0; i < e->n_methods; i++) {
-        const rz_scorer *s = e->methods[i].scorer;
-        if (s->kind == RADZ_SCORE_HIDDEN)
-            wanted |= 1u << RZ_VECTOR_HIDDEN;
-        else
-            wanted |= (rz_scorer_needs_global(s) ? 1u << RZ_VECTOR_GLOBAL : 0) |
-                      (rz_scorer_needs_local(s) ? 1u << RZ_VECTOR_LOCAL : 0);
-    }
-    return wanted;
-}
-
-static const float *vector_of(const rz_eval_films *f, int kind, size_t i)
-{
-    return f->vectors[kind] ? f->vectors[kind] + i * f->dim[kind] : NULL;
-}
-
-static radz_status score_films(const rz_eval *e, rz_eval_method *m, radz_error *err)
-{
-    const size_t n = m->scorer->n;
-    size_t all;
-    if (!rz_size_mul(e->data.n, n, &all)) return rz_fail(err, RADZ_E_LIMIT, "too many films and classes");
-    m->probability = rz_calloc(e->host, all, sizeof(double));
-    m->similarity = rz_calloc(e->host, all, sizeof(double));
-    m->margin = rz_calloc(e->host, all, sizeof(double));
-    rz_class_score *out = rz_calloc(e->host, n, sizeof *out);
-    radz_status status = m->probability && m->similarity && m->margin && out ? RADZ_OK : RZ_NO_MEMORY(err, "scores");
-    for (size_t i = 0; i < e->data.n && !status; i++) {
-        bool done = e->films.state[i] == RZ_FILM_DONE;
-        bool hidden = m->scorer->kind == RADZ_SCORE_HIDDEN;
-        if (done)
-            status = rz_scorer_film(m->scorer, vector_of(&e->films, hidden ? RZ_VECTOR_HIDDEN : RZ_VECTOR_GLOBAL, i),
-                                    hidden ? NULL : vector_of(&e->films, RZ_VECTOR_LOCAL, i), out, err);
-        for (size_t c = 0; c < n && !status; c++) {
-            m->similarity[i * n + c] = done ? out[c].similarity : NAN;
-            m->margin[i * n + c] = done ? out[c].margin : NAN;
-            m->probability[i * n + c] = done ? out[c].probability : NAN;
-        }
-    }
-    rz_free(e->host, out);
-    return status;
-}
-
 /* Column c of the films of these rows that could be read: scores and truth, packed. */
 typedef struct column {
     double *scores, *margins;
@@ -221,6 +127,10 @@ static radz_status set_threshold(const rz_eval *e, rz_eval_method *m, const size
 {
     rz_ranked r;
     m->thresholds[c] = NAN;
+    if (rz_score_is_answer(m->scorer->kind)) {
+        m->thresholds[c] = 0.5;
+        return RADZ_OK;
+    }
     if (strcmp(e->threshold_where, "fixed") == 0) m->thresholds[c] = e->o->fixed_threshold;
     if (strcmp(e->threshold_where, "calibration") == 0 && m->scorer->calibrators)
         m->thresholds[c] = m->scorer->calibrators[c].threshold;
@@ -238,7 +148,7 @@ static radz_status use_validation(rz_eval *e, rz_eval_method *m, const size_t *r
     const size_t n_classes = e->data.n_classes;
     m->thresholds = rz_calloc(e->host, n_classes, sizeof(double));
     if (!m->thresholds) return RZ_NO_MEMORY(err, "thresholds");
-    if (e->calibrate) {
+    if (e->calibrate && !rz_score_is_answer(m->scorer->kind)) {
         m->scorer->calibrators = rz_calloc(e->host, n_classes, sizeof(rz_calibrator));
         if (!m->scorer->calibrators) return RZ_NO_MEMORY(err, "calibration");
         m->scorer->calibration = e->calibrate;
@@ -272,8 +182,8 @@ static radz_status measure_class(const rz_eval *e, const rz_eval_method *m, rz_e
     radz_metrics_options o = {sizeof o, 0, e->o->strict, e->o->both_classes, e->o->n_bins, 0, 0, 0};
     take_column(e, m, t->rows, t->n_films, c, &w->col);
     RZ_TRY(rz_rank(e->host, w->col.scores, w->col.truth, w->col.n, &w->ranked[c], err));
-    o.threshold =
-        strcmp(e->threshold_where, "test") == 0 ? rz_find_threshold(&w->ranked[c], e->rule) : m->thresholds[c];
+    const bool chosen_here = strcmp(e->threshold_where, "test") == 0 && !rz_score_is_answer(m->scorer->kind);
+    o.threshold = chosen_here ? rz_find_threshold(&w->ranked[c], e->rule) : m->thresholds[c];
     w->thresholds[c] = o.threshold;
     rz_measure(&w->ranked[c], NULL, &o, &t->cells[c].m);
     t->cells[c].note = note_of(&t->cells[c].m, o.threshold);
@@ -384,7 +294,7 @@ static radz_status run_method(rz_eval *e, rz_eval_method *m, radz_error *err)
     size_t *rows = rz_calloc(e->host, e->data.n, sizeof *rows), n = 0;
     for (size_t i = 0; rows && i < e->data.n; i++)
         if (e->data.rows[i].validation && e->films.state[i] == RZ_FILM_DONE) rows[n++] = i;
-    radz_status status = rows ? score_films(e, m, err) : RZ_NO_MEMORY(err, "rows");
+    radz_status status = rows ? RADZ_OK : RZ_NO_MEMORY(err, "rows");
     if (!status) status = open_column(e->host, n, &col, err);
     if (!status) status = use_validation(e, m, rows, n, &col, err);
     close_column(e->host, &col);
@@ -411,37 +321,24 @@ static radz_status evaluate(rz_eval *e, radz_error *err)
     RZ_TRY(rz_eval_data_open(e->host, o, e->bank, &e->data, err));
     RZ_TRY(pick_threshold(e, err));
     RZ_TRY(pick_calibration(e, err));
-    RZ_TRY(open_methods(e, err));
+    RZ_TRY(rz_eval_methods_open(e, err));
     if (!(e->in_macro = rz_calloc(e->host, e->bank->n, 1))) return RZ_NO_MEMORY(err, "classes");
     for (size_t c = 0; c < e->bank->n; c++)
         e->in_macro[c] = o->macro_reference || c != e->bank->reference || e->bank->n == 1;
     RZ_TRY(rz_mkdir_p(o->out_dir, err));
-    if (o->merge) {
-        RZ_TRY(rz_eval_shards_load(e->net->model, o, &e->data, wanted_vectors(e), &e->films, err));
-    } else {
-        RZ_TRY(rz_eval_films_open(e->net, o, &e->data, wanted_vectors(e), &e->films, err));
-        if (o->n_shards) return rz_eval_shard_save(&e->films, e->net->model, o, &e->data, err);
+    RZ_TRY(rz_eval_films_open(e->host, e->data.n, &e->films, err));
+    if (o->n_shards && !o->merge) {
+        RZ_TRY(rz_eval_films_run(e->net, o, &e->data, &e->wanted, NULL, &e->films, err));
+        return rz_eval_shard_save(&e->films, &e->wanted, o, &e->data, err);
     }
+    RZ_TRY(rz_eval_score(e, err));
     for (size_t i = 0; i < e->n_methods; i++) RZ_TRY(run_method(e, &e->methods[i], err));
     return rz_eval_write(e, err);
 }
 
 static void close_eval(rz_eval *e)
 {
-    for (size_t i = 0; i < e->n_methods; i++) {
-        rz_eval_method *m = &e->methods[i];
-        for (size_t t = 0; t < m->n_tables; t++) {
-            rz_free(e->host, m->tables[t].cells);
-            rz_free(e->host, m->tables[t].rows);
-        }
-        rz_free(e->host, m->tables);
-        rz_free(e->host, m->probability);
-        rz_free(e->host, m->similarity);
-        rz_free(e->host, m->margin);
-        rz_free(e->host, m->thresholds);
-        rz_scorer_close(m->scorer);
-    }
-    rz_free(e->host, e->methods);
+    rz_eval_methods_close(e);
     rz_free(e->host, e->in_macro);
     rz_eval_films_close(&e->films);
     rz_eval_data_close(&e->data);

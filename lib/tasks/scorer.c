@@ -4,10 +4,12 @@
 
 #define MAX_TEMPLATES 1000
 
-const char *rz_score_name(radz_score_kind kind)
+const char *rz_score_name(unsigned kind)
 {
-    static const char *const names[] = {"img_anchor", "img_text", "fused", "pos_neg_pair", "hidden"};
-    return (unsigned)kind < RZ_COUNT(names) ? names[kind] : NULL;
+    static const char *const names[RZ_SCORE_KINDS] = {"img_anchor", "img_text",   "fused",           "pos_neg_pair",
+                                                      "hidden",     "likelihood", "likelihood_mean", "options",
+                                                      "cot",        "head"};
+    return kind < RZ_COUNT(names) ? names[kind] : NULL;
 }
 
 const char *rz_feature_name(radz_score_feature feature)
@@ -143,7 +145,7 @@ static radz_status fill_texts(rz_scorer *s, const rz_net *net, const rz_bank *ba
 
 static radz_status check_options(const radz_score_options *o, radz_error *err)
 {
-    if (!rz_score_name(o->score) || !rz_feature_name(o->feature) || !rz_classes_name(o->classes))
+    if ((unsigned)o->score > RADZ_SCORE_HIDDEN || !rz_feature_name(o->feature) || !rz_classes_name(o->classes))
         return rz_fail(err, RADZ_E_ARGUMENT, "score options: score, feature or classes is out of range");
     if (o->score == RADZ_SCORE_HIDDEN && o->feature != RADZ_SCORE_GLOBAL)
         return rz_fail(err, RADZ_E_ARGUMENT, "score hidden: has one feature, the mean of all rows");
@@ -158,6 +160,22 @@ static radz_score_classes how(const rz_scorer *s, radz_score_classes asked)
     return s->reference < s->n ? RADZ_CLASSES_REFERENCE : RADZ_CLASSES_EXCLUSIVE;
 }
 
+/* What every scorer knows of its classes. */
+static radz_status name_classes(rz_scorer *s, const rz_model *m, const rz_bank *bank, const radz_score_options *o,
+                                radz_error *err)
+{
+    s->n = bank->n, s->reference = bank->reference;
+    s->classes = how(s, o->classes);
+    if (s->classes == RADZ_CLASSES_REFERENCE && s->reference == s->n)
+        return rz_fail(err, RADZ_E_ARGUMENT, "classes reference: the bank has no reference class such as 'No Finding'");
+    memcpy(s->model_hash, m->hash, sizeof s->model_hash);
+    memcpy(s->bank_hash, bank->hash, sizeof s->bank_hash);
+    s->labels = rz_calloc(s->host, s->n, sizeof *s->labels);
+    for (size_t i = 0; i < s->n; i++)
+        if (!s->labels || !(s->labels[i] = rz_strdup(s->host, bank->labels[i]))) return RZ_NO_MEMORY(err, "scorer");
+    return RADZ_OK;
+}
+
 static radz_status fill_scorer(rz_scorer *s, const rz_net *net, const rz_bank *bank, const radz_score_options *o,
                                radz_error *err)
 {
@@ -166,17 +184,9 @@ static radz_status fill_scorer(rz_scorer *s, const rz_net *net, const rz_bank *b
     radz_embed_options hidden = {sizeof hidden, RADZ_FEATURE_LOCAL, 0, 1};
     if (o->score == RADZ_SCORE_HIDDEN) RZ_TRY(rz_embed_pick(cfg, &hidden, &pick, err));
     s->kind = o->score, s->feature = o->feature;
-    s->n = bank->n, s->reference = bank->reference;
     s->dim = rz_embed_dim(cfg, &pick);
     s->tau = o->tau > 0 ? o->tau : rz_model_tau(net->model);
-    s->classes = how(s, o->classes);
-    if (s->classes == RADZ_CLASSES_REFERENCE && s->reference == s->n)
-        return rz_fail(err, RADZ_E_ARGUMENT, "classes reference: the bank has no reference class such as 'No Finding'");
-    memcpy(s->model_hash, net->model->hash, sizeof s->model_hash);
-    memcpy(s->bank_hash, bank->hash, sizeof s->bank_hash);
-    s->labels = rz_calloc(s->host, s->n, sizeof *s->labels);
-    for (size_t i = 0; i < s->n; i++)
-        if (!s->labels || !(s->labels[i] = rz_strdup(s->host, bank->labels[i]))) return RZ_NO_MEMORY(err, "scorer");
+    RZ_TRY(name_classes(s, net->model, bank, o, err));
     if (s->kind == RADZ_SCORE_IMG_ANCHOR || s->kind == RADZ_SCORE_FUSED) {
         s->anchors = rz_calloc(s->host, s->n, s->dim * sizeof *s->anchors);
         if (!s->anchors) return RZ_NO_MEMORY(err, "scorer");
@@ -198,6 +208,24 @@ radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_sc
     s->host = bank->host;
     radz_status status = fill_scorer(s, net, bank, options, err);
     if (status == RADZ_OK && options->calibration) status = rz_calibration_load(s, options->calibration, err);
+    if (status == RADZ_OK)
+        *out = s;
+    else
+        rz_scorer_close(s);
+    return status;
+}
+
+radz_status rz_scorer_open_given(const rz_net *net, const rz_bank *bank, unsigned kind,
+                                 const radz_score_options *options, rz_scorer **out, radz_error *err)
+{
+    radz_score_options o = *options;
+    rz_scorer *s = rz_calloc(bank->host, 1, sizeof *s);
+    *out = NULL;
+    if (!s) return RZ_NO_MEMORY(err, "scorer");
+    s->host = bank->host, s->kind = kind, s->tau = 1;
+    if (kind != RZ_SCORE_LIKELIHOOD && kind != RZ_SCORE_LIKELIHOOD_MEAN) o.classes = RADZ_CLASSES_INDEPENDENT;
+    radz_status status = name_classes(s, net->model, bank, &o, err);
+    if (status == RADZ_OK && o.calibration) status = rz_calibration_load(s, o.calibration, err);
     if (status == RADZ_OK)
         *out = s;
     else
@@ -281,8 +309,13 @@ static double share_margin(const rz_class_score *out, size_t n, double scale, si
 static void fill_margins(const rz_scorer *s, rz_class_score *out)
 {
     const double scale = s->kind == RADZ_SCORE_FUSED ? (double)s->n / (s->tau * s->tau) : 1 / s->tau;
+    const bool logs = s->kind == RZ_SCORE_LIKELIHOOD || s->kind == RZ_SCORE_LIKELIHOOD_MEAN;
     for (size_t c = 0; c < s->n; c++) {
-        if (s->classes == RADZ_CLASSES_INDEPENDENT)
+        if (rz_score_is_answer(s->kind))
+            out[c].margin = 2 * out[c].similarity - 1; /* yes or no: its odds are not known */
+        else if (logs && s->classes == RADZ_CLASSES_INDEPENDENT)
+            out[c].margin = out[c].similarity - log(-expm1(fmin(out[c].similarity, -1e-300)));
+        else if (s->classes == RADZ_CLASSES_INDEPENDENT)
             out[c].margin = out[c].similarity * scale;
         else if (s->classes == RADZ_CLASSES_REFERENCE && c != s->reference)
             out[c].margin = (out[c].similarity - out[s->reference].similarity) * scale;
@@ -294,8 +327,9 @@ static void fill_margins(const rz_scorer *s, rz_class_score *out)
 void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out)
 {
     for (size_t c = 0; c < s->n; c++)
-        out[c].probability =
-            s->calibrators ? rz_calibrated(&s->calibrators[c], out[c].margin) : rz_sigmoid(out[c].margin);
+        out[c].probability = s->calibrators                ? rz_calibrated(&s->calibrators[c], out[c].margin)
+                             : rz_score_is_answer(s->kind) ? out[c].similarity
+                                                           : rz_sigmoid(out[c].margin);
 }
 
 radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_class_score *out,
@@ -311,6 +345,11 @@ radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float 
         else
             add_similarities(s, vectors[k], weight, out);
     }
+    return rz_scorer_given(s, out, err);
+}
+
+radz_status rz_scorer_given(const rz_scorer *s, rz_class_score *out, radz_error *err)
+{
     for (size_t c = 0; c < s->n; c++)
         if (!isfinite(out[c].similarity))
             return rz_fail(err, RADZ_E_ARGUMENT, "expected a vector of finite numbers that are not all zero");

@@ -7,9 +7,20 @@
 #include "calibrate.h"
 #include "embed.h"
 
+/* Similarities that come from elsewhere, for radz_evaluate alone: values of radz_score_kind that nobody else may use.
+ */
+enum {
+    RZ_SCORE_LIKELIHOOD = RADZ_SCORE_HIDDEN + 1, /* log-probability of a class's name */
+    RZ_SCORE_LIKELIHOOD_MEAN,                    /* the same, mean over its tokens */
+    RZ_SCORE_OPTIONS,                            /* 1: the answer names the class */
+    RZ_SCORE_COT,
+    RZ_SCORE_HEAD, /* logit of the linear head */
+    RZ_SCORE_KINDS
+};
+
 typedef struct rz_scorer {
     const rz_host *host;
-    radz_score_kind kind;
+    unsigned kind; /* radz_score_kind, or one of those above */
     radz_score_feature feature;
     radz_score_classes classes; /* never AUTO */
     double tau;
@@ -35,16 +46,25 @@ typedef struct rz_class_score {
 
 radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_score_options *options, rz_scorer **out,
                            radz_error *err) RZ_CHECK;
+/* For kinds from LIKELIHOOD on: no anchors, no texts, tau 1. Of options, classes and calibration are read. */
+radz_status rz_scorer_open_given(const rz_net *net, const rz_bank *bank, unsigned kind,
+                                 const radz_score_options *options, rz_scorer **out, radz_error *err) RZ_CHECK;
 void rz_scorer_close(rz_scorer *s);
 bool rz_scorer_needs_local(const rz_scorer *s);
 bool rz_scorer_needs_global(const rz_scorer *s);
 /* One film; the vector that the feature does not need may be NULL. out (n), in bank order. Changes nothing in s. */
 radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_class_score *out,
                            radz_error *err) RZ_CHECK;
+/* The same from out[].similarity, which the caller has filled. */
+radz_status rz_scorer_given(const rz_scorer *s, rz_class_score *out, radz_error *err) RZ_CHECK;
 /* Probabilities once more, from margins that are there: after calibrators were set. */
 void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out);
 
-const char *rz_score_name(radz_score_kind kind);           /* "img_anchor" */
+static inline bool rz_score_is_answer(unsigned kind)
+{
+    return kind == RZ_SCORE_OPTIONS || kind == RZ_SCORE_COT;
+}
+const char *rz_score_name(unsigned kind);                  /* "img_anchor"; NULL: there is none */
 const char *rz_feature_name(radz_score_feature feature);   /* "global" */
 const char *rz_classes_name(radz_score_classes classes);   /* "reference" */
 const char *rz_calibration_name(rz_calibration_kind kind); /* "platt" */
