@@ -143,8 +143,9 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
     radz_status st = rz_dataset_open(t->host, &o, &t->ds, err);
     rz_free(t->host, labels);
     RZ_TRY(st);
-    rz_log(t->host, RADZ_LOG_INFO, "manifest: %zu rows to train on, %zu to validate on, %zu without a known label",
-           t->ds.n_train, t->ds.n_val, t->ds.n_left_out);
+    rz_log(t->host, RADZ_LOG_INFO,
+           "manifest: %zu rows to train on, %zu to validate on, %zu without a known label, %zu malformed",
+           t->ds.n_train, t->ds.n_val, t->ds.n_left_out, t->ds.n_bad);
     RZ_TRY(rz_films_open(t->host, &t->ds, t->model, &t->films, err));
     t->films.stop_on_bad = t->o.stop_on_bad_row != 0;
     return rz_sampler_init(t->host, &t->ds, t->o.balance_sets != 0, t->o.seed ^ SAMPLER_SEED, &t->sampler, err);
