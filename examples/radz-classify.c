@@ -10,8 +10,6 @@
 #include "common.h"
 #include "heatmap_files.h"
 
-enum { BATCH = 8, MAX_BATCH_PX = 32 * 1024 * 1024 };
-
 static const char usage_line[] =
     "usage: radz-classify [--model DIR] [--bank FILE | --classes A,B,C] [--json | --csv] [--quiet]\n"
     "                     [OPTION]... FILE|DIR...\n";
@@ -181,8 +179,7 @@ static void keep_note(reader *r, const char *warning)
     r->notes[r->n_notes++] = need(strdup(warning));
 }
 
-static void print_table(reader *r, const char *path, const radz_image *image, const radz_result *result,
-                        const heatmap_list *maps)
+static void print_table(reader *r, const char *path, const radz_result *result, const heatmap_list *maps)
 {
     size_t width = MIN_LABEL, n = radz_result_count(result);
     for (size_t i = 0; i < n; i++) {
@@ -190,7 +187,7 @@ static void print_table(reader *r, const char *path, const radz_image *image, co
         if (w > width) width = w > MAX_LABEL ? MAX_LABEL : w;
     }
     show(stdout, strcmp(path, "-") == 0 ? "standard input" : path);
-    printf("   %zu x %zu pixels\n", radz_image_width(image), radz_image_height(image));
+    printf("   %zu x %zu pixels\n", radz_result_width(result), radz_result_height(result));
     printf("  %-*s  %-*s%9s  %10s\n", (int)width, "Finding", BAR, "Probability", "", "Similarity");
     for (size_t i = 0; i < n; i++) print_row(r, result, i, width);
     for (size_t i = 0; i < radz_result_warning_count(result); i++) {
@@ -230,12 +227,11 @@ static void csv_text(const char *s)
     putchar('"');
 }
 
-static void print_csv(const reader *r, const char *path, const radz_image *image, const radz_result *result,
-                      const heatmap_list *maps)
+static void print_csv(const reader *r, const char *path, const radz_result *result, const heatmap_list *maps)
 {
     for (size_t i = 0; i < radz_result_count(result); i++) {
         csv_text(path);
-        printf(",%s,%zu,%zu,", radz_image_sha256(image), radz_image_width(image), radz_image_height(image));
+        printf(",%s,%zu,%zu,", radz_result_sha256(result), radz_result_width(result), radz_result_height(result));
         csv_text(radz_result_label(result, i));
         putchar(',');
         print_number(radz_result_probability(result, i));
@@ -293,19 +289,32 @@ static void report_failure(reader *r, const char *path, const radz_error *error)
     complain("%s%s%s", named ? "" : strcmp(path, "-") ? path : "standard input", named ? "" : ": ", error->message);
 }
 
+/* A film that came by path is read again for its heat maps: the result has let it go. */
+static radz_status draw_heatmaps(const reader *r, const char *path, const radz_image *image, const radz_result *result,
+                                 heatmap_list *maps, radz_error *err)
+{
+    radz_image *own = NULL;
+    radz_status status = image ? RADZ_OK : radz_image_open(r->e.runtime, path, &own, err);
+    if (!status)
+        status = write_heatmaps(&r->s->heat, r->e.session, r->bank, image ? image : own, path, result, maps, err);
+    radz_image_close(own);
+    return status;
+}
+
+/* image: NULL where it came by path. */
 static void report_result(reader *r, const char *path, const radz_image *image, const radz_result *result)
 {
     radz_error err;
     heatmap_list maps = {.n = 0};
     radz_status status = RADZ_OK;
     char *json;
-    if (r->s->heat.dir) status = write_heatmaps(&r->s->heat, r->e.session, r->bank, image, path, result, &maps, &err);
+    if (r->s->heat.dir) status = draw_heatmaps(r, path, image, result, &maps, &err);
     if (status != RADZ_OK)
         report_failure(r, path, &err);
     else if (r->s->form == AS_TABLE)
-        print_table(r, path, image, result, &maps);
+        print_table(r, path, result, &maps);
     else if (r->s->form == AS_CSV)
-        print_csv(r, path, image, result, &maps);
+        print_csv(r, path, result, &maps);
     else if (radz_result_json(result, path, &json, &err) == RADZ_OK)
         print_json_result(r, json, &maps);
     else
@@ -313,14 +322,10 @@ static void report_result(reader *r, const char *path, const radz_image *image, 
     free_heatmaps(&maps);
 }
 
-static void show_progress(const reader *r, const char *path)
+static void show_progress(const reader *r)
 {
     if (r->s->quiet || r->n_films <= 3 || !isatty(STDERR_FILENO)) return;
-    char text[60];
-    const char *slash = strrchr(path, '/');
-    snprintf(text, sizeof text, "%s", slash ? slash + 1 : path);
-    fprintf(stderr, "\r\033[K%zu/%zu ", r->n_done + 1, r->n_films);
-    show(stderr, text);
+    fprintf(stderr, "\r\033[K%zu/%zu", r->n_done, r->n_films);
     fflush(stderr);
 }
 
@@ -331,65 +336,80 @@ static void clear_progress(const reader *r)
 
 /* ---- Films ---- */
 
-typedef struct batch {
-    const char *paths[BATCH];
-    radz_image *images[BATCH];
-    size_t n, n_px;
-} batch;
-
-/* One film after another: only the bad one fails. */
-static void classify_singly(reader *r, const batch *b)
+/* A film's result, or NULL and why. False when standard output is broken. */
+static bool film_done(reader *r, const char *path, const radz_image *image, const radz_result *result,
+                      const radz_error *why)
 {
-    for (size_t i = 0; i < b->n; i++) {
-        radz_error err;
-        radz_result *result;
-        if (radz_classify(r->e.session, r->bank, b->images[i], &result, &err) != RADZ_OK)
-            report_failure(r, b->paths[i], &err);
-        else
-            report_result(r, b->paths[i], b->images[i], result);
-        radz_result_close(result);
-    }
+    clear_progress(r);
+    if (result)
+        report_result(r, path, image, result);
+    else
+        report_failure(r, path, why);
+    r->n_done++;
+    bool good = !fflush(stdout) && !ferror(stdout);
+    if (r->n_done < r->n_films) show_progress(r);
+    return good;
 }
 
-static void classify_batch(reader *r, batch *b)
+typedef struct listener {
+    reader *r;
+    const char *const *paths;
+} listener;
+
+static int on_film(size_t i, radz_result *result, const radz_error *why, void *user)
 {
-    radz_result *results[BATCH];
-    radz_status status =
-        radz_classify_batch(r->e.session, r->bank, (const radz_image *const *)b->images, b->n, results, NULL);
-    clear_progress(r);
-    if (status != RADZ_OK) classify_singly(r, b);
-    for (size_t i = 0; i < b->n; i++) {
-        if (status == RADZ_OK) report_result(r, b->paths[i], b->images[i], results[i]);
-        radz_result_close(results[i]);
-        radz_image_close(b->images[i]);
-    }
-    b->n = b->n_px = 0;
+    const listener *l = user;
+    bool good = film_done(l->r, l->paths[i], NULL, result, why);
+    radz_result_close(result);
+    return !good;
+}
+
+/* Standard input, or what is known to be bad. */
+static bool classify_one(reader *r, const film_place *place)
+{
+    radz_image *image = NULL;
+    radz_result *result = NULL;
+    radz_error err;
+    if (!open_film(r->e.runtime, place, &image, &err))
+        (void)!radz_classify(r->e.session, r->bank, image, &result, &err);
+    bool good = film_done(r, place->path, image, result, &err);
+    radz_result_close(result);
+    radz_image_close(image);
+    return good;
+}
+
+/* Films by path from place i on, as many as follow each other; *n: how many. False when standard output is broken. */
+static bool classify_paths(reader *r, const film_list *l, size_t i, const char **paths, size_t *n)
+{
+    radz_error err;
+    const listener to = {r, paths};
+    const size_t before = r->n_done;
+    for (*n = 0; i + *n < l->n && !l->places[i + *n].why && strcmp(l->places[i + *n].path, "-"); ++*n)
+        paths[*n] = l->places[i + *n].path;
+    radz_status status = radz_classify_files(r->e.session, r->bank, paths, *n, on_film, (void *)&to, &err);
+    bool good = !ferror(stdout);
+    while (status && good && r->n_done < before + *n) /* what fails for all of them */
+        good = film_done(r, paths[r->n_done - before], NULL, NULL, &err);
+    return good;
 }
 
 /* False when standard output is broken. */
 static bool classify_films(reader *r, const film_list *l)
 {
-    batch b = {.n = 0};
-    for (size_t i = 0; i < l->n; i++, r->n_done++) {
-        const char *path = l->places[i].path;
-        radz_image *image;
-        radz_error err;
-        show_progress(r, path);
-        radz_status status = open_film(r->e.runtime, &l->places[i], &image, &err);
-        if (status == RADZ_OK) {
-            b.paths[b.n] = path;
-            b.images[b.n++] = image;
-            b.n_px += radz_image_width(image) * radz_image_height(image);
-        }
-        if (b.n && (status != RADZ_OK || b.n == BATCH || b.n_px > MAX_BATCH_PX || i + 1 == l->n)) classify_batch(r, &b);
-        if (status != RADZ_OK) {
-            clear_progress(r);
-            report_failure(r, path, &err);
-        }
-        if (fflush(stdout) || ferror(stdout)) break;
+    const char **paths = need(calloc(l->n + 1, sizeof *paths));
+    bool good = true;
+    show_progress(r);
+    for (size_t i = 0; i < l->n && good;) {
+        const film_place *place = &l->places[i];
+        size_t n = 1;
+        if (place->why || strcmp(place->path, "-") == 0)
+            good = classify_one(r, place);
+        else
+            good = classify_paths(r, l, i, paths, &n);
+        i += n;
     }
-    for (size_t i = 0; i < b.n; i++) radz_image_close(b.images[i]);
-    return !ferror(stdout);
+    free(paths);
+    return good;
 }
 
 /* ---- Main ---- */

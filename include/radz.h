@@ -380,6 +380,13 @@ RADZ_API RADZ_CHECK radz_status radz_classify_file(radz_session *session, const 
 RADZ_API RADZ_CHECK radz_status radz_classify_batch(radz_session *session, const radz_bank *bank,
                                                     const radz_image *const *images, size_t n, radz_result **results,
                                                     radz_error *err);
+/* n films by path, for whole folders: while the network works on some, the next ones are read and preprocessed on one
+ * thread more and on workers that are idle. film_fn hears of each film in the order of the paths: of its result, which
+ * is the caller's to close, or NULL and the error. A film that fails stops nothing, and each result has the bits of
+ * radz_classify_file. film_fn may use the session; non-zero from it is RADZ_E_CANCELLED. */
+RADZ_API RADZ_CHECK radz_status radz_classify_files(
+    radz_session *session, const radz_bank *bank, const char *const *paths, size_t n,
+    int (*film_fn)(size_t i, radz_result *result, const radz_error *error, void *user), void *user, radz_error *err);
 RADZ_API void radz_result_close(radz_result *result);
 
 /* Classes best first, 0 <= i < count; out of range: NULL / NaN. */
@@ -387,6 +394,9 @@ RADZ_API size_t radz_result_count(const radz_result *result);
 RADZ_API const char *radz_result_label(const radz_result *result, size_t i);
 RADZ_API double radz_result_probability(const radz_result *result, size_t i); /* 0..1 */
 RADZ_API double radz_result_similarity(const radz_result *result, size_t i);  /* -1..1; NaN of a head */
+RADZ_API size_t radz_result_width(const radz_result *result);                 /* pixels of the film */
+RADZ_API size_t radz_result_height(const radz_result *result);                /* pixels of the film */
+RADZ_API const char *radz_result_sha256(const radz_result *result);           /* as radz_image_sha256 */
 RADZ_API size_t radz_result_warning_count(const radz_result *result);
 RADZ_API const char *radz_result_warning(const radz_result *result, size_t i);
 

@@ -326,6 +326,36 @@ static void test_folder(void **state)
     run_done(&r);
 }
 
+/* A folder, standard input, one that is not there, a folder again: in that order. */
+static void test_order(void **state)
+{
+    (void)state;
+    const char *const argv[] = {program, "--json", "--quiet", films, "-", "/nowhere", film, films, NULL};
+    static const char *const ends[] = {"a.jpeg",   "b.PNG",  "c.jpg", "z.png", "-",    "/nowhere",
+                                       "film.png", "a.jpeg", "b.PNG", "c.jpg", "z.png"};
+    run r = run_program(argv, film, TO_FILE);
+    run_expect(&r, 1, NULL, NULL);
+    assert_int_equal(count_lines(&r), RZ_COUNT(ends));
+    for (size_t i = 0; i < RZ_COUNT(ends); i++) {
+        json_t *line = json_line(&r, i);
+        const char *path = path_of(line);
+        const size_t n = strlen(path), k = strlen(ends[i]);
+        assert_true(n >= k && strcmp(path + n - k, ends[i]) == 0);
+        json_decref(line);
+    }
+    run_done(&r);
+}
+
+/* What fails for all of them is still said of each. */
+static void test_reads_no_films(void **state)
+{
+    (void)state;
+    run r = RUN("--json", "--model", "tests/data/stories260K", film, broken, film);
+    run_expect(&r, 1, "no vision tower", "3 of 3 inputs failed");
+    assert_int_equal(count_lines(&r), 3);
+    run_done(&r);
+}
+
 static void test_empty_folder(void **state)
 {
     (void)state;
@@ -409,6 +439,8 @@ int main(void)
         cmocka_unit_test(test_standard_input),
         cmocka_unit_test(test_classes_never_seen),
         cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_reads_no_films),
         cmocka_unit_test(test_empty_folder),
         cmocka_unit_test(test_double_dash),
         cmocka_unit_test(test_csv),

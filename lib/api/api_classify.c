@@ -4,25 +4,42 @@
 
 /* ---- Classification ---- */
 
+/* A handle for a result, which it owns; NULL: memory ran out and the result is gone. */
+static radz_result *wrap(radz_runtime *rt, rz_result *raw)
+{
+    radz_result *r = rz_calloc(&rt->host, 1, sizeof *r);
+    if (!r) {
+        rz_result_free(raw);
+        return NULL;
+    }
+    rz_handle_init(&r->h);
+    rz_handle_hold(&rt->h);
+    r->runtime = rt;
+    r->result = raw;
+    return r;
+}
+
 /* Wraps n results into handles; on failure every result is freed and every place is NULL. */
 static radz_status wrap_results(radz_runtime *rt, rz_result **raw, size_t n, radz_result **results, radz_error *err)
 {
-    for (size_t i = 0; i < n; i++) {
-        radz_result *r = rz_calloc(&rt->host, 1, sizeof *r);
-        if (!r) {
-            for (size_t j = i; j < n; j++) rz_result_free(raw[j]);
-            for (size_t j = 0; j < i; j++) {
-                radz_result_close(results[j]);
-                results[j] = NULL;
-            }
-            return RZ_NO_MEMORY(err, "result");
-        }
-        rz_handle_init(&r->h);
-        rz_handle_hold(&rt->h);
-        r->runtime = rt;
-        r->result = raw[i];
-        results[i] = r;
+    size_t k = 0;
+    while (k < n && (results[k] = wrap(rt, raw[k]))) k++;
+    if (k == n) return RADZ_OK;
+    for (size_t i = k + 1; i < n; i++) rz_result_free(raw[i]);
+    for (size_t i = 0; i < k; i++) {
+        radz_result_close(results[i]);
+        results[i] = NULL;
     }
+    return RZ_NO_MEMORY(err, "result");
+}
+
+/* The bank that is used: the caller's, the session's own, or NULL for the linear head. */
+static radz_status find_bank(radz_session *session, const radz_bank *bank, const rz_bank **used, radz_error *err)
+{
+    const bool head = !bank && session->model->net->cfg.radz.n_classes;
+    *used = NULL;
+    if (!bank && !head && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    *used = bank ? bank->bank : head ? NULL : session->own_bank;
     return RADZ_OK;
 }
 
@@ -31,11 +48,10 @@ static radz_status classify_films(radz_session *session, const radz_bank *bank, 
 {
     const radz_model *model = session->model;
     const rz_host *host = &model->runtime->host;
-    const bool head = !bank && model->net->cfg.radz.n_classes;
-    if (!bank && !head && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    const rz_bank *used;
+    RZ_TRY(find_bank(session, bank, &used, err));
     rz_result **raw = rz_calloc(host, n, sizeof *raw);
     if (!raw) return RZ_NO_MEMORY(err, "results");
-    const rz_bank *used = bank ? bank->bank : head ? NULL : session->own_bank;
     radz_status status = rz_classify(&session->net, model->name, used, films, n, raw, err);
     if (status == RADZ_OK) status = wrap_results(model->runtime, raw, n, results, err);
     rz_free(host, raw);
@@ -86,6 +102,41 @@ radz_status radz_classify_batch(radz_session *session, const radz_bank *bank, co
     return status;
 }
 
+typedef struct listener {
+    radz_runtime *runtime;
+    int (*film_fn)(size_t i, radz_result *result, const radz_error *error, void *user);
+    void *user;
+} listener;
+
+static int on_result(size_t i, rz_result *raw, const radz_error *why, void *user)
+{
+    const listener *l = user;
+    radz_error no_memory;
+    radz_result *result = raw ? wrap(l->runtime, raw) : NULL;
+    if (raw && !result) {
+        (void)RZ_NO_MEMORY(&no_memory, "result");
+        why = &no_memory;
+    }
+    return l->film_fn(i, result, why, l->user);
+}
+
+radz_status radz_classify_files(radz_session *session, const radz_bank *bank, const char *const *paths, size_t n,
+                                int (*film_fn)(size_t i, radz_result *result, const radz_error *error, void *user),
+                                void *user, radz_error *err)
+{
+    RZ_LIVE(session);
+    RZ_LIVE_OR_NULL(bank);
+    RZ_NEED(film_fn);
+    if (n == 0) return RADZ_OK;
+    RZ_NEED(paths);
+    for (size_t i = 0; i < n; i++)
+        if (!paths[i]) return rz_fail(err, RADZ_E_ARGUMENT, "%s: paths[%zu] is NULL", __func__, i);
+    rz_classifier by = {.net = &session->net, .model_name = session->model->name};
+    RZ_TRY(find_bank(session, bank, &by.bank, err));
+    listener l = {session->model->runtime, film_fn, user};
+    return rz_classify_files(&by, paths, n, on_result, &l, err);
+}
+
 /* ---- Results ---- */
 
 void radz_result_close(radz_result *result)
@@ -115,6 +166,21 @@ double radz_result_probability(const radz_result *result, size_t i)
 double radz_result_similarity(const radz_result *result, size_t i)
 {
     return i < radz_result_count(result) ? result->result->scores[i].similarity : NAN;
+}
+
+size_t radz_result_width(const radz_result *result)
+{
+    return result ? result->result->width_px : 0;
+}
+
+size_t radz_result_height(const radz_result *result)
+{
+    return result ? result->result->height_px : 0;
+}
+
+const char *radz_result_sha256(const radz_result *result)
+{
+    return result ? result->result->sha256 : NULL;
 }
 
 size_t radz_result_warning_count(const radz_result *result)

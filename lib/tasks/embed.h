@@ -5,11 +5,19 @@
 
 #include "encode.h"
 
+/* What a glance at a film tells. */
+typedef struct rz_film_look {
+    double spread;    /* mean of max(R,G,B) - min(R,G,B), 0..1 */
+    double low, high; /* darkest and brightest sample, 0..1 */
+} rz_film_look;
+
 /* A film as it came in. */
 typedef struct rz_film {
-    rz_pixels pixels;
-    char sha256[65]; /* of the file's bytes, or of the pixels given */
-    char *path;      /* NULL: from memory */
+    rz_pixels pixels;  /* data NULL: prepared */
+    float *input;      /* as the tower of the model it was prepared for takes it; NULL: not prepared */
+    rz_film_look look; /* of a prepared one */
+    char sha256[65];   /* of the file's bytes, or of the pixels given */
+    char *path;        /* NULL: from memory */
 } rz_film;
 
 #define RZ_FILM_MAX_BYTES ((size_t)512 << 20) /* largest file that is read */
@@ -23,6 +31,9 @@ radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pi
 /* Pixels as the tower takes them; *pixels, from rz_malloc, is the caller's whatever happens. */
 radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, radz_error *err) RZ_CHECK;
 void rz_film_free(const rz_host *host, rz_film *film);
+rz_film_look rz_film_look_at(const rz_film *film);
+/* Preprocesses for this model and lets the pixels go: what is left is enough for rz_embed_films and rz_classify. */
+radz_status rz_film_prepare(const rz_model *m, rz_film *film, radz_error *err) RZ_CHECK;
 
 /* What the options ask of this model; NULL: the defaults. */
 radz_status rz_embed_pick(const rz_config *cfg, const radz_embed_options *options, rz_pick *pick,

@@ -7,7 +7,6 @@
 #define SMALL_SIDE 64   /* pixels */
 #define LONG_ASPECT 3.0 /* a chest film is nearly square */
 #define COLOURED 0.04   /* mean spread of R, G and B, of full scale; JPEG noise on gray is below 0.01 */
-#define MAX_SAMPLES 262144
 
 /* ---- Warnings ---- */
 
@@ -21,41 +20,11 @@ static radz_status warn(rz_result *r, const char *text, radz_error *err)
     return RADZ_OK;
 }
 
-typedef struct film_look {
-    double spread;    /* mean of max(R,G,B) - min(R,G,B), 0..1 */
-    double low, high; /* darkest and brightest sample, 0..1 */
-} film_look;
-
-static double sample(const rz_pixels *p, size_t i)
+static radz_status warn_film(rz_result *r, const rz_film *film, radz_error *err)
 {
-    return p->bits == 16 ? ((const uint16_t *)p->data)[i] / 65535.0 : ((const uint8_t *)p->data)[i] / 255.0;
-}
-
-/* Looks at evenly spread pixels: a quarter million says as much as a hundred. */
-static film_look look_at(const rz_pixels *p)
-{
-    const size_t n = p->width_px * p->height_px, step = n / MAX_SAMPLES + 1;
-    film_look look = {0, 1, 0};
-    size_t seen = 0;
-    for (size_t i = 0; i < n; i += step, seen++) {
-        double low = 1, high = 0;
-        for (int c = 0; c < p->channels; c++) {
-            double v = sample(p, i * (size_t)p->channels + (size_t)c);
-            low = v < low ? v : low;
-            high = v > high ? v : high;
-        }
-        look.spread += high - low;
-        look.low = low < look.low ? low : look.low;
-        look.high = high > look.high ? high : look.high;
-    }
-    if (seen) look.spread /= (double)seen;
-    return look;
-}
-
-static radz_status warn_film(rz_result *r, const rz_pixels *p, radz_error *err)
-{
+    const rz_pixels *p = &film->pixels;
     const double w = (double)p->width_px, h = (double)p->height_px;
-    const film_look look = look_at(p);
+    const rz_film_look look = film->input ? film->look : rz_film_look_at(film);
     if (p->width_px < SMALL_SIDE || p->height_px < SMALL_SIDE)
         RZ_TRY(warn(r, "film is very small: fewer than 64 pixels on a side", err));
     if (w > LONG_ASPECT * h || h > LONG_ASPECT * w)
@@ -197,7 +166,7 @@ static radz_status fill_result(rz_result *r, const scorer *by, const rz_film *fi
     if (!r->provenance) return RADZ_E_MEMORY;
     if (!m->special) RZ_TRY(warn(r, "model is not trained as a LLaVA-RadZ: scores mean little", err));
     RZ_TRY(warn_bank(r, by->bank, err));
-    return warn_film(r, &film->pixels, err);
+    return warn_film(r, film, err);
 }
 
 static radz_status make_results(const scorer *by, const rz_film *const *films, size_t n, rz_result **results,

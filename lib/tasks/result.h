@@ -26,6 +26,19 @@ typedef struct rz_result {
  * NULL. model_name goes into the provenance. */
 radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank *bank, const rz_film *const *films,
                         size_t n, rz_result **results, radz_error *err) RZ_CHECK;
+/* What films are scored with. */
+typedef struct rz_classifier {
+    const rz_net *net;
+    const char *model_name;
+    const rz_bank *bank; /* NULL: the model's linear head */
+} rz_classifier;
+/* Called for each film in the order of the paths: its result, which is the callee's, or NULL and why. Non-zero stops
+ * with RADZ_E_CANCELLED. The stream of the net is free meanwhile. */
+typedef int (*rz_result_fn)(size_t i, rz_result *result, const radz_error *why, void *user);
+/* Reads ahead on one thread more, with the pool's help; results have the bits they have alone. A film that fails stops
+ * nothing. */
+radz_status rz_classify_files(const rz_classifier *by, const char *const *paths, size_t n, rz_result_fn fn, void *user,
+                              radz_error *err) RZ_CHECK;
 void rz_result_free(rz_result *r);
 /* One line without the newline, appended to s; path NULL: the result's own. */
 void rz_result_put_json(rz_str *s, const rz_result *r, const char *path);
