@@ -78,7 +78,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline bench all lib programs tests demo check check-built check-shared deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline bench bench-kernels all lib programs tests demo check check-built check-shared deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -157,6 +157,11 @@ bench: deps ## speed of the kernels beside OpenBLAS, of a training step beside P
 	@$O/bench/bench_compute 1
 	@$O/bench/bench_compute 2
 	@bench/compare_train $O/bench/bench_train '$(PYTHON)'
+
+bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
+	+@$(SUBMAKE) $O/bench/bench_kernels
+	@$O/bench/bench_kernels 1
+	@$O/bench/bench_kernels 2
 
 clean: ## remove build/
 	rm -rf build
