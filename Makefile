@@ -151,6 +151,9 @@ abi-baseline: $(SHARED) ## accept today's ABI as the new baseline
 $O/bench/%: $O/bench/%.o $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
+$O/tools/%: $O/tools/%.o $(STATIC)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
 PYTHON ?= python3
 bench: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
 	+@$(SUBMAKE) $O/bench/bench_compute $O/bench/bench_train
