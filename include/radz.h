@@ -238,6 +238,9 @@ typedef struct radz_session_options {
     /* Asked between layers; non-zero cancels the call with RADZ_E_CANCELLED. */
     int (*cancel_fn)(void *user);
     void *user;
+    /* 1: what the decoder made of a film that comes alone stays until the next: another prompt on the same film costs
+     * its own words alone. Takes 2 * n_layers * n_kv_heads * head_dim floats per row (158 MB for 7B); the same bits. */
+    int keep_film;
 } radz_session_options;
 
 RADZ_API void radz_session_options_init_sized(radz_session_options *options, size_t struct_size);
@@ -291,6 +294,7 @@ typedef struct radz_embed_options {
                              norm, -2 the input of the last block, -(n_layers + 1) the input embeddings. 0 (default):
                              the model's own layer */
     int raw;              /* 1: the mean row as it is, scaled to length 1; 0 (default): through gamma (Eq. 5) */
+    const char *image_prompt; /* asked of films, with <image> in it once; NULL (default): the model's own */
 } radz_embed_options;
 
 RADZ_API void radz_embed_options_init_sized(radz_embed_options *options, size_t struct_size);

@@ -157,21 +157,23 @@ static void session_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_session_options, 24);
+    SIZE(radz_session_options, 32);
     AT(radz_session_options, struct_size, 0);
     AT(radz_session_options, cancel_fn, 8);
     AT(radz_session_options, user, 16);
+    AT(radz_session_options, keep_film, 24);
 }
 
 static void embed_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_embed_options, 24);
+    SIZE(radz_embed_options, 32);
     AT(radz_embed_options, struct_size, 0);
     AT(radz_embed_options, feature, 8);
     AT(radz_embed_options, layer, 12);
     AT(radz_embed_options, raw, 16);
+    AT(radz_embed_options, image_prompt, 24);
 }
 
 static void method_options(void **state)

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "handles.h"
 #include "lora.h"
+#include "reuse.h"
 
 /* ---- Model ---- */
 
@@ -227,12 +228,15 @@ radz_status radz_session_open(radz_model *model, const radz_session_options *opt
     radz_session_options o;
     radz_session_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
+    if (o.keep_film != 0 && o.keep_film != 1)
+        return rz_fail(err, RADZ_E_ARGUMENT, "radz_session_open: keep_film: expected 0 or 1, got %d", o.keep_film);
     const rz_host *host = &model->runtime->host;
     radz_session *s = rz_calloc(host, 1, sizeof *s);
     if (!s) return RZ_NO_MEMORY(err, "session");
     rz_handle_init(&s->h);
     s->net = (rz_net){.model = model->net, .cancel_fn = o.cancel_fn, .user = o.user};
     radz_status status = rz_stream_open(model->runtime->dev, &s->net.s, err);
+    if (!status && (status = rz_reuse_open(model->net, o.keep_film, &s->net.reuse, err))) rz_stream_close(s->net.s);
     if (status != RADZ_OK) {
         rz_free(host, s);
         return status;
@@ -247,6 +251,7 @@ void radz_session_close(radz_session *session)
 {
     if (!session || !rz_handle_drop(&session->h)) return;
     radz_model *model = session->model;
+    rz_reuse_close(session->net.reuse);
     rz_stream_close(session->net.s);
     rz_bank_free(session->own_bank);
     rz_free(&model->runtime->host, session);
@@ -255,5 +260,5 @@ void radz_session_close(radz_session *session)
 
 size_t radz_session_bytes(const radz_session *session)
 {
-    return session ? rz_arena_peak(session->net.s) : 0;
+    return session ? rz_arena_peak(session->net.s) + rz_reuse_bytes(session->net.reuse) : 0;
 }

@@ -17,27 +17,33 @@ struct rz_decoder_acts {
     const float **freqs; /* RoPE frequencies of each sequence; NULL: the model's for all */
     block_acts *blocks;
     const rz_cache *cache; /* rows before these; NULL: there are none */
+    rz_shortcut cut;
+    rz_ragged joined; /* of cut.before: sequences with the rows before them */
+    /* The rows of the last block that are wanted: sequences, which of all rows they are, positions. */
+    rz_ragged wanted;
+    const int32_t *wanted_rows, *wanted_positions;
 };
 
 /* Rows of sequence i that were there before. */
-static size_t rows_before(const rz_cache *cache, size_t i)
+static size_t rows_before(const rz_decoder_acts *a, size_t i)
 {
-    return cache ? cache->len[i] : 0;
+    return a->cache ? a->cache->len[i] : a->cut.n_before;
 }
 
-static size_t rows_in_all(rz_ragged seq, const rz_cache *cache, size_t i)
+static size_t rows_in_all(const rz_decoder_acts *a, size_t i)
 {
-    return rows_before(cache, i) + (size_t)(seq.start[i + 1] - seq.start[i]);
+    return rows_before(a, i) + (size_t)(a->seq.start[i + 1] - a->seq.start[i]);
 }
 
-static int32_t *row_positions(const rz_net *net, rz_ragged seq, const rz_cache *cache)
+static int32_t *row_positions(const rz_net *net, const rz_decoder_acts *a)
 {
+    const rz_ragged seq = a->seq;
     size_t rows = (size_t)seq.start[seq.n];
     int32_t *pos = rz_arena_host(net->s, rows, sizeof *pos);
     if (!pos) return NULL;
     for (size_t i = 0; i < seq.n; i++)
         for (int32_t r = seq.start[i]; r < seq.start[i + 1]; r++)
-            pos[r] = (int32_t)rows_before(cache, i) + r - seq.start[i];
+            pos[r] = (int32_t)rows_before(a, i) + r - seq.start[i];
     return rz_arena_i32(net->s, pos, rows);
 }
 
@@ -49,41 +55,36 @@ static rz_attn decoder_attention(const rz_net *net, rz_ragged seq)
 
 /* Prompts longer than training's rotate more slowly under dynamic RoPE; each by its own length, so that an item's
  * result does not depend on what it shares a batch with. */
-static const float **row_frequencies(const rz_net *net, rz_ragged seq, const rz_cache *cache)
+static const float **row_frequencies(const rz_net *net, const rz_decoder_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
+    const size_t n = a->seq.n;
     bool depends = false;
-    for (size_t i = 0; i < seq.n; i++) depends |= rz_rope_depends(t, rows_in_all(seq, cache, i));
+    for (size_t i = 0; i < n; i++) depends |= rz_rope_depends(t, rows_in_all(a, i));
     if (!depends) return NULL;
-    const float **freqs = rz_arena_host(net->s, seq.n, sizeof *freqs);
+    const float **freqs = rz_arena_host(net->s, n, sizeof *freqs);
     float *host = rz_arena_host(net->s, t->head_dim / 2, sizeof *host);
-    for (size_t i = 0; freqs && host && i < seq.n; i++) {
+    for (size_t i = 0; freqs && host && i < n; i++) {
         float *freq = rz_arena_f32(net->s, 1, t->head_dim / 2);
-        rz_rope_frequencies(t, rows_in_all(seq, cache, i), host);
+        rz_rope_frequencies(t, rows_in_all(a, i), host);
         rz_upload(net->s, freq, host, t->head_dim / 2 * sizeof *host);
         freqs[i] = freq;
     }
     return freqs;
 }
 
-static void rope_rows(const rz_net *net, const int32_t *positions, const float *freq, float *q, float *k, size_t rows,
-                      bool inverse)
+/* x (rows of seq, heads * head_dim) */
+static void rope(const rz_net *net, rz_ragged seq, const int32_t *positions, const float **freqs, float *x,
+                 size_t heads, bool inverse)
 {
-    const rz_text_config *t = &net->model->cfg.text;
-    rz_rope(net->s, q, t->heads * t->head_dim, positions, freq, 1.0f, rows, t->heads, t->head_dim, inverse);
-    rz_rope(net->s, k, t->kv_heads * t->head_dim, positions, freq, 1.0f, rows, t->kv_heads, t->head_dim, inverse);
-}
-
-static void rope(const rz_net *net, const rz_decoder_acts *a, float *q, float *k, bool inverse)
-{
-    const rz_text_config *t = &net->model->cfg.text;
-    const rz_ragged *seq = &a->seq;
+    const size_t head_dim = net->model->cfg.text.head_dim, ld = heads * head_dim;
     if (rz_stream_failed(net->s)) return;
-    if (!a->freqs) rope_rows(net, a->positions, net->model->inv_freq, q, k, (size_t)seq->start[seq->n], inverse);
-    for (size_t i = 0; a->freqs && i < seq->n; i++) {
-        size_t first = (size_t)seq->start[i], n = (size_t)seq->start[i + 1] - first;
-        rope_rows(net, a->positions + first, a->freqs[i], q + first * t->heads * t->head_dim,
-                  k + first * t->kv_heads * t->head_dim, n, inverse);
+    if (!freqs)
+        rz_rope(net->s, x, ld, positions, net->model->inv_freq, 1.0f, (size_t)seq.start[seq.n], heads, head_dim,
+                inverse);
+    for (size_t i = 0; freqs && i < seq.n; i++) {
+        size_t first = (size_t)seq.start[i], n = (size_t)seq.start[i + 1] - first;
+        rz_rope(net->s, x + first * ld, ld, positions + first, freqs[i], 1.0f, n, heads, head_dim, inverse);
     }
 }
 
@@ -100,7 +101,7 @@ static void attend_with_cache(const rz_net *net, const rz_attn *at, const rz_dec
 {
     const size_t ld = at->kv_ld;
     for (size_t i = 0; i < at->q_seq.n && !rz_stream_failed(net->s); i++) {
-        size_t first = (size_t)at->q_seq.start[i], before = rows_before(d->cache, i);
+        size_t first = (size_t)at->q_seq.start[i], before = rows_before(d, i);
         size_t n = (size_t)at->q_seq.start[i + 1] - first;
         float *k = rz_cache_keys(d->cache, block, i), *v = rz_cache_values(d->cache, block, i);
         rz_copy(net->s, k + before * ld, a->k + first * ld, n * ld * sizeof *k);
@@ -113,24 +114,72 @@ static void attend_with_cache(const rz_net *net, const rz_attn *at, const rz_dec
     }
 }
 
-/* All of a block but its last product. */
+/* The keys, or the values, of each sequence behind those of the rows that precede it. */
+static const float *join(const rz_net *net, const rz_decoder_acts *d, const float *before, const float *rows, size_t ld)
+{
+    float *all = rz_arena_f32(net->s, (size_t)d->joined.start[d->joined.n], ld);
+    for (size_t i = 0; i < d->seq.n && all; i++) {
+        const size_t first = (size_t)d->seq.start[i], n = (size_t)d->seq.start[i + 1] - first;
+        float *to = all + (size_t)d->joined.start[i] * ld;
+        rz_copy(net->s, to, before, d->cut.n_before * ld * sizeof *all);
+        rz_copy(net->s, to + d->cut.n_before * ld, rows + first * ld, n * ld * sizeof *all);
+    }
+    return all;
+}
+
+/* Keys and values of sequence 0 stay for later prompts that begin with the same rows. */
+static void store(const rz_net *net, const rz_decoder_acts *d, size_t block, const block_acts *a, size_t ld)
+{
+    const rz_shortcut *cut = &d->cut;
+    const size_t n_new = cut->n_store - cut->n_before;
+    if (!cut->store || cut->n_store <= cut->n_before) return;
+    rz_copy(net->s, rz_cache_keys(cut->store, block, 0) + cut->n_before * ld, a->k, n_new * ld * sizeof(float));
+    rz_copy(net->s, rz_cache_values(cut->store, block, 0) + cut->n_before * ld, a->v, n_new * ld * sizeof(float));
+}
+
+static void attend(const rz_net *net, size_t block, const rz_attn *at, const rz_decoder_acts *d, const block_acts *a)
+{
+    const float *k = a->k, *v = a->v;
+    rz_attn joined = *at;
+    store(net, d, block, a, at->kv_ld);
+    if (d->cache) {
+        attend_with_cache(net, at, d, block, a);
+        return;
+    }
+    if (d->cut.before) {
+        k = join(net, d, rz_cache_keys(d->cut.before, block, 0), k, at->kv_ld);
+        v = join(net, d, rz_cache_values(d->cut.before, block, 0), v, at->kv_ld);
+        joined.kv_seq = d->joined;
+    }
+    if (!rz_stream_failed(net->s)) rz_attention(net->s, &joined, a->att, a->lse, a->q, k, v);
+}
+
+static float *pick_rows(const rz_net *net, const float *x, const int32_t *rows, size_t n, size_t cols)
+{
+    float *y = rz_arena_f32(net->s, n, cols);
+    rz_copy_rows(net->s, y, cols, NULL, x, cols, rows, n, cols);
+    return y;
+}
+
+/* All of a block but its last product. `picked`: of d->wanted alone, which at->q_seq then is; every row has its keys
+ * and values. */
 static void block_inside(const rz_net *net, const rz_decoder_block *b, const rz_attn *at, const rz_decoder_acts *d,
-                         float *h, block_acts *a)
+                         bool picked, float *h, block_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
-    size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = t->hidden;
+    size_t all = (size_t)d->seq.start[d->seq.n], rows = (size_t)at->q_seq.start[at->q_seq.n], c = t->hidden;
     a->h = h;
-    a->n1 = rz_norm_forward(net, &b->in, t->eps, h, rows, &a->stats1);
-    a->q = rz_linear_forward(net, &b->q, a->n1, rows);
-    a->k = rz_linear_forward(net, &b->k, a->n1, rows);
-    a->v = rz_linear_forward(net, &b->v, a->n1, rows);
-    rope(net, d, a->q, a->k, false);
+    a->n1 = rz_norm_forward(net, &b->in, t->eps, h, all, &a->stats1);
+    a->k = rz_linear_forward(net, &b->k, a->n1, all);
+    a->v = rz_linear_forward(net, &b->v, a->n1, all);
+    const float *n1 = picked ? pick_rows(net, a->n1, d->wanted_rows, rows, c) : a->n1;
+    if (picked) h = pick_rows(net, h, d->wanted_rows, rows, c);
+    a->q = rz_linear_forward(net, &b->q, n1, rows);
+    rope(net, at->q_seq, picked ? d->wanted_positions : d->positions, d->freqs, a->q, t->heads, false);
+    rope(net, d->seq, d->positions, d->freqs, a->k, t->kv_heads, false);
     a->att = rz_arena_f32(net->s, rows, t->heads * t->head_dim);
     a->lse = net->keep ? rz_arena_f32(net->s, rows, t->heads) : NULL;
-    if (d->cache)
-        attend_with_cache(net, at, d, (size_t)(b - net->model->decoder), a);
-    else
-        rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
+    attend(net, (size_t)(b - net->model->decoder), at, d, a);
     a->mid = rz_residual(net, h, rz_linear_forward(net, &b->o, a->att, rows), rows * c);
     a->n2 = rz_norm_forward(net, &b->post, t->eps, a->mid, rows, &a->stats2);
     a->gate = rz_linear_forward(net, &b->gate, a->n2, rows);
@@ -143,8 +192,21 @@ static float *block_forward(const rz_net *net, const rz_decoder_block *b, const 
                             float *h, block_acts *a)
 {
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
-    block_inside(net, b, at, d, h, a);
+    block_inside(net, b, at, d, false, h, a);
     return rz_residual(net, a->mid, rz_linear_forward(net, &b->down, a->act, rows), rows * net->model->cfg.text.hidden);
+}
+
+/* The same for the rows that are wanted; in place. */
+static float *block_forward_picked(const rz_net *net, const rz_decoder_block *b, const rz_attn *at,
+                                   const rz_decoder_acts *d, float *h, block_acts *a)
+{
+    const size_t rows = (size_t)d->wanted.start[d->wanted.n], c = net->model->cfg.text.hidden;
+    rz_attn some = *at;
+    some.q_seq = d->wanted;
+    block_inside(net, b, &some, d, true, h, a);
+    const float *y = rz_residual(net, a->mid, rz_linear_forward(net, &b->down, a->act, rows), rows * c);
+    rz_copy_rows(net->s, h, c, d->wanted_rows, y, c, NULL, rows, c);
+    return h;
 }
 
 /* The same, of which only the input is kept. */
@@ -186,32 +248,74 @@ static void attention_backward(const rz_net *net, const rz_decoder_block *b, con
     float *dn = rz_arena_f32(net->s, rows, t->hidden);
     rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
     rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
-    rope(net, d, dq, dk, true);
+    rope(net, d->seq, d->positions, d->freqs, dq, t->heads, true);
+    rope(net, d->seq, d->positions, d->freqs, dk, t->kv_heads, true);
     rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
     rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
     rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
     rz_norm_backward(net, &b->in, dh, dn, a->h, a->stats1, rows);
 }
 
-static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, const rz_cache *cache,
-                         rz_decoder_acts **acts)
+/* Sequences of len(i) rows each. */
+static rz_ragged ragged_of(const rz_net *net, const int32_t *len, size_t n)
+{
+    int32_t *start = rz_arena_host(net->s, n + 1, sizeof *start);
+    for (size_t i = 0; start && i < n; i++) start[i + 1] = start[i] + len[i];
+    return (rz_ragged){n, start, start ? rz_arena_i32(net->s, start, n + 1) : NULL};
+}
+
+static void list_joined(const rz_net *net, rz_decoder_acts *a)
+{
+    int32_t *len = rz_arena_host(net->s, a->seq.n, sizeof *len);
+    for (size_t i = 0; len && i < a->seq.n; i++) len[i] = (int32_t)rows_in_all(a, i);
+    if (len) a->joined = ragged_of(net, len, a->seq.n);
+}
+
+static void list_wanted(const rz_net *net, rz_decoder_acts *a)
+{
+    const rz_ragged seq = a->seq;
+    a->wanted = ragged_of(net, a->cut.last, seq.n);
+    if (!a->wanted.start) return;
+    const size_t n = (size_t)a->wanted.start[seq.n];
+    int32_t *rows = rz_arena_host(net->s, n, sizeof *rows), *positions = rz_arena_host(net->s, n, sizeof *positions);
+    if (!rows || !positions) return;
+    for (size_t i = 0, k = 0; i < seq.n; i++)
+        for (int32_t r = seq.start[i + 1] - a->cut.last[i]; r < seq.start[i + 1]; r++, k++)
+            rows[k] = r, positions[k] = (int32_t)rows_before(a, i) + r - seq.start[i];
+    a->wanted_rows = rz_arena_i32(net->s, rows, n);
+    a->wanted_positions = rz_arena_i32(net->s, positions, n);
+}
+
+static rz_decoder_acts *begin(const rz_net *net, rz_ragged seq, size_t n_blocks, const rz_cache *cache,
+                              const rz_shortcut *cut)
 {
     rz_decoder_acts *a = rz_arena_host(net->s, 1, sizeof *a);
     block_acts *blocks = rz_arena_host(net->s, n_blocks + 1, sizeof *blocks);
     if (!a || !blocks || rz_stream_failed(net->s)) return NULL;
-    *a = (rz_decoder_acts){.n_blocks = n_blocks,
-                           .seq = seq,
-                           .positions = row_positions(net, seq, cache),
-                           .row_keys = net->row_keys,
-                           .freqs = row_frequencies(net, seq, cache),
-                           .blocks = blocks,
-                           .cache = cache};
+    *a = (rz_decoder_acts){
+        .n_blocks = n_blocks, .seq = seq, .row_keys = net->row_keys, .blocks = blocks, .cache = cache, .cut = *cut};
+    a->positions = row_positions(net, a);
+    a->freqs = row_frequencies(net, a);
+    if (cut->before) list_joined(net, a);
+    if (cut->last) list_wanted(net, a);
+    return rz_stream_failed(net->s) ? NULL : a;
+}
+
+static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, const rz_cache *cache,
+                         const rz_shortcut *cut, rz_decoder_acts **acts)
+{
+    rz_decoder_acts *a = begin(net, seq, n_blocks, cache, cut);
+    if (!a) return NULL;
     rz_attn at = decoder_attention(net, seq);
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
         const rz_decoder_block *b = &net->model->decoder[i];
-        x = net->keep && net->recompute ? block_forward_light(net, b, &at, a, x, &blocks[i])
-                                        : block_forward(net, b, &at, a, x, &blocks[i]);
+        if (cut->last && i + 1 == n_blocks)
+            x = block_forward_picked(net, b, &at, a, x, &a->blocks[i]);
+        else if (net->keep && net->recompute)
+            x = block_forward_light(net, b, &at, a, x, &a->blocks[i]);
+        else
+            x = block_forward(net, b, &at, a, x, &a->blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         rz_net_poll(net);
     }
@@ -219,9 +323,16 @@ static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_bl
     return x;
 }
 
+float *rz_decoder_shortcut(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, const rz_shortcut *cut)
+{
+    rz_net pass = *net;
+    pass.keep = false;
+    return run_blocks(&pass, x, seq, n_blocks, NULL, cut, NULL);
+}
+
 float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts)
 {
-    return run_blocks(net, x, seq, n_blocks, NULL, acts);
+    return run_blocks(net, x, seq, n_blocks, NULL, &(rz_shortcut){0}, acts);
 }
 
 float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *cache)
@@ -229,14 +340,15 @@ float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *c
     rz_net pass = *net;
     pass.keep = false;
     bool fits = seq.n == cache->n;
-    for (size_t i = 0; fits && i < seq.n; i++) fits = rows_in_all(seq, cache, i) <= cache->room;
+    for (size_t i = 0; fits && i < seq.n; i++)
+        fits = cache->len[i] + (size_t)(seq.start[i + 1] - seq.start[i]) <= cache->room;
     if (!fits) {
         rz_stream_fail(net->s, RADZ_E_INTERNAL, "the rows do not fit the cache: %zu sequences, at most %zu rows",
                        cache->n, cache->room);
         return NULL;
     }
-    x = run_blocks(&pass, x, seq, cache->layers, cache, NULL);
-    for (size_t i = 0; i < seq.n; i++) cache->len[i] = rows_in_all(seq, cache, i);
+    x = run_blocks(&pass, x, seq, cache->layers, cache, &(rz_shortcut){0}, NULL);
+    for (size_t i = 0; i < seq.n; i++) cache->len[i] += (size_t)(seq.start[i + 1] - seq.start[i]);
     return x;
 }
 
@@ -251,7 +363,7 @@ void rz_decoder_backward(const rz_net *net, const rz_decoder_acts *a, float *dh)
         rz_mark m = rz_arena_mark(net->s);
         const rz_decoder_block *b = &net->model->decoder[i];
         block_acts acts = a->blocks[i];
-        if (!acts.n1) block_inside(net, b, &at, a, acts.h, &acts);
+        if (!acts.n1) block_inside(net, b, &at, a, false, acts.h, &acts);
         mlp_backward(net, b, (size_t)a->seq.start[a->seq.n], dh, &acts);
         attention_backward(net, b, &at, a, dh, &acts);
         rz_arena_release(net->s, m);

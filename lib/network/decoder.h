@@ -10,6 +10,17 @@ typedef struct rz_decoder_acts rz_decoder_acts;
 /* x (rows, hidden): input embeddings of the sequences in seq, one after another, positions from 0 in each. Result:
  * hidden_states[n_blocks] before the final norm. x may be overwritten. acts: set when net->keep, else may be NULL. */
 float *rz_decoder_forward(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, rz_decoder_acts **acts);
+/* A forward pass that leaves out what is known or not asked for. */
+typedef struct rz_shortcut {
+    const rz_cache *before; /* keys and values of the n_before rows that precede every sequence; NULL: none */
+    size_t n_before;
+    rz_cache *store; /* gets those of the first n_store rows of sequence 0, rows before included; NULL: nothing does */
+    size_t n_store;
+    const int32_t *last; /* of each sequence only so many rows at its end are wanted; NULL: all */
+} rz_shortcut;
+/* As rz_decoder_forward, the same bits in the rows that are wanted; in the others whatever an earlier block gave. Not
+ * where RoPE depends on the length of the prompt (rz_rope_depends) and there are rows before. */
+float *rz_decoder_shortcut(const rz_net *net, float *x, rz_ragged seq, size_t n_blocks, const rz_shortcut *cut);
 /* All blocks, forward only: each sequence's rows follow those that the cache holds of it, and are added to it. */
 float *rz_decoder_extend(const rz_net *net, float *x, rz_ragged seq, rz_cache *cache);
 /* dh: in, the gradient of the result; out, of x. */

@@ -8,6 +8,7 @@
 #include "decoder.h"
 #include "heads.h"
 #include "projector.h"
+#include "reuse.h"
 #include "tower.h"
 
 /* Rows of one origin: where they lie in the matrix, and what they are there (ids, or rows of a table). */
@@ -279,6 +280,63 @@ float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ra
     return input_rows(&pass, items, n, e);
 }
 
+/* ---- What need not run --------------------------------------------------------------------- */
+
+/* Rows from the first one that is wanted on; at least one. */
+static size_t rows_wanted(const rz_net *net, const rz_prompt *p, rz_rows which)
+{
+    const size_t vocab = net->model->cfg.text.vocab;
+    for (size_t t = 0; t < p->n; t++) {
+        bool special = p->ids[t] >= 0 && (size_t)p->ids[t] >= vocab;
+        if (is_picked(which, special, t + 1 == p->n)) return p->n - t;
+    }
+    return p->n ? 1 : 0;
+}
+
+/* *items become what is left of them. False: nothing can be said, for want of memory. */
+static bool leave_out(const rz_net *net, const rz_item **items, size_t n, size_t n_blocks, const int32_t *wanted,
+                      rz_shortcut *cut)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    rz_reuse_prompt *prompts = rz_arena_host(net->s, n, sizeof *prompts);
+    rz_item *rest = rz_arena_host(net->s, n, sizeof *rest);
+    rz_prompt *tails = rz_arena_host(net->s, n, sizeof *tails);
+    if (!prompts || !rest || !tails) return false;
+    for (size_t i = 0; i < n; i++)
+        prompts[i] = (rz_reuse_prompt){(*items)[i].prompt, (*items)[i].pixels,
+                                       v->channels * v->image_size * v->image_size, (size_t)wanted[i]};
+    const rz_reuse_plan plan = rz_reuse_begin(net->reuse, prompts, n, n_blocks);
+    cut->before = plan.before, cut->n_before = plan.n_before;
+    cut->store = plan.store, cut->n_store = plan.n_store;
+    for (size_t i = 0; i < n; i++) {
+        const rz_prompt *p = (*items)[i].prompt;
+        size_t n_image = 0;
+        tails[i] = (rz_prompt){p->ids + plan.n_before, p->n - plan.n_before};
+        for (size_t t = 0; t < tails[i].n; t++) n_image += tails[i].ids[t] == RZ_ID_IMAGE;
+        rest[i] = (*items)[i];
+        rest[i].prompt = &tails[i];
+        if (!n_image) rest[i].pixels = NULL;
+    }
+    *items = rest;
+    return true;
+}
+
+/* What a pass for rows `which` may leave out; *items change to what is left. */
+static rz_shortcut shorten(const rz_net *net, const rz_item **items, size_t n, size_t n_blocks, rz_rows which)
+{
+    rz_shortcut cut = {0};
+    size_t rows = 0, wanted = 0;
+    int32_t *last = rz_arena_host(net->s, n, sizeof *last);
+    if (!last) return cut;
+    for (size_t i = 0; i < n; i++) {
+        last[i] = (int32_t)rows_wanted(net, (*items)[i].prompt, which);
+        wanted += (size_t)last[i], rows += (*items)[i].prompt->n;
+    }
+    if (n_blocks && wanted < rows) cut.last = last;
+    if (net->reuse) leave_out(net, items, n, n_blocks, last, &cut);
+    return cut;
+}
+
 /* All rows after n_blocks of the decoder. */
 static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks)
 {
@@ -288,9 +346,19 @@ static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, r
     return rz_decoder_forward(&pass, x, e->seq, n_blocks, &e->decoder);
 }
 
+/* The same where only rows `which` are wanted: the others need not be right. */
+static float *shortened_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks,
+                               const rz_shortcut *cut)
+{
+    float *x = input_rows(net, items, n, e);
+    return x ? rz_decoder_shortcut(net, x, e->seq, n_blocks, cut) : NULL;
+}
+
 void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global, float **local, rz_encoding **acts)
 {
     const rz_config *cfg = &net->model->cfg;
+    const size_t n_blocks = rz_config_decoder_blocks(cfg);
+    rz_shortcut cut = {0};
     float **out[2] = {global, local};
     rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
     if (acts) *acts = e;
@@ -298,6 +366,7 @@ void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global
         if (out[f]) *out[f] = rz_arena_f32(net->s, n, cfg->radz.dim);
     if (rz_stream_failed(net->s) || !n) return;
     rz_mark m = rz_arena_mark(net->s);
+    if (!net->keep && !local) cut = shorten(net, &items, n, n_blocks, RZ_ROWS_SPECIAL);
     if (!begin(net, items, n, e)) return;
     for (int f = 0; f < 2; f++) {
         e->wanted[f] = out[f] != NULL;
@@ -306,9 +375,14 @@ void rz_encode(const rz_net *net, const rz_item *items, size_t n, float **global
     }
     if (rz_stream_failed(net->s)) return;
 
-    float *h = hidden_states(net, items, n, e, rz_config_decoder_blocks(cfg));
+    float *h;
+    if (!net->keep && !local)
+        h = shortened_states(net, items, n, e, n_blocks, &cut);
+    else
+        h = hidden_states(net, items, n, e, n_blocks);
     for (int f = 0; f < 2; f++)
         if (out[f]) vectors_forward(net, e, h, f, *out[f]);
+    if (!net->keep && net->reuse) rz_reuse_end(net->reuse, !rz_stream_failed(net->s));
     if (!net->keep) rz_arena_release(net->s, m);
 }
 
@@ -322,18 +396,11 @@ static float *raw_forward(const rz_net *net, const float *h, rz_groups g)
     return unit;
 }
 
-float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick)
+/* One vector per item, of its rows in h. */
+static void pick_vectors(const rz_net *net, const rz_item *items, rz_encoding *e, const rz_pick *pick, const float *h,
+                         float *out)
 {
-    const rz_config *cfg = &net->model->cfg;
-    size_t dim = pick->raw ? cfg->text.hidden : cfg->radz.dim;
-    float *out = rz_arena_f32(net->s, n, dim), *stats;
-    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
-    if (rz_stream_failed(net->s) || !n) return out;
-    rz_mark m = rz_arena_mark(net->s);
-    if (!begin(net, items, n, e)) return out;
-    float *h = hidden_states(net, items, n, e, pick->n_blocks);
-    if (pick->n_blocks == cfg->text.layers)
-        h = rz_norm_forward(net, &net->model->decoder_norm, cfg->text.eps, h, e->n_rows, &stats);
+    const size_t dim = pick->raw ? net->model->cfg.text.hidden : net->model->cfg.radz.dim;
     for (int kind = 0; kind < N_KINDS && !rz_stream_failed(net->s); kind++) {
         vector_list *v = &e->vectors[kind][GLOBAL];
         group_rows(net, items, e, kind, pick->rows, v);
@@ -342,6 +409,29 @@ float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const r
                                 : rz_head_forward(net, head_of(net->model, kind), h, v->groups, &v->head);
         rz_copy_rows(net->s, out, dim, v->items_dev, unit, dim, NULL, v->n, dim);
     }
+}
+
+static void encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick, float *out)
+{
+    const rz_config *cfg = &net->model->cfg;
+    rz_encoding *e = rz_arena_host(net->s, 1, sizeof *e);
+    float *stats;
+    if (!e) return;
+    rz_shortcut cut = shorten(net, &items, n, pick->n_blocks, pick->rows);
+    if (!begin(net, items, n, e)) return;
+    float *h = shortened_states(net, items, n, e, pick->n_blocks, &cut);
+    if (pick->n_blocks == cfg->text.layers && h)
+        h = rz_norm_forward(net, &net->model->decoder_norm, cfg->text.eps, h, e->n_rows, &stats);
+    pick_vectors(net, items, e, pick, h, out);
+}
+
+float *rz_encode_pick(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick)
+{
+    float *out = rz_arena_f32(net->s, n, pick->raw ? net->model->cfg.text.hidden : net->model->cfg.radz.dim);
+    if (rz_stream_failed(net->s) || !n) return out;
+    rz_mark m = rz_arena_mark(net->s);
+    encode_pick(net, items, n, pick, out);
+    if (net->reuse) rz_reuse_end(net->reuse, !rz_stream_failed(net->s));
     rz_arena_release(net->s, m);
     return out;
 }

@@ -23,8 +23,9 @@ typedef struct rz_item {
 typedef enum rz_rows { RZ_ROWS_SPECIAL, RZ_ROWS_OTHER, RZ_ROWS_LAST, RZ_ROWS_ALL } rz_rows;
 typedef struct rz_pick {
     rz_rows rows;
-    size_t n_blocks; /* decoder blocks that run; all of them: the final norm too */
-    bool raw;        /* the mean row itself, text.hidden floats; else through gamma, radz.dim floats */
+    size_t n_blocks;          /* decoder blocks that run; all of them: the final norm too */
+    const char *image_prompt; /* of films, in place of the model's own; NULL: that. For who makes the items */
+    bool raw;                 /* the mean row itself, text.hidden floats; else through gamma, radz.dim floats */
 } rz_pick;
 
 typedef struct rz_encoding rz_encoding; /* activations, in the arena */

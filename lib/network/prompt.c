@@ -64,9 +64,9 @@ radz_status rz_prompt_finish(rz_prompt_list *l, radz_status status, const char *
     return status;
 }
 
-static radz_status image_rows(rz_prompt_list *l, radz_error *err)
+static radz_status image_rows(rz_prompt_list *l, const char *prompt, radz_error *err)
 {
-    const char *prompt = l->m->cfg.radz.image_prompt, *mark = "<image>", *at = strstr(prompt, mark);
+    const char *mark = "<image>", *at = strstr(prompt, mark);
     RZ_TRY(rz_prompt_put_bos(l, err));
     RZ_TRY(rz_prompt_put_text(l, prompt, (size_t)(at - prompt), err));
     RZ_TRY(rz_prompt_put_image(l, err));
@@ -74,12 +74,21 @@ static radz_status image_rows(rz_prompt_list *l, radz_error *err)
     return put_special(l, 0, l->m->cfg.radz.n_image_tokens, err);
 }
 
-radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err)
+radz_status rz_prompt_image_as(const rz_host *host, const rz_model *m, const char *prompt, rz_prompt *out,
+                               radz_error *err)
 {
     *out = (rz_prompt){0};
     RZ_TRY(rz_model_require_films(m, err));
+    const char *text = prompt ? prompt : m->cfg.radz.image_prompt, *at = strstr(text, "<image>");
+    if (!at || strstr(at + 1, "<image>") || !rz_utf8_valid(text, strlen(text)))
+        return rz_fail(err, RADZ_E_ARGUMENT, "image_prompt: expected a text in UTF-8 with <image> in it, once");
     rz_prompt_list l = {.host = host, .m = m};
-    return rz_prompt_finish(&l, image_rows(&l, err), "image prompt", out, err);
+    return rz_prompt_finish(&l, image_rows(&l, text, err), "image prompt", out, err);
+}
+
+radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err)
+{
+    return rz_prompt_image_as(host, m, NULL, out, err);
 }
 
 /* `pattern` with `key` replaced by text. */

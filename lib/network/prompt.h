@@ -31,6 +31,9 @@ radz_status rz_prompt_finish(rz_prompt_list *l, radz_status status, const char *
 
 /* The film's prompt of Eq. 1: radz.image_prompt with image_rows places for the image, then <ImgCls0..>. */
 radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err) RZ_CHECK;
+/* The same with a prompt of the caller's, in which <image> stands once; NULL: the model's own. */
+radz_status rz_prompt_image_as(const rz_host *host, const rz_model *m, const char *prompt, rz_prompt *out,
+                               radz_error *err) RZ_CHECK;
 /* The text's prompt of Eq. 2: radz.text_prompt around `text`, then <TxtCls0..>. Longer than max_positions:
  * RADZ_E_LIMIT, never cut. */
 radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out,

@@ -150,7 +150,7 @@ static rz_rows rows_of(const rz_config *cfg, radz_feature feature)
 
 rz_pick rz_embed_own(const rz_config *cfg)
 {
-    return (rz_pick){rows_of(cfg, RADZ_FEATURE_GLOBAL), rz_config_decoder_blocks(cfg), false};
+    return (rz_pick){.rows = rows_of(cfg, RADZ_FEATURE_GLOBAL), .n_blocks = rz_config_decoder_blocks(cfg)};
 }
 
 radz_status rz_embed_pick(const rz_config *cfg, const radz_embed_options *o, rz_pick *pick, radz_error *err)
@@ -168,6 +168,7 @@ radz_status rz_embed_pick(const rz_config *cfg, const radz_embed_options *o, rz_
     pick->rows = rows_of(cfg, o->feature);
     if (o->layer) pick->n_blocks = (size_t)(o->layer > 0 ? o->layer : n + 1 + o->layer);
     pick->raw = o->raw;
+    pick->image_prompt = o->image_prompt;
     return RADZ_OK;
 }
 
@@ -287,7 +288,7 @@ radz_status rz_embed_films(const rz_net *net, const rz_film *const *films, size_
     RZ_TRY(rz_model_require_films(net->model, err));
     if (n == 0) return RADZ_OK;
     rz_prompt prompt = {0};
-    radz_status status = rz_prompt_image(net->model->cfg.host, net->model, &prompt, err);
+    radz_status status = rz_prompt_image_as(net->model->cfg.host, net->model, pick->image_prompt, &prompt, err);
     if (status == RADZ_OK) status = embed_films(net, &prompt, films, n, pick, out, err);
     rz_prompt_free(net->model->cfg.host, &prompt);
     return or_nan(status, net, n, pick, out);

@@ -136,7 +136,8 @@ static radz_status encode_hidden(const work *w, const rz_item *items, rz_eval_va
 {
     rz_stream *s = w->net->s;
     rz_net pass = *w->net;
-    const rz_pick pick = {RZ_ROWS_OTHER, rz_config_decoder_blocks(&w->net->model->cfg), true};
+    const rz_pick pick = {
+        .rows = RZ_ROWS_OTHER, .n_blocks = rz_config_decoder_blocks(&w->net->model->cfg), .raw = true};
     pass.keep = false;
     rz_mark mark = rz_arena_mark(s);
     download(w, rz_encode_pick(&pass, items, n, &pick), RZ_VALUE_HIDDEN, values, n);

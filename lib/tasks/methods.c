@@ -228,7 +228,8 @@ static radz_status hidden(const rz_net *net, const rz_film *film, const char *co
                           radz_error *err)
 {
     const rz_config *cfg = &net->model->cfg;
-    const rz_pick pick = {RZ_ROWS_OTHER, rz_config_decoder_blocks(cfg), true}; /* as RADZ_SCORE_HIDDEN */
+    /* as RADZ_SCORE_HIDDEN */
+    const rz_pick pick = {.rows = RZ_ROWS_OTHER, .n_blocks = rz_config_decoder_blocks(cfg), .raw = true};
     const size_t dim = rz_embed_dim(cfg, &pick);
     if (!film) return rz_fail(err, RADZ_E_ARGUMENT, "method hidden: expected a film");
     float *v = rz_calloc(cfg->host, n + 1, dim * sizeof *v);

@@ -181,7 +181,7 @@ static radz_status fill_scorer(rz_scorer *s, const rz_net *net, const rz_bank *b
 {
     const rz_config *cfg = &net->model->cfg;
     rz_pick pick = rz_embed_own(cfg);
-    radz_embed_options hidden = {sizeof hidden, RADZ_FEATURE_LOCAL, 0, 1};
+    radz_embed_options hidden = {.struct_size = sizeof hidden, .feature = RADZ_FEATURE_LOCAL, .raw = 1};
     if (o->score == RADZ_SCORE_HIDDEN) RZ_TRY(rz_embed_pick(cfg, &hidden, &pick, err));
     s->kind = o->score, s->feature = o->feature;
     s->dim = rz_embed_dim(cfg, &pick);
