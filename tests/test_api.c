@@ -229,8 +229,9 @@ static void test_null_embeddings(void **state)
     REFUSED_NULL(radz_embed_images(session, images, 2, NULL, v, &err), "images[1]");
     assert_nan(v, 16);
     REFUSED_NULL(radz_embed_images(session, images, 1, NULL, NULL, &err), "out");
-    refused(radz_embed_images(session, images, 1,
-                              &(radz_embed_options){sizeof(radz_embed_options), (radz_feature)4, 0, 0}, v, &err),
+    refused(radz_embed_images(
+                session, images, 1,
+                &(radz_embed_options){.struct_size = sizeof(radz_embed_options), .feature = (radz_feature)4}, v, &err),
             RADZ_E_ARGUMENT, "feature");
     assert_nan(v, 8);
     REFUSED_NULL(radz_embed_texts(NULL, texts, 1, NULL, v, &err), "session");

@@ -78,7 +78,7 @@ static void check_text(const char *name, const char *text, int state, int layer)
     double expected[HIDDEN];
     ok(rz_st_to_f32(t, h, &err));
     for (int f = 0; f < 4; f++) {
-        const radz_embed_options o = {sizeof o, (radz_feature)f, layer, 1};
+        const radz_embed_options o = {.struct_size = sizeof o, .feature = (radz_feature)f, .layer = layer, .raw = 1};
         expect_rows(h, t->n_elements / HIDDEN, (radz_feature)f, expected);
         ok(radz_embed_texts(session, &text, 1, &o, got, &err));
         for (size_t c = 0; c < HIDDEN; c++)
@@ -158,7 +158,7 @@ static void test_shorter_options(void **state)
         radz_feature feature;
         int layer;
     } old = {sizeof old, RADZ_FEATURE_ALL, -3};
-    const radz_embed_options full = {sizeof full, RADZ_FEATURE_ALL, -3, 0};
+    const radz_embed_options full = {.struct_size = sizeof full, .feature = RADZ_FEATURE_ALL, .layer = -3};
     const char *text = "clear lungs";
     float a[DIM], b[DIM];
     ok(radz_embed_texts(session, &text, 1, (const radz_embed_options *)(const void *)&old, a, &err));
@@ -180,7 +180,7 @@ static void test_untrained(void **state)
     radz_result *r;
     float vectors[2][HIDDEN];
     const char *texts[] = {"a", "b"};
-    const radz_embed_options last = {sizeof last, RADZ_FEATURE_LAST, 0, 1};
+    const radz_embed_options last = {.struct_size = sizeof last, .feature = RADZ_FEATURE_LAST, .raw = 1};
     scratch_make();
     for (size_t i = 0; i < RZ_COUNT(files); i++) scratch_copy(DIR_TINY, files[i], NULL, NULL);
     ok(radz_model_open(NULL, scratch_dir(), NULL, &m, &err));
