@@ -131,14 +131,14 @@ static void test_bad_options(void **state)
     static const struct {
         radz_embed_options o;
         const char *words;
-    } cases[] = {{{sizeof(radz_embed_options), (radz_feature)4, 0, 0}, "feature"},
-                 {{sizeof(radz_embed_options), (radz_feature)-1, 0, 0}, "feature"},
-                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, LAYERS + 1, 0}, "layer"},
-                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, -LAYERS - 2, 0}, "layer"},
-                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, INT32_MIN, 0}, "layer"},
-                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, 0, 2}, "raw"},
-                 {{0, RADZ_FEATURE_GLOBAL, 0, 0}, "struct_size"},
-                 {{sizeof(radz_embed_options) + 1, RADZ_FEATURE_GLOBAL, 0, 0}, "struct_size"}};
+    } cases[] = {{{sizeof(radz_embed_options), (radz_feature)4, 0, 0, NULL}, "feature"},
+                 {{sizeof(radz_embed_options), (radz_feature)-1, 0, 0, NULL}, "feature"},
+                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, LAYERS + 1, 0, NULL}, "layer"},
+                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, -LAYERS - 2, 0, NULL}, "layer"},
+                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, INT32_MIN, 0, NULL}, "layer"},
+                 {{sizeof(radz_embed_options), RADZ_FEATURE_GLOBAL, 0, 2, NULL}, "raw"},
+                 {{0, RADZ_FEATURE_GLOBAL, 0, 0, NULL}, "struct_size"},
+                 {{sizeof(radz_embed_options) + 1, RADZ_FEATURE_GLOBAL, 0, 0, NULL}, "struct_size"}};
     const char *text = "a";
     for (size_t i = 0; i < RZ_COUNT(cases); i++) {
         float v[HIDDEN] = {0};
