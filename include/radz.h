@@ -772,14 +772,8 @@ typedef struct radz_eval_options {
     void *user;
     const radz_method_options *writing; /* questions of likelihood, options and cot; its method and per_token are not
                                            read; NULL: the defaults */
-    int leave_out;     /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
-                          RADZ_E_MISMATCH. One must be left */
-    int heatmaps;      /* 1 (default): heat maps of the best and worst films */
-    const char *boxes; /* CSV path,label,x,y,width,height in pixels of the film: where findings are. Pointing game,
-                          deletion and insertion of the three kinds of heat maps for these films; NULL: none */
-    size_t n_steps;    /* of deletion and insertion (16) */
-    const char *const *compare; /* report.json files of other runs, whose figures stand in the summary too */
-    size_t n_compare;
+    int leave_out; /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
+                      RADZ_E_MISMATCH. One must be left */
 } radz_eval_options;
 RADZ_API void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size);
 #define radz_eval_options_init(options) radz_eval_options_init_sized((options), sizeof *(options))

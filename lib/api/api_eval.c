@@ -17,9 +17,7 @@ void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size
                                         .n_rounds = 1000,
                                         .confidence = 0.95,
                                         .n_tsne = 1000,
-                                        .n_examples = 3,
-                                        .heatmaps = 1,
-                                        .n_steps = 16};
+                                        .n_examples = 3};
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
@@ -93,9 +91,6 @@ static radz_status check_options(const radz_eval_options *o, radz_error *err)
     if (o->n_tsne > 1000 || o->n_examples > 100)
         return rz_fail(err, RADZ_E_ARGUMENT, "at most 1000 points and 100 examples");
     if (o->leave_out != 0 && o->leave_out != 1) return rz_fail(err, RADZ_E_ARGUMENT, "leave_out: expected 0 or 1");
-    if (o->heatmaps != 0 && o->heatmaps != 1) return rz_fail(err, RADZ_E_ARGUMENT, "heatmaps: expected 0 or 1");
-    if (o->n_compare && !o->compare) return rz_fail(err, RADZ_E_ARGUMENT, "compare is NULL");
-    if (o->n_compare > 100) return rz_fail(err, RADZ_E_LIMIT, "compare: at most 100 reports");
     return RADZ_OK;
 }
 
