@@ -531,6 +531,27 @@ static void test_hash_of_the_film(void **state)
     radz_image_close(im);
 }
 
+/* What one would draw: 16 bits stay 16, padding between rows does not. */
+static void test_pixels_of_the_film(void **state)
+{
+    (void)state;
+    static const uint16_t deep[] = {0, 1, 99, 65535, 256, 99};
+    static const uint16_t packed[] = {0, 1, 65535, 256};
+    radz_image *im;
+    ok(radz_image_from_pixels(NULL, deep, RADZ_PIXELS_GRAY16, 2, 2, 6, &im, &err));
+    assert_int_equal(radz_image_channels(im), 1);
+    assert_int_equal(radz_image_bits(im), 16);
+    assert_memory_equal(radz_image_pixels(im), packed, sizeof packed);
+    radz_image_close(im);
+    ok(radz_image_from_pixels(NULL, "RGBrgb", RADZ_PIXELS_RGB8, 2, 1, 6, &im, &err));
+    assert_int_equal(radz_image_channels(im), 3);
+    assert_int_equal(radz_image_bits(im), 8);
+    assert_memory_equal(radz_image_pixels(im), "RGBrgb", 6);
+    radz_image_close(im);
+    assert_null(radz_image_pixels(NULL));
+    assert_int_equal(radz_image_channels(NULL) + radz_image_bits(NULL), 0);
+}
+
 /* ---- The same bits alone, in a batch, with other threads ---- */
 
 enum { N_FILMS = 21 }; /* more than one pass */
@@ -869,6 +890,7 @@ int main(void)
         cmocka_unit_test(test_warnings),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_hash_of_the_film),
+        cmocka_unit_test(test_pixels_of_the_film),
         cmocka_unit_test(test_batch_invariance),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_thread_counts),

@@ -87,6 +87,18 @@ const char *radz_image_sha256(const radz_image *image)
 {
     return image ? image->film.sha256 : NULL;
 }
+const void *radz_image_pixels(const radz_image *image)
+{
+    return image ? image->film.pixels.data : NULL;
+}
+int radz_image_channels(const radz_image *image)
+{
+    return image ? image->film.pixels.channels : 0;
+}
+int radz_image_bits(const radz_image *image)
+{
+    return image ? image->film.pixels.bits : 0;
+}
 
 /* ---- Embeddings ---- */
 

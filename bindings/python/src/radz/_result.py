@@ -1,0 +1,96 @@
+"""Results of a classification.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from . import _abi
+from ._lowlevel import lib
+from ._values import take_text, to_text
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of a result: probability 0..1, not calibrated; similarity -1..1, NaN of a linear head."""
+
+    label: str
+    probability: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of a film, best first, and where they come from. Research use only, not for diagnosis.
+
+    warnings: what to know before reading the scores. json: the library's line of JSON, schema "radz.result/1".
+    """
+
+    scores: tuple[Score, ...]
+    warnings: tuple[str, ...]
+    json: str
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.scores)
+
+    def __getitem__(self, label: str) -> Score:
+        """The score of a class by its label; KeyError where there is none."""
+        for score in self.scores:
+            if score.label == label:
+                return score
+        raise KeyError(label)
+
+    @property
+    def best(self) -> Score:
+        """The class with the highest probability."""
+        return self.scores[0]
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self.json)
+        return parsed
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """path (None: from memory), sha256, width_px, height_px of the film."""
+        found: dict[str, Any] = self._parsed["input"]
+        return found
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Library, version, device, model, bank and preprocessing, with their hashes."""
+        found: dict[str, Any] = self._parsed["provenance"]
+        return found
+
+
+def read_result(make: Callable[[Any], None] | None, handle: Any = None) -> Result:
+    """Copies a radz_result that `make` puts into the pointer it is given, and closes it; or one that lies in handle."""
+    out = ctypes.POINTER(_abi.radz_result)() if handle is None else handle
+    try:
+        if make is not None:
+            make(out)
+        scores = tuple(
+            Score(
+                to_text(lib.radz_result_label(out, i)),
+                lib.radz_result_probability(out, i),
+                lib.radz_result_similarity(out, i),
+            )
+            for i in range(lib.radz_result_count(out))
+        )
+        warnings = tuple(to_text(lib.radz_result_warning(out, i)) for i in range(lib.radz_result_warning_count(out)))
+        text = ctypes.POINTER(ctypes.c_char)()
+        lib.radz_result_json(out, None, text, _abi.radz_error())
+        return Result(scores, warnings, take_text(text))
+    finally:
+        if make is not None:
+            lib.radz_result_close(out)
