@@ -37,8 +37,20 @@ def declarator(text: str) -> tuple[str, str]:
     return name, tidy(kind) + (f"[{size}]" if size else "")
 
 
+def split_parameters(text: str) -> list[str]:
+    """At commas outside parentheses."""
+    parts, depth = [""], 0
+    for c in text:
+        depth += (c == "(") - (c == ")")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return parts
+
+
 def parameter_types(text: str) -> list[str]:
-    return [] if text.strip() in ("", "void") else [declarator(p)[1] for p in text.split(",")]
+    return [] if text.strip() in ("", "void") else [declarator(p)[1] for p in split_parameters(text)]
 
 
 def fields(body: str) -> list[tuple[str, str]]:

@@ -237,6 +237,7 @@ class radz_session_options(Structure):
         ("struct_size", c_size_t),
         ("cancel_fn", cancel_fn),
         ("user", c_void_p),
+        ("keep_film", c_int),
     )
 
 
@@ -246,6 +247,7 @@ class radz_embed_options(Structure):
         ("feature", c_int),
         ("layer", c_int),
         ("raw", c_int),
+        ("image_prompt", c_char_p),
     )
 
 
@@ -358,6 +360,7 @@ class radz_generate_progress(Structure):
     )
 
 
+film_fn = CFUNCTYPE(c_int, c_size_t, POINTER(radz_result), POINTER(radz_error), c_void_p)
 token_fn = CFUNCTYPE(c_int, POINTER(radz_generate_progress), c_void_p)
 
 
@@ -409,6 +412,19 @@ class radz_eval_progress(Structure):
 eval_progress_fn = CFUNCTYPE(c_int, POINTER(radz_eval_progress), c_void_p)
 
 
+class radz_method_options(Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("method", c_int),
+        ("per_token", c_int),
+        ("prompt", c_char_p),
+        ("prefix", c_char_p),
+        ("chat_template", c_char_p),
+        ("system", c_char_p),
+        ("max_tokens", c_int),
+    )
+
+
 class radz_eval_options(Structure):
     _fields_ = (
         ("struct_size", c_size_t),
@@ -442,6 +458,8 @@ class radz_eval_options(Structure):
         ("write_scores", c_int),
         ("progress_fn", eval_progress_fn),
         ("user", c_void_p),
+        ("writing", POINTER(radz_method_options)),
+        ("leave_out", c_int),
     )
 
 
@@ -555,19 +573,6 @@ class radz_train_plan(Structure):
         ("activation_bytes", c_uint64),
         ("film_bytes", c_uint64),
         ("seconds_per_step", c_double),
-    )
-
-
-class radz_method_options(Structure):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("method", c_int),
-        ("per_token", c_int),
-        ("prompt", c_char_p),
-        ("prefix", c_char_p),
-        ("chat_template", c_char_p),
-        ("system", c_char_p),
-        ("max_tokens", c_int),
     )
 
 
@@ -752,11 +757,24 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
         POINTER(POINTER(radz_result)),
         POINTER(radz_error),
     ),
+    "radz_classify_files": (
+        radz_status,
+        POINTER(radz_session),
+        POINTER(radz_bank),
+        POINTER(c_char_p),
+        c_size_t,
+        film_fn,
+        c_void_p,
+        POINTER(radz_error),
+    ),
     "radz_result_close": (None, POINTER(radz_result)),
     "radz_result_count": (c_size_t, POINTER(radz_result)),
     "radz_result_label": (c_char_p, POINTER(radz_result), c_size_t),
     "radz_result_probability": (c_double, POINTER(radz_result), c_size_t),
     "radz_result_similarity": (c_double, POINTER(radz_result), c_size_t),
+    "radz_result_width": (c_size_t, POINTER(radz_result)),
+    "radz_result_height": (c_size_t, POINTER(radz_result)),
+    "radz_result_sha256": (c_char_p, POINTER(radz_result)),
     "radz_result_warning_count": (c_size_t, POINTER(radz_result)),
     "radz_result_warning": (c_char_p, POINTER(radz_result), c_size_t),
     "radz_result_json": (radz_status, POINTER(radz_result), c_char_p, POINTER(POINTER(c_char)), POINTER(radz_error)),

@@ -1,0 +1,35 @@
+"""What the tests share. SPDX-License-Identifier: Apache-2.0"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import radz
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = ROOT / "models" / "radz-tiny"
+FILMS = sorted((ROOT / "examples" / "data").glob("*.jpg"))
+FILM = next(f for f in FILMS if f.name == "nih_00006759_001.jpg")
+#: The programs, built by make.
+PROGRAMS = Path(os.environ.get("RADZ_PROGRAMS", ROOT / "build" / "release" / "bin"))
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[radz.Model]:
+    with radz.Runtime(n_threads=2) as runtime, radz.Model(MODEL, runtime) as model:
+        yield model
+
+
+@pytest.fixture
+def session(model: radz.Model) -> Iterator[radz.Session]:
+    with radz.Session(model) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def bank(model: radz.Model) -> radz.Bank:
+    return radz.Bank(model)
