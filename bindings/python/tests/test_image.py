@@ -69,7 +69,7 @@ def test_later_writes_do_not_reach_the_image() -> None:
 @pytest.mark.parametrize(
     ("array", "kind", "words"),
     [
-        (GRAY.astype(np.float32), TypeError, "expected uint8, or uint16 .* astype"),
+        (GRAY.astype(np.float32), TypeError, "expected uint8, or uint16 .*astype"),
         (GRAY.astype(np.int16), TypeError, "type 'h'"),
         (GRAY > 5, TypeError, "expected uint8"),
         (DEEP.astype(">u2"), TypeError, "byte order"),

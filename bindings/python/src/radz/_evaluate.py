@@ -132,6 +132,7 @@ class EvalOptions:
     n_tsne: int | None = None
     n_examples: int | None = None
     write_scores: bool | None = None
+    leave_out: bool | None = None
 
 
 @dataclass(frozen=True)
