@@ -41,8 +41,15 @@ ifeq ($(CFLAGS_$(BUILD)),)
 $(error BUILD=$(BUILD) is not one of release, debug, asan, ubsan, tsan)
 endif
 
-DEPS := libpng libjpeg zlib jansson
-DEP_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(DEPS) 2>/dev/null)
+# Optional: JPEG-LS and JPEG 2000 inside of DICOM files. `make OPTIONAL=` builds without.
+OPTIONAL ?= charls libopenjp2
+OPTIONAL_FOUND := $(foreach p,$(OPTIONAL),$(shell $(PKG_CONFIG) --exists $p 2>/dev/null && echo $p))
+OPTIONAL_FLAGS := $(if $(filter charls,$(OPTIONAL_FOUND)),-DRZ_HAVE_CHARLS) \
+	$(if $(filter libopenjp2,$(OPTIONAL_FOUND)),-DRZ_HAVE_OPENJP2) \
+	$(if $(OPTIONAL_FOUND),$(shell $(PKG_CONFIG) --cflags $(OPTIONAL_FOUND) 2>/dev/null))
+NEEDED := libpng libjpeg zlib jansson
+DEPS := $(NEEDED) $(OPTIONAL_FOUND)
+DEP_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(NEEDED) 2>/dev/null)
 DEP_LIBS := $(or $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null),-lpng -ljpeg -lz -ljansson)
 TEST_LIBS := $(or $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null),-lcmocka)
 TEST_CFLAGS := $(shell $(PKG_CONFIG) --cflags cmocka 2>/dev/null)
@@ -195,6 +202,8 @@ $O/%_avxvnni.o: ISA := -mavx2 -mfma -mf16c -mavxvnni
 AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $O/%_avx512.o: ISA := $(AVX512)
 $O/%_avx512_vnni.o: ISA := $(AVX512) -mavx512vnni
+
+$O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)
 
 $O/%.o: %.c Makefile $(FLAGS)
 	$(call say,CC,$<)

@@ -137,7 +137,7 @@ int32_t rz_tokenizer_find(const rz_tokenizer *tok, const char *piece);
 /* A control token, which is no part of a text: <s>, <|im_end|>. */
 bool rz_tokenizer_is_control(const rz_tokenizer *tok, int32_t id);
 
-/* ---- Images (image.c, png.c, jpeg.c) ------------------------------------------------------------- */
+/* ---- Images (image.c, png.c, jpeg.c, dicom*.c) ------------------------------------------------------------- */
 
 #define RZ_IMAGE_MAX_PIXELS 100000000u
 #define RZ_IMAGE_MAX_SIDE 65500u
@@ -149,9 +149,24 @@ typedef struct rz_pixels {
     int channels;       /* 1 gray or 3 RGB */
     int bits;           /* 8 or 16 */
     void *data;         /* uint8_t or uint16_t, from rz_malloc(host) */
-    const char *format; /* "png", "jpeg", "raw"; static */
+    const char *format; /* "png", "jpeg", "dicom", "raw"; static */
+    unsigned notes;     /* RZ_NOTE_...: what a DICOM file says that speaks against using it */
 } rz_pixels;
-/* PNG or JPEG by content; other known kinds (DICOM, WEBP, TIFF, GIF, BMP, PDF) are RADZ_E_UNSUPPORTED by name, the
+/* Static texts stand for them, so that nothing of a file can get into a result with them. */
+enum {
+    RZ_NOTE_LATERAL = 1,
+    RZ_NOTE_FOR_PROCESSING = 2,
+    RZ_NOTE_BURNED_IN = 4,
+    RZ_NOTE_MODALITY = 8,
+    RZ_NOTE_BODY_PART = 16,
+    RZ_NOTE_FRAMES = 32,
+    RZ_NOTE_WINDOW = 64,
+    RZ_NOTE_STRICT = 31, /* those that `strict` refuses */
+};
+const char *rz_note_text(size_t i); /* of bit i; NULL past the last */
+/* RADZ_E_MISMATCH with the first text where the notes have one that `strict` refuses. */
+radz_status rz_notes_check(unsigned notes, const char *what, radz_error *err) RZ_CHECK;
+/* PNG, JPEG or DICOM by content; other known kinds (WEBP, TIFF, GIF, BMP, PDF) are RADZ_E_UNSUPPORTED by name, the
  * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation of a JPEG is applied. */
 radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                              radz_error *err) RZ_CHECK;
@@ -166,6 +181,13 @@ radz_status rz_png_encode(const rz_host *host, const rz_pixels *film, const char
                           radz_error *err) RZ_CHECK;
 radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                            radz_error *err) RZ_CHECK;
+/* A frame of a DICOM file: as it lies, its three components RGB or YCbCr, whatever its own markers say. */
+radz_status rz_jpeg_decode_stored(const rz_host *host, const uint8_t *bytes, size_t n, bool is_rgb, const char *what,
+                                  rz_pixels *out, radz_error *err) RZ_CHECK;
+/* The first frame of a DICOM file, gray as it is to be shown (16 bits where more than 8 are stored or a window is
+ * given), or in colour. */
+radz_status rz_dicom_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
+                            radz_error *err) RZ_CHECK;
 
 /* ---- CSV (csv.c): RFC 4180 plus what people really send -------------------------------------------- */
 

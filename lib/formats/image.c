@@ -1,5 +1,5 @@
 /* image.c - what kind of picture bytes are, and the decoder for it. SPDX-License-Identifier: Apache-2.0 */
-#include "formats.h"
+#include "dicom.h"
 
 /* A signature some bytes into a file. */
 typedef struct magic {
@@ -10,7 +10,7 @@ typedef struct magic {
 
 /* Order matters: a DICOM file may carry another format's signature in its 128-byte preamble. */
 static const magic known[] = {
-    {128, 4, "DICM", "DICOM"},
+    {128, 4, "DICM", "dicom"},
     {0, 8, "\x89PNG\r\n\x1a\n", "png"},
     {0, 4, "\xff\xd8\xff\xf7", "JPEG-LS"},
     {0, 3, "\xff\xd8\xff", "jpeg"},
@@ -40,19 +40,21 @@ static const char *kind_of(const uint8_t *bytes, size_t n)
     }
     /* Two letters are little to go by, so the reserved zeros of the header count too. */
     if (n >= 26 && !memcmp(bytes, "BM", 2) && !memcmp(bytes + 6, "\0\0\0\0", 4)) return "BMP";
-    return NULL;
+    return rz_dicom_is(bytes, n) ? "dicom" : NULL;
 }
 
 radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                              radz_error *err)
 {
     memset(out, 0, sizeof *out);
-    if (n == 0) return rz_fail(err, RADZ_E_FORMAT, "%s: empty, expected a PNG or JPEG picture", what);
+    if (n == 0) return rz_fail(err, RADZ_E_FORMAT, "%s: empty, expected a PNG, JPEG or DICOM picture", what);
     const char *kind = kind_of(bytes, n);
-    if (!kind) return rz_fail(err, RADZ_E_FORMAT, "%s: not a picture of a known kind, expected PNG or JPEG", what);
+    if (!kind)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: not a picture of a known kind, expected PNG, JPEG or DICOM", what);
     if (!strcmp(kind, "png")) return rz_png_decode(host, bytes, n, what, out, err);
     if (!strcmp(kind, "jpeg")) return rz_jpeg_decode(host, bytes, n, what, out, err);
-    return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: this is a %s file, expected PNG or JPEG", what, kind);
+    if (!strcmp(kind, "dicom")) return rz_dicom_decode(host, bytes, n, what, out, err);
+    return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: this is a %s file, expected PNG, JPEG or DICOM", what, kind);
 }
 
 radz_status rz_pixels_alloc(const rz_host *host, size_t width_px, size_t height_px, int channels, int bits,

@@ -25,6 +25,8 @@ typedef struct jpeg_job {
     radz_error *err;
     radz_status status;
     bool in_data; /* past the headers */
+    bool stored;  /* a DICOM frame: not turned, components as they are where is_rgb says so */
+    bool is_rgb;
     int max_scans;
     uint8_t *row;
     rz_pixels film;
@@ -317,10 +319,12 @@ static void run(jpeg_job *job)
     set_up(job);
     jpeg_read_header(cinfo, TRUE);
     check_header(job);
+    if (job->stored && cinfo->num_components == 3) cinfo->jpeg_color_space = job->is_rgb ? JCS_RGB : JCS_YCbCr;
     cinfo->out_color_space = cinfo->num_components == 1   ? JCS_GRAYSCALE
                              : cinfo->num_components == 3 ? JCS_RGB
                                                           : JCS_CMYK;
-    const placement p = place(find_orientation(job->bytes, job->n), cinfo->image_width, cinfo->image_height);
+    const int orientation = job->stored ? 1 : find_orientation(job->bytes, job->n);
+    const placement p = place(orientation, cinfo->image_width, cinfo->image_height);
     const size_t width = p.swap ? cinfo->image_height : cinfo->image_width;
     const size_t height = p.swap ? cinfo->image_width : cinfo->image_height;
     const radz_status status = rz_pixels_alloc(job->host, width, height, cinfo->num_components == 1 ? 1 : 3, 8, "jpeg",
@@ -332,18 +336,31 @@ static void run(jpeg_job *job)
     jpeg_finish_decompress(cinfo);
 }
 
+static radz_status decode(jpeg_job *job, rz_pixels *out)
+{
+    memset(out, 0, sizeof *out);
+    if (job->n < 4)
+        return rz_fail(job->err, RADZ_E_FORMAT, "%s: jpeg: truncated or corrupt: only %zu bytes", job->what, job->n);
+    run(job);
+    jpeg_destroy_decompress(&job->cinfo);
+    rz_free(job->host, job->row);
+    if (job->status != RADZ_OK)
+        rz_pixels_free(job->host, &job->film);
+    else
+        *out = job->film;
+    return job->status;
+}
+
 radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                            radz_error *err)
 {
     jpeg_job job = {.host = host, .bytes = bytes, .n = n, .what = what, .err = err};
-    memset(out, 0, sizeof *out);
-    if (n < 4) return rz_fail(err, RADZ_E_FORMAT, "%s: jpeg: truncated or corrupt: only %zu bytes", what, n);
-    run(&job);
-    jpeg_destroy_decompress(&job.cinfo);
-    rz_free(host, job.row);
-    if (job.status != RADZ_OK)
-        rz_pixels_free(host, &job.film);
-    else
-        *out = job.film;
-    return job.status;
+    return decode(&job, out);
+}
+
+radz_status rz_jpeg_decode_stored(const rz_host *host, const uint8_t *bytes, size_t n, bool is_rgb, const char *what,
+                                  rz_pixels *out, radz_error *err)
+{
+    jpeg_job job = {.host = host, .bytes = bytes, .n = n, .what = what, .err = err, .stored = true, .is_rgb = is_rgb};
+    return decode(&job, out);
 }

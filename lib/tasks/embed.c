@@ -64,8 +64,9 @@ radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pi
     if (format != RADZ_PIXELS_GRAY8 && format != RADZ_PIXELS_GRAY16 && format != RADZ_PIXELS_RGB8)
         return rz_fail(err, RADZ_E_ARGUMENT, "pixels: format: expected GRAY8 (0), GRAY16 (1) or RGB8 (2), got %d",
                        (int)format);
-    rz_pixels p = {width_px, height_px, format == RADZ_PIXELS_RGB8 ? 3 : 1, format == RADZ_PIXELS_GRAY16 ? 16 : 8,
-                   NULL,     "raw"};
+    rz_pixels p = {.width_px = width_px, .height_px = height_px, .format = "raw"};
+    p.channels = format == RADZ_PIXELS_RGB8 ? 3 : 1;
+    p.bits = format == RADZ_PIXELS_GRAY16 ? 16 : 8;
     size_t row_bytes = 0;
     if (!rz_size_mul(width_px, (size_t)(p.channels * p.bits / 8), &row_bytes)) row_bytes = SIZE_MAX;
     RZ_TRY(check_pixels(width_px, height_px, row_bytes, stride_bytes, err));

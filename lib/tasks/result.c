@@ -25,6 +25,8 @@ static radz_status warn_film(rz_result *r, const rz_film *film, radz_error *err)
     const rz_pixels *p = &film->pixels;
     const double w = (double)p->width_px, h = (double)p->height_px;
     const rz_film_look look = film->input ? film->look : rz_film_look_at(film);
+    for (size_t i = 0; rz_note_text(i); i++)
+        if (p->notes >> i & 1) RZ_TRY(warn(r, rz_note_text(i), err));
     if (p->width_px < SMALL_SIDE || p->height_px < SMALL_SIDE)
         RZ_TRY(warn(r, "film is very small: fewer than 64 pixels on a side", err));
     if (w > LONG_ASPECT * h || h > LONG_ASPECT * w)
