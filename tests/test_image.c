@@ -211,7 +211,7 @@ typedef struct kind_case {
         head, sizeof(head) - 1, at, status, words                                                                      \
     }
 static const kind_case kinds[] = {
-    KIND("DICM", 128, RADZ_E_UNSUPPORTED, "DICOM"),
+    KIND("DICM", 128, RADZ_E_FORMAT, "dicom: "),
     KIND("RIFF\x10\0\0\0WEBPVP8 ", 0, RADZ_E_UNSUPPORTED, "WEBP"),
     KIND("II*\0\x08\0\0\0", 0, RADZ_E_UNSUPPORTED, "TIFF"),
     KIND("MM\0*\0\0\0\x08", 0, RADZ_E_UNSUPPORTED, "TIFF"),
@@ -228,8 +228,8 @@ static const kind_case kinds[] = {
     KIND("\0\0\0\x18"
          "ftypmif1",
          0, RADZ_E_UNSUPPORTED, "HEIF"),
-    KIND("path,labels\n", 0, RADZ_E_FORMAT, "expected PNG or JPEG"),
-    KIND("\x89PNG\n\n", 0, RADZ_E_FORMAT, "expected PNG or JPEG"),
+    KIND("path,labels\n", 0, RADZ_E_FORMAT, "expected PNG, JPEG or DICOM"),
+    KIND("\x89PNG\n\n", 0, RADZ_E_FORMAT, "expected PNG, JPEG or DICOM"),
     KIND("\x89PNG\r\n\x1a\n", 0, RADZ_E_FORMAT, "png: "),
     KIND("\xff\xd8\xff", 0, RADZ_E_FORMAT, "jpeg: "),
 };
@@ -256,8 +256,8 @@ static void test_a_polyglot_is_dicom(void **state)
     rz_pixels p;
     radz_error err;
     memcpy(bytes + 128, "DICM", 4);
-    assert_int_equal(rz_pixels_decode(NULL, bytes, sizeof bytes, "memory", &p, &err), RADZ_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "DICOM"));
+    assert_int_equal(rz_pixels_decode(NULL, bytes, sizeof bytes, "memory", &p, &err), RADZ_E_FORMAT);
+    assert_non_null(strstr(err.message, "dicom"));
 }
 
 static void test_empty_and_one_byte(void **state)

@@ -191,7 +191,7 @@ static bool take_scan(job *j, const uint8_t *p, size_t n)
     const uint8_t *end = p + 1 + 2 * j->n_scan;
     j->predictor = end[0];
     j->shift = end[2] & 15;
-    if (j->sof != 0xc3) return end[0] == 0 && end[1] == 63 && end[2] == 0;
+    if (j->sof != 0xc3) return end[0] == 0 && end[2] == 0; /* some writers leave out the 63 between */
     return j->predictor >= 1 && j->predictor <= 7 && j->shift < j->precision;
 }
 
