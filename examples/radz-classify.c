@@ -16,7 +16,7 @@ static const char usage_line[] =
 
 static const char help_text[] =
     "\n"
-    "Scores chest X-ray films (PNG or JPEG) against a list of findings.\n"
+    "Scores chest X-ray films (PNG, JPEG or DICOM) against a list of findings.\n"
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  FILE            a film; '-' reads one from standard input\n"

@@ -15,7 +15,7 @@ static const char usage_lines[] =
 
 static const char help_text[] =
     "\n"
-    "Turns chest X-ray films (PNG or JPEG) and texts into unit vectors.\n"
+    "Turns chest X-ray films (PNG, JPEG or DICOM) and texts into unit vectors.\n"
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  FILE            a film; '-' reads one from standard input\n"

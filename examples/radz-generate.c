@@ -17,7 +17,7 @@ static const char help_text[] =
     "A model that was trained for vectors only, such as the one that ships, writes nothing of use.\n"
     "\n"
     "  --prompt TEXT   else it is read from standard input\n"
-    "  --image FILE    a film (PNG or JPEG); \"<image>\" in the prompt says where it goes, else it\n"
+    "  --image FILE    a film (PNG, JPEG or DICOM); \"<image>\" in the prompt says where it goes, else it\n"
     "                  comes first\n"
     "  --system TEXT   instructions before the prompt\n"
     "  --template NAME how the model was taught to be asked: auto (default), plain, vicuna_v1,\n"

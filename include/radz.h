@@ -262,7 +262,8 @@ typedef enum radz_pixel_format {
     RADZ_PIXELS_RGB8 = 2
 } radz_pixel_format;
 
-/* PNG or JPEG, told apart by content, never by name. `runtime` may be NULL. */
+/* PNG, JPEG or DICOM (its first frame, as it is to be shown), told apart by content, never by name. What a DICOM file
+ * says against using it (lateral view, FOR PROCESSING, ...) is a warning of the result. `runtime` may be NULL. */
 RADZ_API RADZ_CHECK radz_status radz_image_open(radz_runtime *runtime, const char *path, radz_image **image,
                                                 radz_error *err);
 /* The same from memory; the bytes are not kept. */
