@@ -39,9 +39,12 @@ typedef double peak_fn(size_t n); /* operations done */
         TYPE x0 = a, x1 = a, x2 = a, x3 = a, x4 = a, x5 = a, x6 = a, x7 = a, x8 = a, x9 = a;                           \
         KEEP(a)                                                                                                        \
         KEEP(b)                                                                                                        \
-            for (size_t i = 0; i < n; i++){CHAINS(STEP)} KEEP(x0) KEEP(x1) KEEP(x2) KEEP(x3) KEEP(x4) KEEP(x5)         \
-                KEEP(x6) KEEP(x7) KEEP(x8) KEEP(x9) return (double)n *                                                 \
-            10 * (OPS);                                                                                                \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            CHAINS(STEP)                                                                                               \
+        }                                                                                                              \
+        KEEP(x0)                                                                                                       \
+            KEEP(x1) KEEP(x2) KEEP(x3) KEEP(x4) KEEP(x5) KEEP(x6) KEEP(x7) KEEP(x8) KEEP(x9) return (double)n * 10 *   \
+            (OPS);                                                                                                     \
     }
 #define FMA8(i)                                                                                                        \
     KEEP(a) x##i = _mm256_fmadd_ps(a, b, x##i);                                                                        \

@@ -277,8 +277,8 @@ RADZ_API void radz_image_close(radz_image *image);
 RADZ_API size_t radz_image_width(const radz_image *image);       /* pixels */
 RADZ_API size_t radz_image_height(const radz_image *image);      /* pixels */
 RADZ_API const char *radz_image_sha256(const radz_image *image); /* of the file's bytes, or of the pixels given */
-/* The decoded samples as (height, width, channels), rows without gaps, 16 bits in native byte order: what one would draw.
- * They belong to the image and live as long as it does. */
+/* The decoded samples as (height, width, channels), rows without gaps, 16 bits in native byte order: what one would
+ * draw. They belong to the image and live as long as it does. */
 RADZ_API const void *radz_image_pixels(const radz_image *image);
 RADZ_API int radz_image_channels(const radz_image *image); /* 1: gray, 3: RGB */
 RADZ_API int radz_image_bits(const radz_image *image);     /* per sample: 8 or 16 */

@@ -194,7 +194,8 @@ static bool copy_kind(const rz_st *st, const rz_eval_wanted *w, int kind, size_t
     if (!t || t->dims[1] != dim) return false;
     memcpy(v->v[kind], t->data + row * dim * sizeof(float), dim * sizeof(float));
     if (!rz_eval_values_good(w, v, kind)) return false; /* not written by us */
-    return kind <= RZ_VALUE_LIKELIHOOD || copy_text(st, w->name[kind], row, &v->text[kind]);
+    bool answered = kind == RZ_VALUE_OPTIONS || kind == RZ_VALUE_COT;
+    return !answered || copy_text(st, w->name[kind], row, &v->text[kind]);
 }
 
 radz_status rz_store_get(const rz_store *c, const rz_eval_wanted *w, rz_eval_values *v, radz_error *err)
