@@ -1,0 +1,121 @@
+/* plugin.h - the parts of the Orthanc plugin and what they promise each other.
+ *
+ *   watch (new films) -> job (one film) -> film (classify, heat maps, report) -> rest (the archive)
+ *                           |                  |
+ *   routes (HTTP) ----------+------------------+--> engine (model, sessions)
+ *
+ * Nothing here logs or answers with what identifies a patient: Orthanc's own identifiers only.
+ * SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef RADZ_ORTHANC_PLUGIN_H
+#define RADZ_ORTHANC_PLUGIN_H
+
+#include <jansson.h>
+#include <orthanc/OrthancCPlugin.h>
+#include <radz.h>
+#include <stddef.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+enum {
+    RESULT_ATTACHMENT = 4210, /* user-defined content type of an instance: the result as JSON */
+    WATCH_PROPERTY = 4210     /* global property: how far the archive's changes have been seen to */
+};
+
+extern OrthancPluginContext *orthanc;
+
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* printf into fresh memory; NULL: none. */
+char *print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- config: "Radz" in Orthanc's configuration ------------------------------------------------------ */
+
+typedef struct settings {
+    json_t *all; /* holds the texts below */
+    const char *model, *bank, *labels;
+    json_t *modalities; /* array: films that are looked at on arrival */
+    json_t *thresholds; /* object: label -> probability from which a finding is called present */
+    int threads, jobs;  /* of the library; films at once */
+    int automatic, backlog;
+    int sr, sc, gsps;
+    int heatmaps;     /* findings of one film that get a heat map in the archive */
+    double threshold; /* of labels that thresholds does not name */
+} settings;
+extern settings config;
+
+/* Unknown or misshapen entries: 0, and *problem (freed by the caller) says which. */
+int config_read(char **problem);
+void config_free(void);
+double config_threshold(const char *label);
+
+/* ---- engine: the model ------------------------------------------------------------------------------ */
+
+typedef struct engine_state {
+    radz_model *model;
+    radz_bank *bank;
+    char *error; /* why there is no model; NULL: there is one */
+    char key[65]; /* of results: what the model, the bank and the settings are */
+} engine_state;
+extern engine_state engine;
+
+void engine_open(void);
+/* Cancels what runs and lets nobody in. */
+void engine_stop(void);
+int engine_stopping(void);
+void engine_close(void);
+/* A session for this thread alone; waits for one. NULL: stopping, or there is no model. */
+radz_session *engine_take(void);
+void engine_give(radz_session *session);
+
+/* ---- rest: Orthanc's own interface ------------------------------------------------------------------- */
+
+/* NULL: not there, or not JSON. */
+json_t *rest_get(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* 0: done; answer may be NULL. */
+int rest_post(const char *uri, const void *body, size_t n, json_t **answer);
+int rest_put(const char *uri, const void *body, size_t n);
+
+/* ---- film: one film's work, in steps between which it can be cancelled -------------------------------- */
+
+typedef struct film film;
+
+/* NULL: no memory. */
+film *film_open(const char *instance);
+void film_close(film *f);
+enum { FILM_DONE, FILM_MORE, FILM_FAILED, FILM_STOPPED };
+int film_step(film *f);
+float film_progress(const film *f);
+/* The stored result, NULL: none. current: 0 where another model, bank or setting made it. */
+json_t *film_result(const char *instance, int *current);
+
+/* ---- job: films as jobs of Orthanc -------------------------------------------------------------------- */
+
+void job_register(void);
+/* The job's identifier (freed with OrthancPluginFreeString); NULL: refused. seq: of the change, 0: none. */
+char *job_submit(const char *instance, int priority, json_int_t seq);
+/* Films that jobs hold now, waiting ones too. */
+size_t job_count(void);
+int job_has(const char *instance);
+/* The smallest change that a job still works for; 0: none. */
+json_int_t job_first_change(void);
+
+/* ---- watch: films that arrive --------------------------------------------------------------------------- */
+
+void watch_start(void);
+void watch_wake(void);
+void watch_stop(void);
+
+/* ---- routes: HTTP ------------------------------------------------------------------------------------------ */
+
+void routes_register(void);
+
+/* ---- counts, for /radz/status and Orthanc's metrics ---------------------------------------------------------- */
+
+typedef struct counts {
+    unsigned long films, failed, findings;
+    double last_seconds;
+} counts;
+void count_film(int failed, unsigned long findings, double seconds);
+counts count_read(void);
+
+#endif
