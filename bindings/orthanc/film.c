@@ -68,10 +68,10 @@ static int attach(const film *f, json_t *document)
     return failed;
 }
 
-static json_t *parse_line(radz_status made, char *line)
+static json_t *parse_line(char *line)
 {
-    json_t *json = made ? NULL : json_loads(line, 0, NULL);
-    if (!made) radz_text_free(line);
+    json_t *json = line ? json_loads(line, 0, NULL) : NULL;
+    radz_text_free(line);
     return json;
 }
 
@@ -81,7 +81,8 @@ static int fail_film(film *f, const radz_error *error)
     if (error->code == RADZ_E_CANCELLED || engine_stopping()) return FILM_STOPPED;
     log_warning("radz: instance %s: %s", f->instance, error->message);
     char *line = NULL;
-    json_t *result = parse_line(radz_error_json(error, NULL, &line, NULL), line);
+    if (radz_error_json(error, NULL, &line, NULL)) line = NULL;
+    json_t *result = parse_line(line);
     json_t *document = json_pack("{s:s, s:s, s:s, s:o?}", "schema", "radz.orthanc/1", "key", engine.key, "instance",
                                  f->instance, "result", result);
     if (document && attach(f, document)) log_warning("radz: instance %s: the result cannot be stored", f->instance);
@@ -168,7 +169,8 @@ static int store(film *f)
                               .patches = f->patches};
     if (outputs_store(&parts, &outputs, &err)) return fail_film(f, &err);
     char *line = NULL;
-    json_t *result = parse_line(radz_result_json(f->result, NULL, &line, NULL), line);
+    if (radz_result_json(f->result, NULL, &line, NULL)) line = NULL;
+    json_t *result = parse_line(line);
     json_t *document =
         json_pack("{s:s, s:s, s:s, s:o?, s:{s:i, s:s, s:O}, s:o?}", "schema", "radz.orthanc/1", "key", engine.key,
                   "instance", f->instance, "result", result, "heatmaps", "side", (int)radz_heatmap_side(engine.model),

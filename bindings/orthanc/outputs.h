@@ -15,6 +15,6 @@ typedef struct film_parts {
 
 /* Report and heat maps as the configuration asks; outputs: an object that says where they are. Stored twice they replace
  * themselves: their UIDs follow from the film and the model. */
-radz_status outputs_store(const film_parts *film, json_t **outputs, radz_error *err);
+radz_status outputs_store(const film_parts *parts, json_t **outputs, radz_error *err);
 
 #endif
