@@ -43,8 +43,8 @@ typedef double peak_fn(size_t n); /* operations done */
             CHAINS(STEP)                                                                                               \
         }                                                                                                              \
         KEEP(x0)                                                                                                       \
-            KEEP(x1) KEEP(x2) KEEP(x3) KEEP(x4) KEEP(x5) KEEP(x6) KEEP(x7) KEEP(x8) KEEP(x9) return (double)n * 10 *   \
-            (OPS);                                                                                                     \
+        KEEP(x1)                                                                                                       \
+        KEEP(x2) KEEP(x3) KEEP(x4) KEEP(x5) KEEP(x6) KEEP(x7) KEEP(x8) KEEP(x9) return (double)n * 10 * (OPS);         \
     }
 #define FMA8(i)                                                                                                        \
     KEEP(a) x##i = _mm256_fmadd_ps(a, b, x##i);                                                                        \

@@ -6,8 +6,8 @@
 
 settings config;
 
-static const char *const known[] = {"Model",  "Bank", "Labels",  "Threads",  "Jobs",       "Automatic", "Backlog",
-                                    "Modalities", "Outputs", "HeatMaps", "Thresholds", "Threshold"};
+static const char *const known[] = {"Model",   "Bank",       "Labels",  "Threads",  "Jobs",       "Automatic",
+                                    "Backlog", "Modalities", "Outputs", "HeatMaps", "Thresholds", "Threshold"};
 
 static int is_known(const char *name)
 {

@@ -97,8 +97,8 @@ static unsigned long count_findings(const radz_result *result)
     for (size_t i = 0; i < radz_result_count(result); i++) {
         const char *label = radz_result_label(result, i);
         size_t reference = radz_bank_reference(engine.bank);
-        int is_reference = reference < radz_bank_count(engine.bank) &&
-                           strcmp(label, radz_bank_label(engine.bank, reference)) == 0;
+        int is_reference =
+            reference < radz_bank_count(engine.bank) && strcmp(label, radz_bank_label(engine.bank, reference)) == 0;
         n += !is_reference && radz_result_probability(result, i) >= config_threshold(label);
     }
     return n;
@@ -135,7 +135,8 @@ static int classify(film *f)
 static json_t *numbers(const float *values, size_t n)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < n; i++) json_array_append_new(list, isfinite(values[i]) ? json_real(values[i]) : json_null());
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, isfinite(values[i]) ? json_real(values[i]) : json_null());
     return list;
 }
 

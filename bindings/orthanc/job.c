@@ -68,9 +68,12 @@ static OrthancPluginJobStepStatus job_step(void *job)
     int status = film_step(w->film);
     atomic_store(&w->progress, film_progress(w->film));
     switch (status) {
-    case FILM_DONE: return OrthancPluginJobStepStatus_Success;
-    case FILM_FAILED: return OrthancPluginJobStepStatus_Failure;
-    default: return OrthancPluginJobStepStatus_Continue; /* stopping: Orthanc keeps it for its next start */
+    case FILM_DONE:
+        return OrthancPluginJobStepStatus_Success;
+    case FILM_FAILED:
+        return OrthancPluginJobStepStatus_Failure;
+    default:
+        return OrthancPluginJobStepStatus_Continue; /* stopping: Orthanc keeps it for its next start */
     }
 }
 

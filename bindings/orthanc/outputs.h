@@ -13,8 +13,8 @@ typedef struct film_parts {
     json_t *patches; /* label -> side * side numbers */
 } film_parts;
 
-/* Report and heat maps as the configuration asks; outputs: an object that says where they are. Stored twice they replace
- * themselves: their UIDs follow from the film and the model. */
+/* Report and heat maps as the configuration asks; outputs: an object that says where they are. Stored twice they
+ * replace themselves: their UIDs follow from the film and the model. */
 radz_status outputs_store(const film_parts *parts, json_t **outputs, radz_error *err);
 
 #endif

@@ -13,11 +13,11 @@ OrthancPluginContext *orthanc;
 
 /* ---- Text --------------------------------------------------------------------------------------------- */
 
-#define FORMAT_LINE(line, format)                        \
-    char line[1024];                                     \
-    va_list args;                                        \
-    va_start(args, format);                              \
-    vsnprintf(line, sizeof line, format, args);          \
+#define FORMAT_LINE(line, format)                                                                                      \
+    char line[1024];                                                                                                   \
+    va_list args;                                                                                                      \
+    va_start(args, format);                                                                                            \
+    vsnprintf(line, sizeof line, format, args);                                                                        \
     va_end(args)
 
 void log_error(const char *format, ...)
@@ -76,7 +76,8 @@ static void refresh_metrics(void)
 /* ---- Entry points ------------------------------------------------------------------------------------------ */
 
 /* Called in order, one at a time. No REST call may be made before OrthancStarted. */
-static OrthancPluginErrorCode on_change(OrthancPluginChangeType type, OrthancPluginResourceType resource, const char *id)
+static OrthancPluginErrorCode on_change(OrthancPluginChangeType type, OrthancPluginResourceType resource,
+                                        const char *id)
 {
     (void)resource, (void)id;
     if (type == OrthancPluginChangeType_OrthancStarted) watch_start();

@@ -53,7 +53,7 @@ double config_threshold(const char *label);
 typedef struct engine_state {
     radz_model *model;
     radz_bank *bank;
-    char *error; /* why there is no model; NULL: there is one */
+    char *error;  /* why there is no model; NULL: there is one */
     char key[65]; /* of results: what the model, the bank and the settings are */
 } engine_state;
 extern engine_state engine;

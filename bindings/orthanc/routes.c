@@ -74,8 +74,8 @@ static OrthancPluginErrorCode get_status(OrthancPluginRestOutput *out, const cha
     (void)url;
     if (wrong_method(out, r, OrthancPluginHttpMethod_Get)) return OrthancPluginErrorCode_Success;
     if (engine.error)
-        return answer_json(out, 503, json_pack("{s:b, s:s, s:s}", "ready", 0, "error", engine.error, "version",
-                                               radz_version()));
+        return answer_json(out, 503,
+                           json_pack("{s:b, s:s, s:s}", "ready", 0, "error", engine.error, "version", radz_version()));
     counts c = count_read();
     return answer_json(out, 200,
                        json_pack("{s:b, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:s}", "ready", 1, "version",
@@ -126,7 +126,8 @@ static OrthancPluginErrorCode get_result(OrthancPluginRestOutput *out, const cha
     return answer_json(out, 200, result);
 }
 
-/* ---- Heat maps ---------------------------------------------------------------------------------------------------- */
+/* ---- Heat maps ----------------------------------------------------------------------------------------------------
+ */
 
 /* An empty film of the stored one's shape, small: a map is smooth, the page draws it larger. */
 static radz_image *shape_of(json_t *result, uint32_t *width, uint32_t *height)
@@ -179,8 +180,7 @@ static OrthancPluginErrorCode send_map(OrthancPluginRestOutput *out, json_t *res
     unsigned char *gray = NULL;
     int found = image && patches && map && read_patches(result, label, patches, side * side);
     if (found && !radz_heatmap_expand(engine.model, image, patches, map, NULL)) gray = to_gray(map, (size_t)w * h);
-    if (gray)
-        OrthancPluginCompressAndAnswerPngImage(orthanc, out, OrthancPluginPixelFormat_Grayscale8, w, h, w, gray);
+    if (gray) OrthancPluginCompressAndAnswerPngImage(orthanc, out, OrthancPluginPixelFormat_Grayscale8, w, h, w, gray);
     radz_image_close(image);
     free(gray), free(patches), free(map);
     return gray ? OrthancPluginErrorCode_Success : answer_error(out, 404, "no heat map of this finding");
@@ -203,7 +203,8 @@ static OrthancPluginErrorCode get_heatmap(OrthancPluginRestOutput *out, const ch
     return code;
 }
 
-/* ---- The page ------------------------------------------------------------------------------------------------------- */
+/* ---- The page -------------------------------------------------------------------------------------------------------
+ */
 
 /* Put into the plugin by page.S. */
 extern const char page_html[], page_html_end[], page_js[], page_js_end[], page_css[], page_css_end[];
