@@ -43,7 +43,7 @@ static struct quantised quantise(const float *x, size_t rows, size_t cols, int b
     assert_int_equal(q.bits, bits);
     assert_true(q.cols == cols && (q.group == group || (cols <= q.group && cols <= group)));
     for (size_t r = 0; r < rows; r++) rz_quantised_row(&q, r, y.value + r * cols);
-    y.mat = (rz_mat){y.q, bits == 8 ? RZ_I8 : RZ_I4, cols, y.scale, RZ_BF16, group};
+    y.mat = (rz_mat){y.q, bits == 8 ? RZ_I8 : RZ_I4, cols, y.scale, RZ_BF16, group, RZ_F32};
     return y;
 }
 
@@ -158,7 +158,7 @@ static rz_mat random_integers(const struct int_shape *p, uint64_t seed)
     rz_rng_seed(&r, seed, n_bytes);
     for (size_t i = 0; i < n_bytes; i++) q[i] = i % 7 ? (uint8_t)(256 * rz_rng_uniform(&r)) : 0x80;
     for (size_t i = 0; i < n_scales && p->scale_type == RZ_BF16; i++) ((uint16_t *)scale)[i] = rz_f32_to_bf16(scale[i]);
-    return (rz_mat){q, p->type, p->k, scale, p->scale_type, p->group};
+    return (rz_mat){q, p->type, p->k, scale, p->scale_type, p->group, RZ_F32};
 }
 
 /* A row and group of x rounded; its scale. */
@@ -297,8 +297,8 @@ static void integer_extremes(void **state)
                 q[j] = t == RZ_I8 ? (uint8_t[]){0x80, 0x7f, 0}[j / K] : 0x0f * (j < K / 2);
             rz_stream *s = compute_open(NULL, "portable", 1);
             rz_stream_device(s)->int8 = rz_stream_device(s)->int4 = kernels;
-            rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K), (rz_mat){q, (rz_dtype)t, K, scale, RZ_F32, 128}, 0, c,
-                    N);
+            rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K),
+                    (rz_mat){q, (rz_dtype)t, K, scale, RZ_F32, 128, RZ_F32}, 0, c, N);
             compute_close(s);
             const float want[] = {t == RZ_I8 ? -128 * 127 * 128 : 127 * 64 * (7 - 8),
                                   t == RZ_I8 ? 127 * 127 * 128 : 127 * 128 * -8};

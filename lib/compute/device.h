@@ -103,6 +103,7 @@ typedef struct rz_mat {
     const void *scale;    /* I8, I4 */
     rz_dtype scale_dtype; /* F32 or BF16 */
     size_t group;         /* RZ_GROUP_MIN .. RZ_GROUP_MAX, a power of two */
+    rz_dtype compute;     /* BF16: a linear layer with these weights is a product of bfloat16, see rz_gemm; else F32 */
 } rz_mat;
 enum { RZ_GROUP_MIN = 32, RZ_GROUP_MAX = 128 };
 static inline rz_mat rz_mat_f32(const float *p, size_t ld)
@@ -122,7 +123,11 @@ static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
 /* C (m,n) = beta C + alpha op(A) op(B); op(X) = X or its transpose. op(A) is (m,k), op(B) is (k,n):
  * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16, I8, I4 and
  * is widened to float; sums are float. A linear layer y = x W^T is (ta=0, A=x, tb=1, B=W): there, with W of integers,
- * the floats of x are rounded to 8 bits too, per row and group of W's, so that a group's sum is an exact integer. */
+ * the floats of x are rounded to 8 bits too, per row and group of W's, so that a group's sum is an exact integer.
+ * Where W asks for it (compute BF16, whatever its type), elements of x and of W are rounded to bfloat16, nearest even,
+ * instead; products and sums are float. A kernel set may add neighbours along K in pairs and take numbers below 2^-126
+ * for zero, so that sets differ by no more than 2^-22 sqrt(k) + 2^-23 of sum |x w|; each gives the same bits for any
+ * batch and threads. */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 

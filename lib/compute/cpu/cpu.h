@@ -125,6 +125,9 @@ void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, f
 /* C = beta C + alpha A B^T with B (n, k) of integers, A rounded to 8 bits per row and group of B's. */
 void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
                      size_t ldc);
+/* C = beta C + alpha A B^T with B (n, k); A and B rounded to bfloat16. */
+void rz_cpu_gemm_bf16(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
+                      size_t ldc);
 void rz_cpu_attention(rz_stream *s, const rz_attn *a, float *out, float *lse, const float *q, const float *k,
                       const float *v);
 void rz_cpu_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, float *dv, const float *dout,
@@ -133,6 +136,8 @@ void rz_cpu_rope(rz_stream *s, float *x, size_t ld, const int32_t *pos, const fl
                  size_t n_heads, size_t head_dim, bool inverse);
 /* n floats of x from element `offset` on; of integers, within one row. */
 void rz_cpu_widen(float *y, rz_mat x, size_t offset, size_t n);
+/* y = x rounded to bfloat16, nearest even; NaN stays NaN. */
+void rz_cpu_round_bf16(uint16_t *y, const float *x, size_t n);
 
 /* Puts the ops of cpu_rows.c and cpu_math.c into a table. */
 void rz_cpu_rows_ops(struct rz_ops *ops);

@@ -139,6 +139,10 @@ static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta)
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc)
 {
+    if (b.compute == RZ_BF16 && !ta && tb && a.dtype == RZ_F32 && k > 0) {
+        rz_cpu_gemm_bf16(s, m, n, k, alpha, a, b, beta, c, ldc);
+        return;
+    }
     if (!rz_dtype_is_float(b.dtype) && !ta && tb && a.dtype == RZ_F32 && k == b.ld) {
         rz_cpu_gemm_int(s, m, n, k, alpha, a, b, beta, c, ldc);
         return;

@@ -54,16 +54,19 @@ static void cpu_scale(rz_stream *s, float *y, float a, size_t n)
     rz_cpu_split(s, n, 1, scale_part, &(struct job){.y = y, .a = a});
 }
 
-static void to_bf16_part(void *arg, size_t begin, size_t end)
+void rz_cpu_round_bf16(uint16_t *restrict y, const float *restrict x, size_t n)
 {
-    const struct job *j = arg;
-    uint16_t *y = j->halves;
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = 0; i < n; i++) {
         uint32_t bits;
-        memcpy(&bits, j->x + i, sizeof bits);
+        memcpy(&bits, x + i, sizeof bits);
         bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
         y[i] = (uint16_t)((nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
     }
+}
+static void to_bf16_part(void *arg, size_t begin, size_t end)
+{
+    const struct job *j = arg;
+    rz_cpu_round_bf16(j->halves + begin, j->x + begin, end - begin);
 }
 static void cpu_to_bf16(rz_stream *s, uint16_t *y, const float *x, size_t n)
 {

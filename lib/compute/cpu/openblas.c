@@ -83,8 +83,9 @@ static const float *as_f32(rz_stream *s, rz_mat x, size_t rows, size_t cols, siz
 void rz_cpu_gemm_openblas(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                           float beta, float *c, size_t ldc)
 {
+    const bool to_round = b.compute == RZ_BF16 && !ta && tb && a.dtype == RZ_F32; /* comes back here rounded */
     /* C = beta C is the same everywhere; of integers it knows nothing */
-    if (k == 0 || !rz_dtype_is_float(a.dtype) || !rz_dtype_is_float(b.dtype)) {
+    if (k == 0 || to_round || !rz_dtype_is_float(a.dtype) || !rz_dtype_is_float(b.dtype)) {
         rz_cpu_gemm(s, ta, tb, m, n, k, alpha, a, b, beta, c, ldc);
         return;
     }
