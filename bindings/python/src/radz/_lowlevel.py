@@ -17,7 +17,7 @@ from typing import Any
 
 from . import _abi
 from ._version import __version__
-from .errors import UnsupportedError, error_of
+from .errors import RadzError, UnsupportedError, error_of
 
 #: The oldest library this binding works with; one of another first number has another ABI.
 MINIMUM = (0, 1, 0)
@@ -58,12 +58,16 @@ def _find() -> tuple[ctypes.CDLL, str]:
         ) from error
 
 
+def read_error(error: _abi.radz_error) -> RadzError:
+    """The exception for a radz_error that the library has filled."""
+    return error_of(error.code, error.message.decode("utf-8", "replace"))
+
+
 def _check_status(status: int, _function: Any, arguments: tuple[Any, ...]) -> None:
     """errcheck of every function that answers with a radz_status: the last argument is a radz_error."""
     if status != 0:
         error = arguments[-1]
-        message = error.message.decode("utf-8", "replace") if isinstance(error, _abi.radz_error) else "no message"
-        raise error_of(status, message)
+        raise read_error(error) if isinstance(error, _abi.radz_error) else error_of(status, "no message")
 
 
 def _missing(name: str) -> Callable[..., Any]:

@@ -16,11 +16,11 @@ from ._bank import Bank
 from ._handles import Call, CancelFlag, Handle, pointer, using
 from ._heatmap import HeatMap, HeatMapMethod, HeatMapScore
 from ._image import Film, Image, as_image
-from ._lowlevel import lib, new_options
+from ._lowlevel import lib, new_options, read_error
 from ._model import Model
 from ._result import Result, read_result
-from ._values import FloatArray, Matrix, NewArray, choice, fill, from_struct, string_array, take_text, to_bytes
-from .errors import ArgumentError
+from ._values import FloatArray, Matrix, NewArray, Path, choice, fill, from_struct, string_array, take_text, to_bytes
+from .errors import ArgumentError, RadzError
 
 T = TypeVar("T")
 
@@ -123,6 +123,38 @@ class Session(Handle):
                         lib.radz_result_close(results[i])
 
             return self._run(work, bank, *images)
+
+    def classify_files(
+        self,
+        paths: Iterable[Path],
+        bank: Bank | None = None,
+        *,
+        on_film: Callable[[int, Result | RadzError], object] | None = None,
+    ) -> list[Result | RadzError]:
+        """The scores of films by path, for whole folders: while the network works on some, the next ones are read.
+
+        A film that fails stops nothing: in its place is the exception. on_film: told of each film in the order of the
+        paths; to answer with something true cancels (CancelledError). The bits are those of `classify`.
+        """
+        names = string_array("paths", paths)
+        done: list[Result | RadzError] = []
+        call = self._call()
+
+        def told(i: int, result: Any, error: Any, _user: object) -> int:
+            try:
+                one = read_result(None, result) if result else read_error(error.contents)
+            except BaseException as problem:
+                return call.raises(problem)
+            finally:
+                lib.radz_result_close(result)
+            done.append(one)
+            return call.callback(lambda: on_film(i, one)) if on_film is not None else 0
+
+        told_fn = _abi.film_fn(told)
+        self._run(
+            lambda s, e: lib.radz_classify_files(s, pointer(bank), names, len(names), told_fn, None, e), bank, call=call
+        )
+        return done
 
     def _images(self, stack: ExitStack, films: Iterable[Film]) -> tuple[list[Image], Any]:
         if isinstance(films, (str, bytes, Image)):
