@@ -1,17 +1,19 @@
-/* radz-bank - anchor banks: build, describe, list, add, edit, remove, verify. Uses the public header only.
+/* radz-bank - anchor banks: build, describe, list, add, edit, remove, calibrate, verify. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
 
 #include "common.h"
 
-static const char usage_lines[] = "usage: radz-bank build  --out FILE (--diseases FILE | NAME[: DESCRIPTION]...)\n"
-                                  "       radz-bank describe [--out FILE] NAME...\n"
-                                  "       radz-bank edit   [--bank FILE] [--out FILE] --label NAME --description TEXT\n"
-                                  "       radz-bank list   [--bank FILE] [--json]\n"
-                                  "       radz-bank add    [--bank FILE] [--out FILE] NAME[: DESCRIPTION]...\n"
-                                  "       radz-bank remove [--bank FILE] [--out FILE] NAME...\n"
-                                  "       radz-bank verify [--bank FILE] [--rebuild]\n";
+static const char usage_lines[] =
+    "usage: radz-bank build  --out FILE (--diseases FILE | NAME[: DESCRIPTION]...)\n"
+    "       radz-bank describe [--out FILE] NAME...\n"
+    "       radz-bank edit   [--bank FILE] [--out FILE] --label NAME --description TEXT\n"
+    "       radz-bank list   [--bank FILE] [--json]\n"
+    "       radz-bank add    [--bank FILE] [--out FILE] NAME[: DESCRIPTION]...\n"
+    "       radz-bank remove [--bank FILE] [--out FILE] NAME...\n"
+    "       radz-bank calibrate [--bank FILE] [--out FILE] --calibration FILE [--films TEXT]\n"
+    "       radz-bank verify [--bank FILE] [--rebuild]\n";
 
 static const char help_text[] =
     "\n"
@@ -33,8 +35,12 @@ static const char help_text[] =
     "  --system TEXT   instructions before the prompt\n"
     "  --label NAME, --description TEXT\n"
     "                  edit: the class, and what the model is to read for it from now on\n"
+    "  --calibration FILE\n"
+    "                  calibrate: what radz-eval --calibrate has written for this bank (method img_anchor);\n"
+    "                  radz-classify then prints probabilities and thresholds as fitted\n"
+    "  --films TEXT    calibrate: which films it was fitted on, said with every result; else as the file has it\n"
     "  --bank FILE     the bank; else the model's own\n"
-    "  --out FILE      where the new bank goes; add, edit, remove: else over --bank\n"
+    "  --out FILE      where the new bank goes; add, edit, remove, calibrate: else over --bank\n"
     "  --rebuild       verify: read every description again and compare the vectors too\n"
     "  --json          list: one JSON object\n" ENGINE_HELP "  --help, --version\n"
     "\n"
@@ -43,7 +49,7 @@ static const char help_text[] =
 
 typedef struct settings {
     engine_options engine;
-    const char *bank, *out, *diseases, *label, *description;
+    const char *bank, *out, *diseases, *label, *description, *calibration, *films;
     radz_describe_options o;
     bool json, rebuild;
     char **names;
@@ -162,6 +168,15 @@ static int take_away(work *w)
     return save_made(w, w->s.out ? w->s.out : w->s.bank);
 }
 
+static int calibrate(work *w)
+{
+    radz_error err;
+    int bad = open_bank(w);
+    if (bad) return bad;
+    if (radz_bank_calibrate(w->bank, w->s.calibration, w->s.films, &w->made, &err)) return fail(&err);
+    return save_made(w, w->s.out ? w->s.out : w->s.bank);
+}
+
 /* ---- list ---- */
 
 enum { MAX_LABEL = 28, MAX_WORDS = 40 };
@@ -184,14 +199,23 @@ static void show_first_words(const char *text)
     fputs(" ...", stdout);
 }
 
+static void show_threshold(double threshold)
+{
+    if (threshold == threshold)
+        printf("%9.3f  ", threshold);
+    else
+        printf("%9s  ", "-");
+}
+
 static void list_table(const radz_bank *b, const double *cosines)
 {
+    const bool calibrated = radz_bank_calibration(b) != NULL;
     size_t n = radz_bank_count(b), reference = radz_bank_reference(b), width = 5;
     for (size_t i = 0; i < n; i++) {
         size_t w = columns(radz_bank_label(b, i));
         if (w > width) width = w > MAX_LABEL ? MAX_LABEL : w;
     }
-    printf("%-*s  %9s  Description\n", (int)width, "Class", "Cosine");
+    printf("%-*s  %9s  %sDescription\n", (int)width, "Class", "Cosine", calibrated ? "Threshold  " : "");
     for (size_t i = 0; i < n; i++) {
         size_t w = columns(radz_bank_label(b, i));
         show(stdout, radz_bank_label(b, i));
@@ -200,6 +224,7 @@ static void list_table(const radz_bank *b, const double *cosines)
             printf("%9s  ", "-");
         else
             printf("%9.3f  ", cosines[i]);
+        if (calibrated) show_threshold(radz_bank_threshold(b, i));
         show_first_words(radz_bank_description(b, i));
         putchar('\n');
     }
@@ -233,7 +258,10 @@ static void list_json(const radz_bank *b, const double *cosines)
             fputs("null", stdout);
         putchar('}');
     }
-    printf("],\"writer\":%s}\n", radz_bank_writer(b) ? radz_bank_writer(b) : "null");
+    printf("],\"writer\":%s,\"calibration\":", radz_bank_writer(b) ? radz_bank_writer(b) : "null");
+    for (const char *p = radz_bank_calibration(b); p && *p; p++)
+        if (*p != '\n') putchar(*p); /* strings in JSON have none */
+    puts(radz_bank_calibration(b) ? "}" : "null}");
 }
 
 static int list(work *w)
@@ -299,10 +327,10 @@ typedef struct command {
     bool names, changes; /* takes names; changes a bank */
 } command;
 
-static const command commands[] = {{"build", build, true, false},   {"list", list, false, false},
-                                   {"add", add, true, true},        {"describe", describe, true, false},
-                                   {"edit", edit, false, true},     {"remove", take_away, true, true},
-                                   {"verify", verify, false, false}};
+static const command commands[] = {{"build", build, true, false},    {"list", list, false, false},
+                                   {"add", add, true, true},         {"describe", describe, true, false},
+                                   {"edit", edit, false, true},      {"remove", take_away, true, true},
+                                   {"verify", verify, false, false}, {"calibrate", calibrate, false, true}};
 
 static int check_settings(const command *c, settings *s)
 {
@@ -315,6 +343,9 @@ static int check_settings(const command *c, settings *s)
     if (c->changes && !s->out && !s->bank) return usage("--out or --bank is missing: the model's own bank is kept");
     if (edits != (s->label || s->description)) return usage("--label and --description go with edit");
     if (edits && !(s->label && s->description)) return usage("edit takes --label and --description");
+    if (c->run == calibrate && !s->calibration) return usage("--calibration is missing");
+    if (c->run != calibrate && (s->calibration || s->films))
+        return usage("--calibration and --films go with calibrate");
     if ((c->run == list || c->run == verify) && s->out) return usage("--out does not go with %s", c->name);
     if (s->rebuild && c->run != verify) return usage("--rebuild does not go with %s", c->name);
     if (s->json && c->run != list) return usage("--json does not go with %s", c->name);
@@ -333,6 +364,8 @@ static int parse_settings(settings *s, int argc, char **argv, const command **c)
         {"rebuild", .flag = &s->rebuild},
         {"label", .text = &s->label},
         {"description", .text = &s->description},
+        {"calibration", .text = &s->calibration},
+        {"films", .text = &s->films},
         {"prompt", .text = &s->o.prompt},
         {"temperature", .real = &s->o.temperature, .min = 0, .max = 1000},
         {"top-p", .real = &s->o.top_p, .min = 0, .max = 1},

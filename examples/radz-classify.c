@@ -81,8 +81,8 @@ typedef struct reader {
     engine e;
     radz_bank *bank;
     size_t n_done, n_failed, n_films;
-    bool utf8, any_warning;
-    char **notes; /* warnings about the bank: said once, at the end */
+    bool utf8, thresholds; /* the bank has a calibration */
+    char **notes;          /* warnings about the bank: said once, at the end */
     size_t n_notes;
 } reader;
 
@@ -123,6 +123,7 @@ static int open_all(reader *r)
 {
     int status = open_engine(&r->e, &r->s->engine);
     if (!status) status = open_bank(r);
+    r->thresholds = radz_bank_calibration(r->bank) != NULL;
     return status ? status : begin_heatmaps(&r->s->heat, r->bank);
 }
 
@@ -136,13 +137,28 @@ static void close_all(reader *r)
 
 /* ---- Output: table ---- */
 
-enum { BAR = 26, MIN_LABEL = 8, MAX_LABEL = 28 };
+enum { BAR = 26, SHORT_BAR = 14, MIN_LABEL = 8, MAX_LABEL = 28 };
+
+/* Lines stay within 80 columns. */
+static int bar_width(const reader *r)
+{
+    return r->thresholds ? SHORT_BAR : BAR;
+}
 
 static void print_bar(const reader *r, double probability)
 {
-    int full = (int)(probability * BAR + 0.5);
-    for (int i = 0; i < BAR; i++)
+    const int width = bar_width(r), full = (int)(probability * width + 0.5);
+    for (int i = 0; i < width; i++)
         fputs(i < full ? (r->utf8 ? "\xe2\x96\x88" : "#") : (r->utf8 ? "\xc2\xb7" : "."), stdout);
+}
+
+/* " >=  31.0 %": at or above it; " <   31.0 %": below. */
+static void print_threshold(double probability, double threshold)
+{
+    if (isnan(threshold))
+        printf("  %10s", "-");
+    else
+        printf("  %-2s %5.1f %%", probability >= threshold ? ">=" : "<", 100 * threshold);
 }
 
 /* A label that is wider than its column stands on a line of its own. */
@@ -159,6 +175,7 @@ static void print_row(const reader *r, const radz_result *result, size_t i, size
     spaces(width - n + 2);
     print_bar(r, radz_result_probability(result, i));
     printf("  %5.1f %%", 100 * radz_result_probability(result, i));
+    if (r->thresholds) print_threshold(radz_result_probability(result, i), radz_result_threshold(result, i));
     if (isnan(radz_result_similarity(result, i)))
         printf("  %10s\n", "-");
     else
@@ -188,7 +205,8 @@ static void print_table(reader *r, const char *path, const radz_result *result, 
     }
     show(stdout, strcmp(path, "-") == 0 ? "standard input" : path);
     printf("   %zu x %zu pixels\n", radz_result_width(result), radz_result_height(result));
-    printf("  %-*s  %-*s%9s  %10s\n", (int)width, "Finding", BAR, "Probability", "", "Similarity");
+    printf("  %-*s  %-*s%9s%s  %10s\n", (int)width, "Finding", bar_width(r), "Probability", "",
+           r->thresholds ? "   Threshold" : "", "Similarity");
     for (size_t i = 0; i < n; i++) print_row(r, result, i, width);
     for (size_t i = 0; i < radz_result_warning_count(result); i++) {
         const char *warning = radz_result_warning(result, i);
@@ -237,6 +255,8 @@ static void print_csv(const reader *r, const char *path, const radz_result *resu
         print_number(radz_result_probability(result, i));
         putchar(',');
         print_number(radz_result_similarity(result, i));
+        putchar(',');
+        if (!isnan(radz_result_threshold(result, i))) print_number(radz_result_threshold(result, i));
         fputs(",,", stdout);
         if (r->s->heat.dir) putchar(',');
         for (size_t k = 0; k < maps->n; k++)
@@ -248,7 +268,7 @@ static void print_csv(const reader *r, const char *path, const radz_result *resu
 static void print_csv_error(const reader *r, const char *path, const radz_error *error)
 {
     csv_text(path);
-    printf(",,,,,,,%s,", radz_status_name(error->code));
+    printf(",,,,,,,,%s,", radz_status_name(error->code));
     csv_text(error->message);
     fputs(r->s->heat.dir ? ",\r\n" : "\r\n", stdout);
 }
@@ -423,7 +443,7 @@ static int run(reader *r, const film_list *l)
                 radz_model_device(r->e.model));
     if (!r->s->quiet && r->s->form != AS_TABLE) fprintf(stderr, "%s\n", radz_disclaimer());
     if (r->s->form == AS_CSV)
-        printf("path,sha256,width_px,height_px,label,probability,similarity,error,message%s\r\n",
+        printf("path,sha256,width_px,height_px,label,probability,similarity,threshold,error,message%s\r\n",
                r->s->heat.dir ? ",heatmap" : "");
     bool written = classify_films(r, l);
     if (written && r->s->form == AS_TABLE && r->n_failed < l->n) print_footer(r);

@@ -355,6 +355,13 @@ RADZ_API RADZ_CHECK radz_status radz_bank_with(radz_session *session, const radz
  * RADZ_E_ARGUMENT. */
 RADZ_API RADZ_CHECK radz_status radz_bank_without(const radz_bank *bank, const char *const *labels, size_t n,
                                                   radz_bank **out, radz_error *err);
+/* A new bank: the same classes with the calibration of a file that radz_evaluate has written for this bank, method
+ * img_anchor, feature global. It scores as its file says: temperature, kind of classes, Platt or isotonic per class.
+ * radz_bank_with, _without and _edit give banks without one: it was fitted for the classes as they were. films: which
+ * films it was fitted on, in words that every result repeats, at most 1000 bytes; NULL: as the file has it. A file for
+ * another model, bank or score is RADZ_E_MISMATCH. */
+RADZ_API RADZ_CHECK radz_status radz_bank_calibrate(const radz_bank *bank, const char *path, const char *films,
+                                                    radz_bank **out, radz_error *err);
 /* Cosines of n vectors (n, K) with every anchor, in bank order: out is (n, radz_bank_count), owned by the caller,
  * -1..1. The vectors need no length of 1; one that is zero or not finite is RADZ_E_ARGUMENT. They must come from the
  * bank's model with default options to mean what radz_result_similarity means. */
@@ -367,8 +374,10 @@ RADZ_API size_t radz_bank_reference(const radz_bank *bank); /* index of the refe
 RADZ_API const char *radz_bank_label(const radz_bank *bank, size_t i);       /* NULL when i is out of range */
 RADZ_API const char *radz_bank_description(const radz_bank *bank, size_t i); /* NULL when i is out of range */
 RADZ_API const float *radz_bank_anchor(const radz_bank *bank, size_t i);     /* K floats, unit length; NULL likewise */
-RADZ_API const char *radz_bank_hash(const radz_bank *bank);       /* sha256 of the saved form, 64 hex digits */
-RADZ_API const char *radz_bank_model_hash(const radz_bank *bank); /* radz_model_hash of the model that made it */
+RADZ_API const char *radz_bank_calibration(const radz_bank *bank);           /* JSON radz.calibration/1; NULL: none */
+RADZ_API double radz_bank_threshold(const radz_bank *bank, size_t i); /* the calibration's of a class; NaN: none */
+RADZ_API const char *radz_bank_hash(const radz_bank *bank);           /* sha256 of the saved form, 64 hex digits */
+RADZ_API const char *radz_bank_model_hash(const radz_bank *bank);     /* radz_model_hash of the model that made it */
 
 /* ---- Classification and results --------------------------------------------------- */
 
@@ -380,7 +389,8 @@ typedef struct radz_result radz_result;
  * and has none, fourteen common findings by name, and every result warns). similarity is cos(X_g, D);
  * probability is sigmoid((cos_c - cos_reference) / tau) for a finding and the softmax
  * share for the reference class itself; a bank without a reference class is read as
- * exclusive classes: softmax over cos / tau. Probabilities are not calibrated. */
+ * exclusive classes: softmax over cos / tau. These are not calibrated: a bank that was given a calibration has
+ * probabilities, and a threshold per class, that were fitted on films with labels; every result says on which. */
 RADZ_API RADZ_CHECK radz_status radz_classify(radz_session *session, const radz_bank *bank, const radz_image *image,
                                               radz_result **result, radz_error *err);
 /* radz_image_open + radz_classify; `path` goes into the result. */
@@ -404,15 +414,18 @@ RADZ_API size_t radz_result_count(const radz_result *result);
 RADZ_API const char *radz_result_label(const radz_result *result, size_t i);
 RADZ_API double radz_result_probability(const radz_result *result, size_t i); /* 0..1 */
 RADZ_API double radz_result_similarity(const radz_result *result, size_t i);  /* -1..1; NaN of a head */
-RADZ_API size_t radz_result_width(const radz_result *result);                 /* pixels of the film */
-RADZ_API size_t radz_result_height(const radz_result *result);                /* pixels of the film */
-RADZ_API const char *radz_result_sha256(const radz_result *result);           /* as radz_image_sha256 */
+/* Of the probability, at or above which a film counts as positive: the calibration's of the bank; NaN: none. */
+RADZ_API double radz_result_threshold(const radz_result *result, size_t i);
+RADZ_API size_t radz_result_width(const radz_result *result);       /* pixels of the film */
+RADZ_API size_t radz_result_height(const radz_result *result);      /* pixels of the film */
+RADZ_API const char *radz_result_sha256(const radz_result *result); /* as radz_image_sha256 */
 RADZ_API size_t radz_result_warning_count(const radz_result *result);
 RADZ_API const char *radz_result_warning(const radz_result *result, size_t i);
 
 /* The result as one line of JSON, schema "radz.result/1":
  * {"schema","input":{"path","sha256","width_px","height_px"},"scores":[{"label",
- * "probability","similarity"}...],"provenance":{...},"warnings":[...]}.
+ * "probability","similarity","threshold"}...],"provenance":{...},"warnings":[...]};
+ * threshold is null where the bank has none.
  * `path` may be NULL (then the path the film was opened from, or null where it came from memory). The
  * text belongs to the caller: radz_text_free. */
 RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, const char *path, char **json,
@@ -487,8 +500,8 @@ RADZ_API RADZ_CHECK radz_status radz_heatmap_pointing(const float *map, size_t w
                                                       radz_error *err);
 
 /* Does the map know what the model looks at? Patches are painted over, the hottest first, with the film's mean colour,
- * in n_steps equal steps; the class's probability falls fast under a good map. Insertion starts from the painted film
- * and puts them back. */
+ * in n_steps equal steps; the class's probability (before calibration) falls fast under a good map. Insertion starts
+ * from the painted film and puts them back. */
 typedef struct radz_heatmap_score {
     size_t struct_size;
     double deletion, insertion; /* mean of the probability over the steps, ends counted half: area under the curve */
@@ -538,7 +551,8 @@ typedef struct radz_score_options {
     size_t n_templates;
     const char *const *negatives; /* of POS_NEG; none (default): the templates with "no " before the class */
     size_t n_negatives;
-    const char *calibration; /* file that radz_evaluate has written for the same model, bank and score; NULL: none */
+    const char *calibration; /* file that radz_evaluate has written for the same model, bank and score; NULL: the
+                                bank's own, where these options leave open or say what it was fitted for; else none */
 } radz_score_options;
 RADZ_API void radz_score_options_init_sized(radz_score_options *options, size_t struct_size);
 #define radz_score_options_init(options) radz_score_options_init_sized((options), sizeof *(options))
@@ -757,7 +771,7 @@ typedef struct radz_eval_options {
     const char *threshold;  /* "validation" (default; rule max-f1), "validation-youden", "validation-mcc", "fixed",
                                "test-max-f1" (the published protocol), "test-youden", "test-mcc" (also "youden", "mcc"):
                                per class (options and cot have none: an answer is yes or no); "calibration": those of
-                               score.calibration */
+                               score.calibration, or of the bank */
     double fixed_threshold; /* 0.5 */
     int strict;             /* 1: positive only above the threshold; 0 (default): at it too */
     int both_classes;       /* 1: F1 is the mean over positives and negatives */

@@ -167,8 +167,8 @@ static void test_json_of_a_result(void **state)
     (void)state;
     static const char *const keys[] = {"schema", "input", "scores", "provenance", "warnings"};
     static const char *const input_keys[] = {"path", "sha256", "width_px", "height_px"};
-    static const char *const score_keys[] = {"label", "probability", "similarity"};
-    rz_score scores[2] = {{1, 0.1, 0.75}, {0, -0.25, 1e-17}};
+    static const char *const score_keys[] = {"label", "probability", "similarity", "threshold"};
+    rz_score scores[2] = {{1, 0.1, 0.75, 0, 0.5}, {0, -0.25, 1e-17, 0, NAN}};
     rz_result r = sample_result(scores);
     rz_str s = {0};
     rz_result_put_json(&s, &r, NULL);
@@ -181,9 +181,11 @@ static void test_json_of_a_result(void **state)
     assert_int_equal(json_array_size(list), 2);
     for (size_t i = 0; i < 2; i++) {
         json_t *one = json_array_get(list, i);
-        check_keys(one, score_keys, 3);
+        check_keys(one, score_keys, 4);
         assert_true(json_number_value(json_object_get(one, "probability")) == scores[i].probability);
         assert_true(json_number_value(json_object_get(one, "similarity")) == scores[i].similarity);
+        assert_true(i ? json_is_null(json_object_get(one, "threshold"))
+                      : json_number_value(json_object_get(one, "threshold")) == 0.5);
     }
     assert_string_equal(json_string_value(json_object_get(json_array_get(list, 1), "label")), "\xc3\x9c"
                                                                                               "bel\t\xef\xbf\xbd");
@@ -194,7 +196,7 @@ static void test_json_of_a_result(void **state)
 static void test_json_path_of_the_caller_wins(void **state)
 {
     (void)state;
-    rz_score scores[2] = {{0, 0, 0}};
+    rz_score scores[2] = {{.i = 0}};
     rz_result r = sample_result(scores);
     rz_str s = {0};
     rz_result_put_json(&s, &r, "other");

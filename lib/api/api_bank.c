@@ -167,6 +167,18 @@ radz_status radz_bank_edit(radz_session *session, const radz_bank *bank, const c
     return bank_done(b, rz_bank_edit(&session->net, bank->bank, label, description, &b->bank, err), out);
 }
 
+radz_status radz_bank_calibrate(const radz_bank *bank, const char *path, const char *films, radz_bank **out,
+                                radz_error *err)
+{
+    if (out) *out = NULL;
+    RZ_NEED(out);
+    RZ_LIVE(bank);
+    RZ_NEED(path);
+    radz_bank *b = NULL;
+    RZ_TRY(bank_new(bank->runtime, &b, err));
+    return bank_done(b, rz_bank_calibrate(bank->bank, path, films, &b->bank, err), out);
+}
+
 static radz_status score(const rz_bank *bank, const float *vectors, size_t n, double *out, radz_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -236,6 +248,16 @@ int radz_bank_is_written(const radz_bank *bank, size_t i)
 const char *radz_bank_writer(const radz_bank *bank)
 {
     return bank ? bank->bank->writer : NULL;
+}
+
+const char *radz_bank_calibration(const radz_bank *bank)
+{
+    return bank && bank->bank->calibration ? bank->bank->calibration->text : NULL;
+}
+
+double radz_bank_threshold(const radz_bank *bank, size_t i)
+{
+    return i < radz_bank_count(bank) && bank->bank->calibration ? bank->bank->calibration->of[i].threshold : NAN;
 }
 
 size_t radz_bank_dim(const radz_bank *bank)

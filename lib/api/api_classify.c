@@ -168,6 +168,11 @@ double radz_result_similarity(const radz_result *result, size_t i)
     return i < radz_result_count(result) ? result->result->scores[i].similarity : NAN;
 }
 
+double radz_result_threshold(const radz_result *result, size_t i)
+{
+    return i < radz_result_count(result) ? result->result->scores[i].threshold : NAN;
+}
+
 size_t radz_result_width(const radz_result *result)
 {
     return result ? result->result->width_px : 0;

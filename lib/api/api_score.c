@@ -69,7 +69,7 @@ double radz_scorer_threshold(const radz_scorer *scorer, size_t i)
 static radz_status score(const rz_scorer *s, const float *global, const float *local, size_t n, double *similarity,
                          double *probability, radz_error *err)
 {
-    rz_class_score *out = rz_calloc(s->host, s->n, sizeof *out);
+    rz_score *out = rz_calloc(s->host, s->n, sizeof *out);
     radz_status status = out ? RADZ_OK : RZ_NO_MEMORY(err, "scores");
     for (size_t i = 0; i < n && !status; i++) {
         status = rz_scorer_film(s, global ? global + i * s->dim : NULL, local ? local + i * s->dim : NULL, out, err);

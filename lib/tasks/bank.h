@@ -4,11 +4,13 @@
  * descriptions, JSON arrays; model, the hash of the model that made it; library, layer, pool and
  * tokenizer (its hash), to say what differs where it is another's; where the model wrote
  * descriptions itself: writer, a JSON object that says how it was asked, and written, a JSON array that says which;
+ * where probabilities were fitted: calibration, the JSON of radz.calibration/1 for the bank without it;
  * sha256, of the whole file with these 64 digits written as zeros.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RZ_BANK_H
 #define RZ_BANK_H
 
+#include "calibrate.h"
 #include "encode.h"
 
 #define RZ_BANK_FILE "anchors.safetensors"
@@ -24,9 +26,11 @@ typedef struct rz_bank {
     char *writer;     /* JSON: how it was asked for them; NULL: none is */
     int layer;
     bool mlp_then_mean;
-    char tokenizer_hash[65]; /* "": no tokenizer */
-    char model_hash[65];     /* rz_model.hash of the model that made it */
-    char hash[65];           /* sha256 of the file */
+    char tokenizer_hash[65];     /* "": no tokenizer */
+    char model_hash[65];         /* rz_model.hash of the model that made it */
+    char hash[65];               /* sha256 of the file */
+    char base_hash[65];          /* the same without the calibration: what calibrations are fitted for */
+    rz_calibration *calibration; /* NULL: none */
 } rz_bank;
 
 /* Entries from elsewhere, owned: the lines of a description file, or names given by the caller. */
@@ -61,6 +65,10 @@ radz_status rz_bank_without(const rz_bank *bank, const char *const *labels, size
 /* The same classes, with another description for one of them, which alone is run again. */
 radz_status rz_bank_edit(const rz_net *net, const rz_bank *bank, const char *label, const char *description,
                          rz_bank **out, radz_error *err) RZ_CHECK;
+/* The same bank with the calibration of a file that was fitted for it, for radz_classify's score. films: which films
+ * that was, in words; NULL: as the file says. */
+radz_status rz_bank_calibrate(const rz_bank *bank, const char *path, const char *films, rz_bank **out,
+                              radz_error *err) RZ_CHECK;
 /* Of a bank that nobody else has seen yet: `written` (bank->n) descriptions are the model's own. */
 radz_status rz_bank_set_writer(rz_bank *bank, const char *writer, const bool *written, radz_error *err) RZ_CHECK;
 /* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */

@@ -70,6 +70,8 @@ static size_t find_hash(const char *s, size_t n)
     return n;
 }
 
+enum { MAX_METADATA = 24 }; /* keys and values */
+
 static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
 {
     rz_str labels = {.host = b->host}, descriptions = {.host = b->host}, layer = {.host = b->host};
@@ -94,17 +96,14 @@ static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
                               labels.data,
                               "descriptions",
                               descriptions.data,
-                              "sha256",
-                              zero_hash,
-                              NULL,
-                              NULL,
-                              NULL,
-                              NULL,
-                              NULL};
-    if (any_written(b)) { /* nothing changes for other banks, nor does their hash */
-        const char *const more[] = {"writer", b->writer, "written", written.data, "sha256", zero_hash};
-        memcpy(metadata + 16, more, sizeof more);
+                              [MAX_METADATA] = NULL};
+    size_t n = 16; /* what a bank lacks changes nothing in its file, nor its hash */
+    if (any_written(b)) {
+        metadata[n++] = "writer", metadata[n++] = b->writer;
+        metadata[n++] = "written", metadata[n++] = written.data;
     }
+    if (b->calibration) metadata[n++] = "calibration", metadata[n++] = b->calibration->text;
+    metadata[n++] = "sha256", metadata[n++] = zero_hash;
     rz_st_out t = {.name = "anchors", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->anchors};
     radz_status status;
     if (labels.failed || descriptions.failed || layer.failed || written.failed)
@@ -148,6 +147,7 @@ radz_status rz_bank_seal(rz_bank *b, radz_error *err)
     rz_str s = {.host = b->host};
     radz_status status = encode_bank(b, &s, err);
     if (status == RADZ_OK) hash_of(s.data, s.len, b->hash);
+    if (!b->calibration) memcpy(b->base_hash, b->hash, sizeof b->base_hash);
     rz_str_free(&s);
     return status;
 }
@@ -318,6 +318,8 @@ static radz_status load_bank(rz_bank *b, const rz_st *st, const rz_st_tensor *t,
     json_decref(descriptions);
     RZ_TRY(status);
     RZ_TRY(load_writer(b, st, path, err));
+    const char *calibration = rz_st_metadata(st, "calibration");
+    if (calibration) RZ_TRY(rz_bank_read_calibration(b, calibration, path, err));
     RZ_TRY(rz_st_to_f32(t, b->anchors, err));
     return check_anchors(b, path, err);
 }
@@ -343,8 +345,10 @@ static radz_status open_bank(const rz_model *m, const rz_file *file, const char 
     RZ_TRY(rz_st_parse(m->cfg.host, file->data, file->size, path, &st, err));
     radz_status status = parse_bank(m, st, path, bank, err);
     rz_st_close(st);
-    if (status == RADZ_OK) hash_of((const char *)file->data, file->size, (*bank)->hash);
-    return status;
+    if (status != RADZ_OK) return status;
+    hash_of((const char *)file->data, file->size, (*bank)->hash);
+    if (!(*bank)->calibration) memcpy((*bank)->base_hash, (*bank)->hash, sizeof(*bank)->hash);
+    return RADZ_OK;
 }
 
 radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err)

@@ -15,6 +15,17 @@ radz_status rz_bank_check(const rz_host *host, const radz_bank_entry *entries, s
 radz_status rz_bank_new(const rz_model *m, size_t n, rz_bank **out, radz_error *err) RZ_CHECK;
 /* description: from rz_malloc, taken whatever happens; NULL: memory ran out. */
 radz_status rz_bank_set_class(rz_bank *b, size_t i, const char *label, char *description, radz_error *err) RZ_CHECK;
+/* Every class, the writer, the base hash; not the calibration. */
+radz_status rz_bank_copy(const rz_bank *bank, rz_bank **out, radz_error *err) RZ_CHECK;
+/* From a bank's own file; fills base_hash too. */
+radz_status rz_bank_read_calibration(rz_bank *b, const char *text, const char *what, radz_error *err) RZ_CHECK;
+/* Room for n classes; model, layer, size of vectors and writer are those of `like`, calibrated it is not. */
+radz_status rz_bank_new_like(const rz_bank *like, size_t n, rz_bank **out, radz_error *err) RZ_CHECK;
+/* Labels that a class of `bank` has. n: none. */
+size_t rz_bank_find_label(const rz_bank *bank, const char *label);
+/* Classes first.. of the bank from entries: texts, then their anchors. RZ_ITEM_TEXT: of the labels' plain sentences. */
+radz_status rz_bank_fill(rz_bank *b, size_t first, const rz_net *net, const radz_bank_entry *entries, rz_item_kind kind,
+                         radz_error *err) RZ_CHECK;
 /* The bank's own hash, once every class is set. */
 radz_status rz_bank_seal(rz_bank *b, radz_error *err) RZ_CHECK;
 /* *out = b, or frees it where status is a failure; status. */

@@ -11,6 +11,12 @@ double rz_sigmoid(double x)
     return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
 }
 
+const char *rz_calibration_name(rz_calibration_kind kind)
+{
+    static const char *const names[] = {"none", "platt", "isotonic"};
+    return names[kind];
+}
+
 typedef struct sample {
     double x, y, weight;
 } sample;
@@ -58,6 +64,11 @@ static void fit_platt(sample *s, size_t n, rz_calibrator *c)
     for (size_t i = 0; i < n; i++) s[i].x = (s[i].x - mean) / spread, s[i].y = s[i].y > 0 ? high : low;
     double a = 0, b = log(((double)c->n_positive + 1) / ((double)c->n_negative + 1));
     for (int i = 0; i < MAX_STEPS && newton_step(s, n, &a, &b); i++) continue;
+    if (a < 0) { /* the loss is convex: the best of the slopes allowed is 0, the best constant the mean target */
+        double p = 0;
+        for (size_t i = 0; i < n; i++) p += s[i].y / (double)n;
+        a = 0, b = log(p / (1 - p));
+    }
     c->a = a / spread;
     c->b = b - a * mean / spread;
 }
@@ -135,6 +146,22 @@ static double between(const rz_calibrator *c, double x)
 
 /* ---- Both ---- */
 
+bool rz_calibrator_is_flat(const rz_calibrator *c)
+{
+    return (c->kind == RZ_CALIBRATE_PLATT && c->a == 0) ||
+           (c->kind == RZ_CALIBRATE_ISOTONIC && c->y[0] == c->y[c->n - 1]);
+}
+
+void rz_calibration_free(const rz_host *host, rz_calibration *c)
+{
+    if (!c) return;
+    for (size_t i = 0; c->of && i < c->n; i++) rz_calibrator_free(host, &c->of[i]);
+    rz_free(host, c->of);
+    rz_free(host, c->text);
+    rz_free(host, c->films);
+    rz_free(host, c);
+}
+
 void rz_calibrator_free(const rz_host *host, rz_calibrator *c)
 {
     rz_free(host, c->x);
@@ -167,7 +194,7 @@ double rz_calibrated(const rz_calibrator *c, double margin)
 {
     switch (c->kind) {
     case RZ_CALIBRATE_PLATT:
-        return rz_sigmoid(c->a * margin + c->b);
+        return c->a == 0 ? rz_sigmoid(c->b) : rz_sigmoid(c->a * margin + c->b); /* margins may be infinite */
     case RZ_CALIBRATE_ISOTONIC:
         return between(c, margin);
     case RZ_CALIBRATE_NONE:

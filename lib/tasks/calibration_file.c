@@ -1,16 +1,9 @@
-/* calibration_file.c - what was fitted per class, beside the bank: radz.calibration/1.
+/* calibration_file.c - what was fitted per class, beside the bank or in it: radz.calibration/1.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "scorer.h"
 
 #define SCHEMA "radz.calibration/1"
-#define MAX_BYTES ((size_t)64 << 20)
 #define MAX_POINTS 10000000
-
-const char *rz_calibration_name(rz_calibration_kind kind)
-{
-    static const char *const names[] = {"none", "platt", "isotonic"};
-    return names[kind];
-}
 
 static void put_text(rz_str *s, const char *before, const char *text)
 {
@@ -51,7 +44,7 @@ static void put_templates(rz_str *s, const char *before, char *const *templates,
     rz_str_puts(s, "]");
 }
 
-void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source)
+void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source, const char *films, const char *rule)
 {
     put_text(out, "{\"schema\":", SCHEMA);
     put_text(out, ",\"library\":", radz_version());
@@ -64,6 +57,8 @@ void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source
     put_templates(out, ",\"templates\":[", s->templates, s->n_templates);
     put_templates(out, ",\"negatives\":[", s->negative_templates, s->n_negatives);
     put_text(out, ",\"source\":", source);
+    put_text(out, ",\"films\":", films);
+    put_text(out, ",\"threshold_rule\":", rule);
     rz_str_puts(out, ",\"labels\":[\n");
     for (size_t c = 0; c < s->n; c++) {
         if (c) rz_str_puts(out, ",\n");
@@ -156,7 +151,7 @@ static radz_status load_class(const rz_host *host, const json_t *o, const char *
     return load_points(host, o, path, c, err);
 }
 
-static radz_status load(rz_scorer *s, const json_t *o, const char *path, radz_error *err)
+radz_status rz_calibration_take(rz_scorer *s, const json_t *o, const char *path, radz_error *err)
 {
     RZ_TRY(check_owner(s, o, path, err));
     RZ_TRY(check_templates(o, path, "templates", s->templates, s->n_templates, err));
@@ -176,8 +171,17 @@ static radz_status load(rz_scorer *s, const json_t *o, const char *path, radz_er
 radz_status rz_calibration_load(rz_scorer *s, const char *path, radz_error *err)
 {
     json_t *o = NULL;
-    RZ_TRY(rz_json_load(s->host, path, MAX_BYTES, &o, err));
-    radz_status status = load(s, o, path, err);
+    RZ_TRY(rz_json_load(s->host, path, RZ_CALIBRATION_MAX_BYTES, &o, err));
+    radz_status status = rz_calibration_take(s, o, path, err);
+    json_decref(o);
+    return status;
+}
+
+radz_status rz_calibration_parse(rz_scorer *s, const char *text, const char *what, radz_error *err)
+{
+    json_t *o = NULL;
+    RZ_TRY(rz_json_parse(text, strlen(text), what, &o, err));
+    radz_status status = rz_calibration_take(s, o, what, err);
     json_decref(o);
     return status;
 }

@@ -50,7 +50,9 @@ static radz_status open_scorer(const rz_eval *e, unsigned kind, rz_scorer **out,
     o.score = (radz_score_kind)kind;
     if (kind == RADZ_SCORE_HIDDEN) o.feature = RADZ_SCORE_GLOBAL;
     if (kind != RADZ_SCORE_POS_NEG) o.n_negatives = 0;
-    return rz_scorer_open(e->net, e->bank, &o, out, err);
+    RZ_TRY(rz_scorer_open(e->net, e->bank, &o, out, err));
+    if (strcmp(e->o->calibrate, "none") != 0) rz_scorer_uncalibrate(*out); /* the bank's: it is fitted anew */
+    return RADZ_OK;
 }
 
 static radz_status leave_out(rz_eval *e, unsigned kind, const radz_error *why, radz_error *err)
@@ -153,7 +155,7 @@ void rz_eval_methods_close(rz_eval *e)
 
 /* ---- One film ---- */
 
-static void take_logits(const rz_eval *e, const float *logits, rz_class_score *out)
+static void take_logits(const rz_eval *e, const float *logits, rz_score *out)
 {
     double top = -INFINITY;
     for (size_t c = 0; c < e->bank->n; c++) {
@@ -165,7 +167,7 @@ static void take_logits(const rz_eval *e, const float *logits, rz_class_score *o
         if (e->head_class[c] == RZ_EVAL_NONE) out[c].similarity = -top;
 }
 
-static radz_status score_film(const rz_eval *e, const rz_eval_method *m, const rz_eval_values *v, rz_class_score *out,
+static radz_status score_film(const rz_eval *e, const rz_eval_method *m, const rz_eval_values *v, rz_score *out,
                               radz_error *err)
 {
     const rz_scorer *s = m->scorer;
@@ -209,7 +211,7 @@ static radz_status take_film(void *arg, size_t row, const rz_eval_values *v, rad
 {
     rz_eval *e = arg;
     const size_t n = e->bank->n;
-    rz_class_score *out = rz_calloc(e->host, n, sizeof *out);
+    rz_score *out = rz_calloc(e->host, n, sizeof *out);
     radz_status status = out ? RADZ_OK : RZ_NO_MEMORY(err, "scores");
     for (size_t i = 0; i < e->n_methods && !status; i++) {
         rz_eval_method *m = &e->methods[i];

@@ -349,10 +349,35 @@ static radz_status write_scores(const rz_eval *e, radz_error *err)
     return status;
 }
 
+/* Which films a calibration was fitted on: "240 films: val of index.csv (nih512, nih224)". */
+static void put_fitted_on(rz_str *s, const rz_eval *e)
+{
+    const char *path = e->o->validation ? e->o->validation : e->o->manifest, *slash = strrchr(path, '/');
+    size_t n = 0;
+    for (size_t i = 0; i < e->data.n; i++) n += e->data.rows[i].validation && e->films.state[i] == RZ_FILM_DONE;
+    rz_str_printf(s, "%zu films: ", n);
+    rz_str_puts(s, e->o->validation_split);
+    rz_str_puts(s, " of ");
+    rz_str_puts(s, slash ? slash + 1 : path);
+    if (e->o->sets) {
+        rz_str_puts(s, " (");
+        rz_str_puts(s, e->o->sets);
+        rz_str_puts(s, ")");
+    }
+}
+
+static const char *calibration_rule(const rz_eval *e)
+{
+    return e->rule == RADZ_THRESHOLD_YOUDEN ? "youden" : e->rule == RADZ_THRESHOLD_MCC ? "mcc" : "max-f1";
+}
+
 static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, radz_error *err)
 {
-    rz_str s = {.host = e->host}, name = {.host = e->host};
-    rz_calibration_put_json(&s, m->scorer, e->o->validation ? e->data.validation_hash : e->data.manifest_hash);
+    rz_str s = {.host = e->host}, name = {.host = e->host}, films = {.host = e->host};
+    put_fitted_on(&films, e);
+    rz_calibration_put_json(&s, m->scorer, e->o->validation ? e->data.validation_hash : e->data.manifest_hash,
+                            films.failed ? "" : films.data, calibration_rule(e));
+    rz_str_free(&films);
     rz_str_printf(&name, "calibration-%s.json", m->name);
     radz_status status = RADZ_OK;
     if (name.failed) {

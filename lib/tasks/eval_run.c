@@ -114,6 +114,7 @@ static radz_status calibrate_class(rz_eval *e, rz_eval_method *m, const size_t *
     for (size_t i = 0; i < e->data.n; i++)
         if (e->films.state[i] == RZ_FILM_DONE)
             m->probability[i * n_classes + c] = rz_calibrated(&m->scorer->calibrators[c], m->margin[i * n_classes + c]);
+    if (rz_calibrator_is_flat(&m->scorer->calibrators[c])) return RADZ_OK; /* no threshold parts these films */
     take_column(e, m, rows, n, c, col);
     RZ_TRY(rz_rank(e->host, col->scores, col->truth, col->n, &r, err));
     m->scorer->calibrators[c].threshold =

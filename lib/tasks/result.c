@@ -36,8 +36,30 @@ static radz_status warn_film(rz_result *r, const rz_film *film, radz_error *err)
     return RADZ_OK;
 }
 
+/* What was fitted, on which films; classes that were not. */
+static radz_status warn_calibrated(rz_result *r, const rz_bank *bank, radz_error *err)
+{
+    const rz_calibration *c = bank->calibration;
+    rz_str s = {.host = r->host};
+    rz_str_printf(&s,
+                  "probabilities are calibrated (%s) and hold for films like these: ", rz_calibration_name(c->kind));
+    rz_str_puts(&s, c->films);
+    radz_status status = s.failed ? RZ_NO_MEMORY(err, "warning") : warn(r, s.data, err);
+    s.len = 0;
+    for (size_t i = 0; i < bank->n; i++) {
+        if (c->of[i].kind != RZ_CALIBRATE_NONE) continue;
+        rz_str_puts(&s, s.len ? ", " : "probabilities are not calibrated for ");
+        rz_str_puts(&s, bank->labels[i]);
+    }
+    if (s.failed) status = RZ_NO_MEMORY(err, "warning");
+    if (!status && s.len) status = warn(r, s.data, err);
+    rz_str_free(&s);
+    return status;
+}
+
 static radz_status warn_bank(rz_result *r, const rz_bank *bank, radz_error *err)
 {
+    if (bank && bank->calibration) return warn_calibrated(r, bank, err);
     RZ_TRY(warn(r, "probabilities are not calibrated", err));
     if (!bank) return RADZ_OK;
     if (bank->reference < bank->n && bank->n > 1) return RADZ_OK;
@@ -101,7 +123,8 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
     put_text(&s, "},\"score\":", bank ? "img_anchor" : "linear-head");
     rz_str_puts(&s, ",\"tau\":");
-    rz_str_put_double(&s, bank ? rz_model_tau(m) : NAN);
+    rz_str_put_double(&s, !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));
+    put_text(&s, ",\"calibration\":", bank && bank->calibration ? rz_calibration_name(bank->calibration->kind) : NULL);
     put_text(&s, ",\"reference\":", bank && bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
     rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
     rz_str_puts(&s, ",\"preprocess\":");
@@ -145,7 +168,9 @@ static radz_status fill_scores(rz_result *r, const scorer *by, size_t film, radz
     r->labels = rz_calloc(r->host, by->n, sizeof *r->labels);
     if (!r->scores || !r->labels) return RZ_NO_MEMORY(err, "scores");
     r->n = by->n;
-    if (by->bank)
+    if (by->bank && by->bank->calibration)
+        RZ_TRY(rz_score_calibrated(by->bank, by->vectors + film * by->dim, r->scores, err));
+    else if (by->bank)
         RZ_TRY(rz_score_film(by->bank, by->vectors + film * by->dim, rz_model_tau(by->net->model), r->scores, err));
     else
         RZ_TRY(rz_score_logits(by->logits + film * by->n, by->n, r->scores, err));
@@ -254,6 +279,8 @@ void rz_result_put_json(rz_str *s, const rz_result *r, const char *path)
         rz_str_put_double(s, r->scores[i].probability);
         rz_str_puts(s, ",\"similarity\":");
         rz_str_put_double(s, r->scores[i].similarity);
+        rz_str_puts(s, ",\"threshold\":");
+        rz_str_put_double(s, r->scores[i].threshold);
         rz_str_puts(s, "}");
     }
     rz_str_puts(s, "],\"provenance\":");

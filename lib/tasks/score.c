@@ -27,11 +27,6 @@ radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *o
     return RADZ_OK;
 }
 
-static double sigmoid(double x)
-{
-    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
-}
-
 /* Probabilities := softmax of similarity / tau. */
 static void softmax(rz_score *s, size_t n, double tau)
 {
@@ -57,7 +52,7 @@ static int by_score(const void *pa, const void *pb)
 radz_status rz_score_logits(const float *logits, size_t n, rz_score *out, radz_error *err)
 {
     for (size_t i = 0; i < n; i++) {
-        out[i] = (rz_score){i, NAN, sigmoid((double)logits[i])};
+        out[i] = (rz_score){i, NAN, rz_sigmoid((double)logits[i]), (double)logits[i], NAN};
         if (!isfinite(logits[i]))
             return rz_fail(err, RADZ_E_INTERNAL, "class %zu: the score is not a finite number", i);
     }
@@ -65,19 +60,69 @@ radz_status rz_score_logits(const float *logits, size_t n, rz_score *out, radz_e
     return RADZ_OK;
 }
 
-radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err)
+/* ---- Margins ---- */
+
+/* Log-odds of a softmax share: its logit against the sum of the others. */
+static double share_margin(const rz_score *s, size_t n, double scale, size_t c)
 {
-    if (!(tau > 0) || !isfinite(tau)) return rz_fail(err, RADZ_E_FORMAT, "tau: expected a positive number");
+    double top = -INFINITY, sum = 0;
+    if (n == 1) return INFINITY;
+    for (size_t i = 0; i < n; i++)
+        if (i != c && s[i].similarity > top) top = s[i].similarity;
+    for (size_t i = 0; i < n; i++)
+        if (i != c) sum += exp((s[i].similarity - top) * scale);
+    return (s[c].similarity - top) * scale - log(sum);
+}
+
+void rz_score_margins(rz_score *s, size_t n, radz_score_classes classes, size_t reference, double scale)
+{
+    for (size_t c = 0; c < n; c++) {
+        if (classes == RADZ_CLASSES_INDEPENDENT)
+            s[c].margin = s[c].similarity * scale;
+        else if (classes == RADZ_CLASSES_REFERENCE && c != reference)
+            s[c].margin = (s[c].similarity - s[reference].similarity) * scale;
+        else
+            s[c].margin = share_margin(s, n, scale, c);
+    }
+}
+
+/* ---- A film ---- */
+
+static void fill_cosines(const rz_bank *bank, const float *film, rz_score *out)
+{
     for (size_t i = 0; i < bank->n; i++)
-        out[i] = (rz_score){i, cosine(film, bank->anchors + i * bank->dim, bank->dim), 0};
-    softmax(out, bank->n, tau);
-    if (bank->reference < bank->n)
-        for (size_t i = 0; i < bank->n; i++)
-            if (i != bank->reference)
-                out[i].probability = sigmoid((out[i].similarity - out[bank->reference].similarity) / tau);
+        out[i] = (rz_score){i, cosine(film, bank->anchors + i * bank->dim, bank->dim), 0, NAN, NAN};
+}
+
+static radz_status sort_finite(const rz_bank *bank, rz_score *out, radz_error *err)
+{
     for (size_t i = 0; i < bank->n; i++)
         if (!isfinite(out[i].similarity) || !isfinite(out[i].probability))
             return rz_fail(err, RADZ_E_INTERNAL, "class '%s': the score is not a finite number", bank->labels[i]);
     qsort(out, bank->n, sizeof *out, by_score);
     return RADZ_OK;
+}
+
+radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err)
+{
+    if (!(tau > 0) || !isfinite(tau)) return rz_fail(err, RADZ_E_FORMAT, "tau: expected a positive number");
+    fill_cosines(bank, film, out);
+    softmax(out, bank->n, tau);
+    if (bank->reference < bank->n)
+        for (size_t i = 0; i < bank->n; i++)
+            if (i != bank->reference)
+                out[i].probability = rz_sigmoid((out[i].similarity - out[bank->reference].similarity) / tau);
+    return sort_finite(bank, out, err);
+}
+
+radz_status rz_score_calibrated(const rz_bank *bank, const float *film, rz_score *out, radz_error *err)
+{
+    const rz_calibration *c = bank->calibration;
+    fill_cosines(bank, film, out);
+    rz_score_margins(out, bank->n, c->classes, bank->reference, 1 / c->tau);
+    for (size_t i = 0; i < bank->n; i++) {
+        out[i].probability = rz_calibrated(&c->of[i], out[i].margin);
+        out[i].threshold = c->of[i].threshold;
+    }
+    return sort_finite(bank, out, err);
 }

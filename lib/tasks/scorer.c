@@ -169,7 +169,7 @@ static radz_status name_classes(rz_scorer *s, const rz_model *m, const rz_bank *
     if (s->classes == RADZ_CLASSES_REFERENCE && s->reference == s->n)
         return rz_fail(err, RADZ_E_ARGUMENT, "classes reference: the bank has no reference class such as 'No Finding'");
     memcpy(s->model_hash, m->hash, sizeof s->model_hash);
-    memcpy(s->bank_hash, bank->hash, sizeof s->bank_hash);
+    memcpy(s->bank_hash, bank->base_hash, sizeof s->bank_hash);
     s->labels = rz_calloc(s->host, s->n, sizeof *s->labels);
     for (size_t i = 0; i < s->n; i++)
         if (!s->labels || !(s->labels[i] = rz_strdup(s->host, bank->labels[i]))) return RZ_NO_MEMORY(err, "scorer");
@@ -197,17 +197,30 @@ static radz_status fill_scorer(rz_scorer *s, const rz_net *net, const rz_bank *b
     return fill_texts(s, net, bank, &pick, err);
 }
 
+/* The bank's own calibration, where it was fitted for these options; what they leave open is as it has it. */
+static const rz_calibration *own_calibration(const rz_bank *bank, radz_score_options *o)
+{
+    const rz_calibration *own = bank->calibration;
+    if (!own || o->calibration || o->score != RADZ_SCORE_IMG_ANCHOR || o->feature != RADZ_SCORE_GLOBAL) return NULL;
+    if (o->classes == RADZ_CLASSES_AUTO) o->classes = own->classes;
+    if (!(o->tau > 0)) o->tau = own->tau;
+    return o->classes == own->classes && o->tau == own->tau ? own : NULL;
+}
+
 radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_score_options *options, rz_scorer **out,
                            radz_error *err)
 {
+    radz_score_options o = *options;
     *out = NULL;
-    RZ_TRY(check_options(options, err));
+    RZ_TRY(check_options(&o, err));
     RZ_TRY(rz_bank_require_model(bank, net->model, err));
     rz_scorer *s = rz_calloc(bank->host, 1, sizeof *s);
     if (!s) return RZ_NO_MEMORY(err, "scorer");
     s->host = bank->host;
-    radz_status status = fill_scorer(s, net, bank, options, err);
-    if (status == RADZ_OK && options->calibration) status = rz_calibration_load(s, options->calibration, err);
+    const rz_calibration *own = own_calibration(bank, &o);
+    radz_status status = fill_scorer(s, net, bank, &o, err);
+    if (status == RADZ_OK && o.calibration) status = rz_calibration_load(s, o.calibration, err);
+    if (status == RADZ_OK && own) status = rz_calibration_parse(s, own->text, "calibration of the bank", err);
     if (status == RADZ_OK)
         *out = s;
     else
@@ -239,14 +252,21 @@ static void free_texts(const rz_host *host, char **texts, size_t n)
     rz_free(host, texts);
 }
 
+void rz_scorer_uncalibrate(rz_scorer *s)
+{
+    for (size_t i = 0; s->calibrators && i < s->n; i++) rz_calibrator_free(s->host, &s->calibrators[i]);
+    rz_free(s->host, s->calibrators);
+    s->calibrators = NULL;
+    s->calibration = RZ_CALIBRATE_NONE;
+}
+
 void rz_scorer_close(rz_scorer *s)
 {
     if (!s) return;
-    for (size_t i = 0; s->calibrators && i < s->n; i++) rz_calibrator_free(s->host, &s->calibrators[i]);
+    rz_scorer_uncalibrate(s);
     free_texts(s->host, s->labels, s->n);
     free_texts(s->host, s->templates, s->n_templates ? s->n_templates : 1);
     free_texts(s->host, s->negative_templates, s->n_negatives);
-    rz_free(s->host, s->calibrators);
     rz_free(s->host, s->anchors);
     rz_free(s->host, s->texts);
     rz_free(s->host, s->negatives);
@@ -266,7 +286,7 @@ bool rz_scorer_needs_global(const rz_scorer *s)
 
 /* ---- Scoring ---- */
 
-static void add_similarities(const rz_scorer *s, const float *v, double weight, rz_class_score *out)
+static void add_similarities(const rz_scorer *s, const float *v, double weight, rz_score *out)
 {
     const double vv = dot(v, v, s->dim), scale = weight / sqrt(vv);
     for (size_t c = 0; c < s->n; c++) {
@@ -285,7 +305,7 @@ static void add_similarities(const rz_scorer *s, const float *v, double weight, 
 }
 
 /* (X D^T)(T D^T)^T of the authors' code, over the number of anchors. */
-static void add_fused(const rz_scorer *s, const float *v, double weight, rz_class_score *out)
+static void add_fused(const rz_scorer *s, const float *v, double weight, rz_score *out)
 {
     const double scale = weight / sqrt(dot(v, v, s->dim)) / (double)s->n;
     for (size_t d = 0; d < s->n; d++) {
@@ -294,37 +314,19 @@ static void add_fused(const rz_scorer *s, const float *v, double weight, rz_clas
     }
 }
 
-/* Log-odds of a softmax share: its logit against the sum of the others. */
-static double share_margin(const rz_class_score *out, size_t n, double scale, size_t c)
-{
-    double top = -INFINITY, sum = 0;
-    if (n == 1) return INFINITY;
-    for (size_t i = 0; i < n; i++)
-        if (i != c && out[i].similarity > top) top = out[i].similarity;
-    for (size_t i = 0; i < n; i++)
-        if (i != c) sum += exp((out[i].similarity - top) * scale);
-    return (out[c].similarity - top) * scale - log(sum);
-}
-
-static void fill_margins(const rz_scorer *s, rz_class_score *out)
+static void fill_margins(const rz_scorer *s, rz_score *out)
 {
     const double scale = s->kind == RADZ_SCORE_FUSED ? (double)s->n / (s->tau * s->tau) : 1 / s->tau;
     const bool logs = s->kind == RZ_SCORE_LIKELIHOOD || s->kind == RZ_SCORE_LIKELIHOOD_MEAN;
-    for (size_t c = 0; c < s->n; c++) {
+    rz_score_margins(out, s->n, s->classes, s->reference, scale);
+    for (size_t c = 0; c < s->n; c++)
         if (rz_score_is_answer(s->kind))
             out[c].margin = 2 * out[c].similarity - 1; /* yes or no: its odds are not known */
         else if (logs && s->classes == RADZ_CLASSES_INDEPENDENT)
             out[c].margin = out[c].similarity - log(-expm1(fmin(out[c].similarity, -1e-300)));
-        else if (s->classes == RADZ_CLASSES_INDEPENDENT)
-            out[c].margin = out[c].similarity * scale;
-        else if (s->classes == RADZ_CLASSES_REFERENCE && c != s->reference)
-            out[c].margin = (out[c].similarity - out[s->reference].similarity) * scale;
-        else
-            out[c].margin = share_margin(out, s->n, scale, c);
-    }
 }
 
-void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out)
+void rz_scorer_recalibrate(const rz_scorer *s, rz_score *out)
 {
     for (size_t c = 0; c < s->n; c++)
         out[c].probability = s->calibrators                ? rz_calibrated(&s->calibrators[c], out[c].margin)
@@ -332,12 +334,11 @@ void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out)
                                                            : rz_sigmoid(out[c].margin);
 }
 
-radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_class_score *out,
-                           radz_error *err)
+radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_score *out, radz_error *err)
 {
     const float *vectors[2] = {rz_scorer_needs_global(s) ? global : NULL, rz_scorer_needs_local(s) ? local : NULL};
     const double weight = s->feature == RADZ_SCORE_BOTH ? 0.5 : 1;
-    for (size_t c = 0; c < s->n; c++) out[c] = (rz_class_score){0};
+    for (size_t c = 0; c < s->n; c++) out[c] = (rz_score){.i = c, .threshold = NAN};
     for (size_t k = 0; k < 2; k++) {
         if (!vectors[k]) continue;
         if (s->kind == RADZ_SCORE_FUSED)
@@ -348,7 +349,7 @@ radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float 
     return rz_scorer_given(s, out, err);
 }
 
-radz_status rz_scorer_given(const rz_scorer *s, rz_class_score *out, radz_error *err)
+radz_status rz_scorer_given(const rz_scorer *s, rz_score *out, radz_error *err)
 {
     for (size_t c = 0; c < s->n; c++)
         if (!isfinite(out[c].similarity))

@@ -3,9 +3,8 @@
 #ifndef RZ_SCORER_H
 #define RZ_SCORER_H
 
-#include "bank.h"
-#include "calibrate.h"
 #include "embed.h"
+#include "score.h"
 
 /* Similarities that come from elsewhere, for radz_evaluate alone: values of radz_score_kind that nobody else may use.
  */
@@ -34,15 +33,8 @@ typedef struct rz_scorer {
     rz_calibration_kind calibration;
     char **templates, **negative_templates; /* as used */
     size_t n_templates, n_negatives;
-    char model_hash[65], bank_hash[65];
+    char model_hash[65], bank_hash[65]; /* of the bank without its own calibration */
 } rz_scorer;
-
-/* What comes out for one film and class. */
-typedef struct rz_class_score {
-    double similarity;  /* cosine; FUSED: mean product of cosines; POS_NEG: difference of cosines */
-    double margin;      /* log-odds before calibration */
-    double probability; /* calibrated where the scorer is */
-} rz_class_score;
 
 radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_score_options *options, rz_scorer **out,
                            radz_error *err) RZ_CHECK;
@@ -50,27 +42,32 @@ radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_sc
 radz_status rz_scorer_open_given(const rz_net *net, const rz_bank *bank, unsigned kind,
                                  const radz_score_options *options, rz_scorer **out, radz_error *err) RZ_CHECK;
 void rz_scorer_close(rz_scorer *s);
+void rz_scorer_uncalibrate(rz_scorer *s); /* for who fits another calibration */
 bool rz_scorer_needs_local(const rz_scorer *s);
 bool rz_scorer_needs_global(const rz_scorer *s);
-/* One film; the vector that the feature does not need may be NULL. out (n), in bank order. Changes nothing in s. */
-radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_class_score *out,
+/* One film; the vector that the feature does not need may be NULL. out (n), in bank order. Changes nothing in s.
+ * similarity: cosine; FUSED: mean product of cosines; POS_NEG: difference of cosines. */
+radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float *local, rz_score *out,
                            radz_error *err) RZ_CHECK;
 /* The same from out[].similarity, which the caller has filled. */
-radz_status rz_scorer_given(const rz_scorer *s, rz_class_score *out, radz_error *err) RZ_CHECK;
+radz_status rz_scorer_given(const rz_scorer *s, rz_score *out, radz_error *err) RZ_CHECK;
 /* Probabilities once more, from margins that are there: after calibrators were set. */
-void rz_scorer_recalibrate(const rz_scorer *s, rz_class_score *out);
+void rz_scorer_recalibrate(const rz_scorer *s, rz_score *out);
 
 static inline bool rz_score_is_answer(unsigned kind)
 {
     return kind == RZ_SCORE_OPTIONS || kind == RZ_SCORE_COT;
 }
-const char *rz_score_name(unsigned kind);                  /* "img_anchor"; NULL: there is none */
-const char *rz_feature_name(radz_score_feature feature);   /* "global" */
-const char *rz_classes_name(radz_score_classes classes);   /* "reference" */
-const char *rz_calibration_name(rz_calibration_kind kind); /* "platt" */
+const char *rz_score_name(unsigned kind);                /* "img_anchor"; NULL: there is none */
+const char *rz_feature_name(radz_score_feature feature); /* "global" */
+const char *rz_classes_name(radz_score_classes classes); /* "reference" */
 
-/* The file radz.calibration/1: what was fitted, for which model, bank and score. */
-void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source);
+/* The file radz.calibration/1: what was fitted, for which model, bank and score. source: hash of the manifest whose
+ * films it was fitted on; films: the same in words; rule: how thresholds were chosen. */
+void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source, const char *films, const char *rule);
 radz_status rz_calibration_load(rz_scorer *s, const char *path, radz_error *err) RZ_CHECK;
+/* The same from its text; `what` is how errors call it. */
+radz_status rz_calibration_parse(rz_scorer *s, const char *text, const char *what, radz_error *err) RZ_CHECK;
+radz_status rz_calibration_take(rz_scorer *s, const json_t *o, const char *what, radz_error *err) RZ_CHECK;
 
 #endif

@@ -152,6 +152,18 @@ class Bank(Handle):
         session._run(lambda s, e: lib.radz_bank_edit(s, self._pointer, name, text, bank._pointer, e), self)
         return bank
 
+    def calibrate(self, path: Path, films: str | None = None) -> Bank:
+        """A new bank with the calibration that `evaluate(calibrate=...)` has written for this one.
+
+        path: its calibration-img_anchor.json. films: which films it was fitted on, in words that every result repeats;
+        None: as the file has it. Banks made from a calibrated one by `with_classes`, `without`, `edit` have none.
+        """
+        bank, place = self._blank(self._owner), to_bytes("path", path)
+        words = None if films is None else to_bytes("films", films)
+        with using(self):
+            lib.radz_bank_calibrate(self._pointer, place, words, bank._pointer, _abi.radz_error())
+        return bank
+
     def score(self, vectors: FloatArray) -> DoubleArray:
         """Cosines, float64 (n, len(bank)), of vectors, float32 (n, K), with every anchor.
 
@@ -202,6 +214,18 @@ class Bank(Handle):
         """JSON of how the model was asked for descriptions; None: it was not."""
         with using(self):
             return text_or_none(lib.radz_bank_writer(self._pointer))
+
+    @property
+    def calibration(self) -> str | None:
+        """JSON, schema "radz.calibration/1"; None: the bank has none."""
+        with using(self):
+            return text_or_none(lib.radz_bank_calibration(self._pointer))
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The calibration's threshold of every class, in bank order; NaN: none."""
+        with using(self):
+            return [float(lib.radz_bank_threshold(self._pointer, i)) for i in range(len(self))]
 
     @property
     def anchors(self) -> FloatArray:

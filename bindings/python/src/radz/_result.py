@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,15 @@ from ._values import take_text, to_text
 
 @dataclass(frozen=True)
 class Score:
-    """One class of a result: probability 0..1, not calibrated; similarity -1..1, NaN of a linear head."""
+    """One class of a result: probability 0..1; similarity -1..1, NaN of a linear head.
+
+    Where the bank was given a calibration, the probability is calibrated and there is a threshold of it; else NaN.
+    """
 
     label: str
     probability: float
     similarity: float
+    threshold: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def read_result(make: Callable[[Any], None] | None, handle: Any = None) -> Resul
                 to_text(lib.radz_result_label(out, i)),
                 lib.radz_result_probability(out, i),
                 lib.radz_result_similarity(out, i),
+                lib.radz_result_threshold(out, i),
             )
             for i in range(lib.radz_result_count(out))
         )
