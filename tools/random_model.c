@@ -1,4 +1,4 @@
-/* random_model.c - a LLaVA of any shape with random weights, as a Hugging Face directory in shards or (its decoder) as
+/* random_model.c - a LLaVA of any shape with random weights, as a Hugging Face directory in shards or as
  * GGUF, to measure with where the real weights cannot be had. The same numbers for the same seed; memory for a few
  * thousand of them. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
@@ -123,7 +123,7 @@ static void add(maker *m, const char *name, float std, uint64_t rows, uint64_t c
 static void add_at(maker *m, const char *prefix, const char *name, float std, uint64_t rows, uint64_t cols)
 {
     char full[128];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
+    if (snprintf(full, sizeof full, "%s%s", prefix, name) >= (int)sizeof full) stop("a name too long");
     add(m, full, std, rows, cols);
 }
 
@@ -145,34 +145,81 @@ static void add_layernorm(maker *m, const char *prefix, const char *name, uint64
     add_at(m, prefix, full, .02f, n, 0);
 }
 
-static void list_tower(maker *m)
+/* Names of a tower's tensors, and of the projector's, in Hugging Face files and in GGUF. */
+typedef struct tower_names {
+    const char *prefix, *class_row, *patch, *position, *pre, *block, *ln_1, *ln_2, *q, *k, *v, *o, *up, *down, *post;
+    const char *projector, *linear_1, *linear_2;
+} tower_names;
+static const tower_names hf_tower = {"vision_tower.vision_model.",
+                                     "embeddings.class_embedding",
+                                     "embeddings.patch_embedding.weight",
+                                     "embeddings.position_embedding.weight",
+                                     "pre_layrnorm",
+                                     "encoder.layers.",
+                                     "layer_norm1",
+                                     "layer_norm2",
+                                     "self_attn.q_proj",
+                                     "self_attn.k_proj",
+                                     "self_attn.v_proj",
+                                     "self_attn.out_proj",
+                                     "mlp.fc1",
+                                     "mlp.fc2",
+                                     "post_layernorm",
+                                     "multi_modal_projector.",
+                                     "linear_1",
+                                     "linear_2"};
+static const tower_names gguf_tower = {"v.",
+                                       "class_embd",
+                                       "patch_embd.weight",
+                                       "position_embd.weight",
+                                       "pre_ln",
+                                       "blk.",
+                                       "ln1",
+                                       "ln2",
+                                       "attn_q",
+                                       "attn_k",
+                                       "attn_v",
+                                       "attn_out",
+                                       "ffn_up",
+                                       "ffn_down",
+                                       "post_ln",
+                                       "mm.",
+                                       "0",
+                                       "2"};
+
+static void add_patches(maker *m, const tower_names *to, float std)
+{
+    add_at(m, to->prefix, to->patch, std, m->s.v_hidden, 3);
+    tensor *t = &m->tensors[m->n - 1];
+    const uint64_t more = t->n * (m->s.patch * m->s.patch - 1);
+    t->n_dims = 4, t->dims[2] = t->dims[3] = m->s.patch, t->n += more;
+    t->n_bytes += more * element_size(t->dtype), m->file_bytes[t->file] += more * element_size(t->dtype);
+}
+
+static void list_tower(maker *m, const tower_names *to)
 {
     const shape *s = &m->s;
     const uint64_t side = s->image / s->patch, c = s->v_hidden;
     const float std = 1 / sqrtf((float)c), out = std / sqrtf(2 * (float)s->v_layers);
-    char prefix[64] = "vision_tower.vision_model.";
-    add_at(m, prefix, "embeddings.class_embedding", std, c, 0);
-    add_at(m, prefix, "embeddings.patch_embedding.weight", std, c, 3);
-    tensor *t = &m->tensors[m->n - 1];
-    const uint64_t more = t->n * (s->patch * s->patch - 1);
-    t->n_dims = 4, t->dims[2] = t->dims[3] = s->patch, t->n += more;
-    t->n_bytes += more * element_size(t->dtype), m->file_bytes[t->file] += more * element_size(t->dtype);
-    add_at(m, prefix, "embeddings.position_embedding.weight", std, side * side + 1, c);
-    add_layernorm(m, prefix, "pre_layrnorm", c);
+    char prefix[64];
+    add_at(m, to->prefix, to->class_row, std, c, 0);
+    add_patches(m, to, std);
+    add_at(m, to->prefix, to->position, std, side * side + 1, c);
+    add_layernorm(m, to->prefix, to->pre, c);
     for (size_t i = 0; i < s->v_layers; i++) {
-        snprintf(prefix, sizeof prefix, "vision_tower.vision_model.encoder.layers.%zu.", i);
-        add_layernorm(m, prefix, "layer_norm1", c);
-        add_layernorm(m, prefix, "layer_norm2", c);
-        add_linear(m, prefix, "self_attn.q_proj", std, c, c);
-        add_linear(m, prefix, "self_attn.k_proj", std, c, c);
-        add_linear(m, prefix, "self_attn.v_proj", std, c, c);
-        add_linear(m, prefix, "self_attn.out_proj", out, c, c);
-        add_linear(m, prefix, "mlp.fc1", std, s->v_intermediate, c);
-        add_linear(m, prefix, "mlp.fc2", out, c, s->v_intermediate);
+        snprintf(prefix, sizeof prefix, "%s%s%zu.", to->prefix, to->block, i);
+        add_layernorm(m, prefix, to->ln_1, c);
+        add_layernorm(m, prefix, to->ln_2, c);
+        add_linear(m, prefix, to->q, std, c, c);
+        add_linear(m, prefix, to->k, std, c, c);
+        add_linear(m, prefix, to->v, std, c, c);
+        add_linear(m, prefix, to->o, out, c, c);
+        add_linear(m, prefix, to->up, std, s->v_intermediate, c);
+        add_linear(m, prefix, to->down, out, c, s->v_intermediate);
     }
-    add_layernorm(m, "vision_tower.vision_model.", "post_layernorm", c);
-    add_linear(m, "multi_modal_projector.", "linear_1", std, s->hidden, c);
-    add_linear(m, "multi_modal_projector.", "linear_2", 1 / sqrtf((float)s->hidden), s->hidden, s->hidden);
+    add_layernorm(m, to->prefix, to->post, c);
+    add_linear(m, to->projector, to->linear_1, std, s->hidden, c);
+    add_linear(m, to->projector, to->linear_2, 1 / sqrtf((float)s->hidden), s->hidden, s->hidden);
 }
 
 /* Names of a decoder's tensors in Hugging Face files and in GGUF. */
@@ -292,7 +339,7 @@ static void write_index(const maker *m)
 static void write_weights(maker *m)
 {
     char file[64];
-    list_tower(m);
+    list_tower(m, &hf_tower);
     list_decoder(m, &hf);
     for (size_t i = 0, n; i < m->n; i += n) {
         for (n = 1; i + n < m->n && m->tensors[i + n].file == m->tensors[i].file;) n++;
@@ -398,7 +445,7 @@ static void write_directory(maker *m)
 
 /* ---- GGUF ------------------------------------------------------------------------------------------------- */
 
-enum { GGUF_U32 = 4, GGUF_F32 = 6, GGUF_STRING = 8, GGUF_ALIGN = 32 };
+enum { GGUF_U32 = 4, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8, GGUF_ARRAY = 9, GGUF_ALIGN = 32 };
 
 /* What ggml calls a type, in blocks of so many numbers and bytes. */
 typedef struct gguf_type {
@@ -438,16 +485,38 @@ static void put_float_key(rz_str *s, const char *key, float v)
     rz_str_put(s, &v, sizeof v);
 }
 
-static void put_keys(const maker *m, const gguf_type *type, rz_str *s)
+static void put_string_key(rz_str *s, const char *key, const char *v)
 {
-    const shape *h = &m->s;
+    put_key(s, key, GGUF_STRING);
+    put_text(s, v);
+}
+static void put_bool_key(rz_str *s, const char *key, uint8_t v)
+{
+    put_key(s, key, GGUF_BOOL);
+    rz_str_put(s, &v, 1);
+}
+static void put_floats_key(rz_str *s, const char *key, const float *v, size_t n)
+{
+    put_key(s, key, GGUF_ARRAY);
+    put_u32(s, GGUF_F32);
+    put_u64(s, n);
+    rz_str_put(s, v, n * sizeof *v);
+}
+
+static void put_head(const maker *m, const gguf_type *type, const char *architecture, rz_str *s, uint64_t n_keys)
+{
     rz_str_puts(s, "GGUF");
     put_u32(s, 3);
     put_u64(s, m->n);
-    put_u64(s, 13);
-    put_key(s, "general.architecture", GGUF_STRING);
-    put_text(s, "llama");
+    put_u64(s, n_keys);
+    put_string_key(s, "general.architecture", architecture);
     put_number_key(s, "general.file_type", type->file_type);
+}
+
+static void put_decoder_keys(const maker *m, const gguf_type *type, rz_str *s)
+{
+    const shape *h = &m->s;
+    put_head(m, type, "llama", s, 13);
     put_number_key(s, "llama.block_count", h->layers);
     put_number_key(s, "llama.context_length", 32768);
     put_number_key(s, "llama.embedding_length", h->hidden);
@@ -458,13 +527,37 @@ static void put_keys(const maker *m, const gguf_type *type, rz_str *s)
     put_float_key(s, "llama.rope.freq_base", 1e6f);
     put_float_key(s, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     put_number_key(s, "llama.vocab_size", h->vocab);
-    put_key(s, "tokenizer.ggml.model", GGUF_STRING);
-    put_text(s, "no_vocab");
+    put_string_key(s, "tokenizer.ggml.model", "no_vocab");
+}
+
+static void put_tower_keys(const maker *m, const gguf_type *type, rz_str *s)
+{
+    static const float mean[] = {.48145466f, .4578275f, .40821073f}, std[] = {.26862954f, .26130258f, .27577711f};
+    const shape *h = &m->s;
+    put_head(m, type, "clip", s, 14);
+    put_bool_key(s, "clip.has_vision_encoder", 1);
+    put_string_key(s, "clip.projector_type", "mlp");
+    put_number_key(s, "clip.vision.image_size", h->image);
+    put_number_key(s, "clip.vision.patch_size", h->patch);
+    put_number_key(s, "clip.vision.embedding_length", h->v_hidden);
+    put_number_key(s, "clip.vision.feed_forward_length", h->v_intermediate);
+    put_number_key(s, "clip.vision.block_count", h->v_layers);
+    put_number_key(s, "clip.vision.attention.head_count", h->v_heads);
+    put_number_key(s, "clip.vision.projection_dim", h->hidden);
+    put_float_key(s, "clip.vision.attention.layer_norm_epsilon", 1e-5f);
+    put_floats_key(s, "clip.vision.image_mean", mean, RZ_COUNT(mean));
+    put_floats_key(s, "clip.vision.image_std", std, RZ_COUNT(std));
+}
+
+/* Only matrices come in the type asked for; of patches and positions GGUF's readers want floats. */
+static bool is_float(const tensor *t)
+{
+    return t->n_dims != 2 || !strcmp(t->name, "v.position_embd.weight");
 }
 
 static uint64_t gguf_bytes(const tensor *t, const gguf_type *type)
 {
-    return t->n_dims < 2 ? 4 * t->n : t->n / type->numbers * type->bytes;
+    return is_float(t) ? 4 * t->n : t->n / type->numbers * type->bytes;
 }
 
 static uint64_t aligned(uint64_t n)
@@ -480,7 +573,7 @@ static void put_tensor_list(const maker *m, const gguf_type *type, rz_str *s)
         put_text(s, t->name);
         put_u32(s, (uint32_t)t->n_dims);
         for (size_t d = t->n_dims; d--;) put_u64(s, t->dims[d]); /* the fastest first */
-        put_u32(s, t->n_dims < 2 ? 0 : type->type);
+        put_u32(s, is_float(t) ? 0 : type->type);
         put_u64(s, at);
         at = aligned(at + gguf_bytes(t, type));
     }
@@ -514,8 +607,8 @@ static radz_status write_gguf_tensors(maker *m, const gguf_type *type, rz_writer
     for (size_t i = 0; i < m->n; i++) {
         tensor *t = &m->tensors[i];
         const uint64_t n_bytes = gguf_bytes(t, type);
-        t->dtype = t->n_dims < 2 || !strcmp(type->name, "f32") ? "F32" : !strcmp(type->name, "f16") ? "F16" : "BF16";
-        if (t->n_dims < 2 || type->numbers == 1)
+        t->dtype = is_float(t) || !strcmp(type->name, "f32") ? "F32" : !strcmp(type->name, "f16") ? "F16" : "BF16";
+        if (is_float(t) || type->numbers == 1)
             RZ_TRY(write_tensor(m, i, put_writer, w, err));
         else
             RZ_TRY(write_blocks(m, i, type, w, err));
@@ -524,7 +617,7 @@ static radz_status write_gguf_tensors(maker *m, const gguf_type *type, rz_writer
     return RADZ_OK;
 }
 
-static void write_gguf(maker *m, const char *name)
+static void write_gguf(maker *m, const char *name, bool tower)
 {
     const gguf_type *type = NULL;
     rz_str head = {0};
@@ -532,9 +625,11 @@ static void write_gguf(maker *m, const char *name)
     radz_error err;
     for (size_t i = 0; i < RZ_COUNT(gguf_types); i++)
         if (!strcmp(gguf_types[i].name, name)) type = &gguf_types[i];
-    if (!type) stop("--gguf: expected bf16, f16, f32, q8_0 or q4_0");
-    list_decoder(m, &gguf);
-    put_keys(m, type, &head);
+    if (!type) stop("--gguf, --mmproj: expected bf16, f16, f32, q8_0 or q4_0");
+    if (tower)
+        list_tower(m, &gguf_tower), put_tower_keys(m, type, &head);
+    else
+        list_decoder(m, &gguf), put_decoder_keys(m, type, &head);
     put_tensor_list(m, type, &head);
     if (head.failed) stop("out of memory");
     printf("%s\n", m->out);
@@ -549,7 +644,9 @@ static void write_gguf(maker *m, const char *name)
 
 static const char usage[] =
     "usage: random_model [--shape 7b|1b|tiny] [--type bf16|f16|f32] [--seed N] [--layers N] [--shard-bytes N] DIR\n"
-    "       random_model [--shape 7b|1b|tiny] --gguf bf16|f16|f32|q8_0|q4_0 [--seed N] [--layers N] FILE\n";
+    "       random_model [--shape 7b|1b|tiny] --gguf bf16|f16|f32|q8_0|q4_0 [--seed N] [--layers N] FILE\n"
+    "       random_model [--shape 7b|1b|tiny] --mmproj bf16|f16|f32|q8_0|q4_0 [--seed N] FILE\n"
+    "--gguf writes the decoder, --mmproj the tower and the projector, as llama.cpp reads them.\n";
 
 static uint64_t number(const char *text)
 {
@@ -579,6 +676,7 @@ int main(int argc, char **argv)
     static maker m = {.seed = 1, .shard_bytes = UINT64_C(4900000000), .dtype = "BF16"};
     const char *to_gguf = NULL;
     uint64_t layers = 0;
+    bool tower = false;
     take_shape(&m, "7b");
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -591,8 +689,8 @@ int main(int argc, char **argv)
             take_shape(&m, value);
         else if (!strcmp(argv[i], "--type"))
             m.dtype = type_name(value);
-        else if (!strcmp(argv[i], "--gguf"))
-            to_gguf = value;
+        else if (!strcmp(argv[i], "--gguf") || !strcmp(argv[i], "--mmproj"))
+            to_gguf = value, tower = argv[i][2] == 'm';
         else if (!strcmp(argv[i], "--seed"))
             m.seed = number(value);
         else if (!strcmp(argv[i], "--layers"))
@@ -609,7 +707,7 @@ int main(int argc, char **argv)
     rz_rng_seed(&r, m.seed, UINT64_MAX);
     for (size_t i = 0; i < RZ_COUNT(m.normal); i++) m.normal[i] = (float)rz_rng_normal(&r);
     if (to_gguf)
-        write_gguf(&m, to_gguf);
+        write_gguf(&m, to_gguf, tower);
     else
         write_directory(&m);
     return 0;
