@@ -320,18 +320,21 @@ int open_engine(engine *e, const engine_options *o)
     radz_error err;
     radz_runtime_options runtime;
     radz_model_options model;
+    radz_session_options session;
     const char *dir = find_model(o->model, place, sizeof place);
     if (!dir) return EXIT_USAGE;
     radz_runtime_options_init(&runtime);
     runtime.device = o->device ? o->device : runtime.device;
     runtime.n_threads = o->n_threads;
+    radz_session_options_init(&session);
+    session.strict = o->strict;
     radz_model_options_init(&model);
     model.use_mmap = !o->read_weights;
     model.vision_source = (radz_vision_source)o->vision_source;
     model.vision_dir = o->vision_dir;
     model.adapter_dir = o->adapter;
     if (radz_runtime_create(&runtime, &e->runtime, &err) || radz_model_open(e->runtime, dir, &model, &e->model, &err) ||
-        radz_session_open(e->model, NULL, &e->session, &err)) {
+        radz_session_open(e->model, &session, &e->session, &err)) {
         complain("%s", err.message);
         return EXIT_USAGE;
     }

@@ -71,6 +71,7 @@ typedef struct engine_options {
     int vision_source;                         /* radz_vision_source */
     int n_threads;
     bool read_weights; /* do not map them */
+    bool strict;       /* refuse films that are no frontal chest films by their own file */
 } engine_options;
 
 /* Entries of an option table that fill an engine_options, and their lines of the help. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "dicom_files.h"
 #include "heatmap_files.h"
 
 static const char usage_line[] =
@@ -23,6 +24,8 @@ static const char help_text[] =
     "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
     "  --bank FILE     anchor bank; else the model's own\n"
     "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP HEATMAP_HELP
+        DICOM_HELP "  --strict        refuse films whose DICOM file speaks against them: lateral view,\n"
+    "                  FOR PROCESSING, burnt-in annotation, no chest film\n"
     "  --json          one JSON object per film and line (schema radz.result/1)\n"
     "  --csv           one row per film and finding\n"
     "  --quiet         results only: no notes and no progress on standard error\n"
@@ -44,6 +47,7 @@ typedef struct settings {
     engine_options engine;
     const char *bank, *classes;
     heatmap_settings heat;
+    dicom_settings dicom;
     bool json, csv, quiet;
     output_form form;
     char **inputs; /* into argv */
@@ -55,7 +59,8 @@ static int check_settings(settings *s)
     int n_stdin = 0;
     if (s->json && s->csv) return usage("--json and --csv exclude each other");
     if (s->bank && s->classes) return usage("--bank and --classes exclude each other");
-    if (!s->heat.dir && s->heat.classes.n) return usage("--heatmap-class goes with --heatmap");
+    if (!s->heat.dir && !wants_map(&s->dicom) && s->heat.classes.n)
+        return usage("--heatmap-class goes with --heatmap, --sc or --gsps");
     if (s->n_inputs == 0) return usage("no film given");
     for (int i = 0; i < s->n_inputs; i++) n_stdin += strcmp(s->inputs[i], "-") == 0;
     if (n_stdin > 1) return usage("standard input ('-') can be read only once");
@@ -66,9 +71,10 @@ static int check_settings(settings *s)
 /* 0 or an exit status. */
 static int parse_settings(settings *s, int argc, char **argv)
 {
-    option_entry known[] = {ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank}, {"classes", .text = &s->classes},
-                            {"json", .flag = &s->json}, {"csv", .flag = &s->csv},   {"quiet", .flag = &s->quiet},
-                            HEATMAP_OPTIONS(s->heat)};
+    option_entry known[] = {
+        ENGINE_OPTIONS(s->engine),  {"bank", .text = &s->bank}, {"classes", .text = &s->classes},
+        {"json", .flag = &s->json}, {"csv", .flag = &s->csv},   {"quiet", .flag = &s->quiet},
+        HEATMAP_OPTIONS(s->heat),   DICOM_OPTIONS(s->dicom),    {"strict", .flag = &s->engine.strict}};
     s->inputs = argv;
     int status = parse_command_line(known, COUNT(known), argc, argv, &s->n_inputs);
     return status ? status : check_settings(s);
@@ -124,7 +130,8 @@ static int open_all(reader *r)
     int status = open_engine(&r->e, &r->s->engine);
     if (!status) status = open_bank(r);
     r->thresholds = radz_bank_calibration(r->bank) != NULL;
-    return status ? status : begin_heatmaps(&r->s->heat, r->bank);
+    if (!status) status = begin_heatmaps(&r->s->heat, r->bank);
+    return status;
 }
 
 static void close_all(reader *r)
@@ -309,14 +316,17 @@ static void report_failure(reader *r, const char *path, const radz_error *error)
     complain("%s%s%s", named ? "" : strcmp(path, "-") ? path : "standard input", named ? "" : ": ", error->message);
 }
 
-/* A film that came by path is read again for its heat maps: the result has let it go. */
-static radz_status draw_heatmaps(const reader *r, const char *path, const radz_image *image, const radz_result *result,
-                                 heatmap_list *maps, radz_error *err)
+/* Heat maps and DICOM files. A film that came by path is read again for them: the result has let it go. */
+static radz_status write_files(const reader *r, const char *path, const radz_image *image, const radz_result *result,
+                               heatmap_list *maps, radz_error *err)
 {
     radz_image *own = NULL;
     radz_status status = image ? RADZ_OK : radz_image_open(r->e.runtime, path, &own, err);
-    if (!status)
-        status = write_heatmaps(&r->s->heat, r->e.session, r->bank, image ? image : own, path, result, maps, err);
+    if (!image) image = own;
+    if (!status && wants_dicom(&r->s->dicom))
+        status = write_dicom(&r->s->dicom, &r->s->heat, r->e.session, r->bank, image, result, err);
+    if (!status && r->s->heat.dir)
+        status = write_heatmaps(&r->s->heat, r->e.session, r->bank, image, path, result, maps, err);
     radz_image_close(own);
     return status;
 }
@@ -328,7 +338,7 @@ static void report_result(reader *r, const char *path, const radz_image *image, 
     heatmap_list maps = {.n = 0};
     radz_status status = RADZ_OK;
     char *json;
-    if (r->s->heat.dir) status = draw_heatmaps(r, path, image, result, &maps, &err);
+    if (r->s->heat.dir || wants_dicom(&r->s->dicom)) status = write_files(r, path, image, result, &maps, &err);
     if (status != RADZ_OK)
         report_failure(r, path, &err);
     else if (r->s->form == AS_TABLE)
@@ -454,7 +464,7 @@ static int run(reader *r, const film_list *l)
 
 int main(int argc, char **argv)
 {
-    settings s = {.form = AS_TABLE, .heat.method = RADZ_HEATMAP_GRADIENT};
+    settings s = {.form = AS_TABLE, .heat.method = RADZ_HEATMAP_GRADIENT, .dicom.threshold = (double)NAN};
     film_list films = {.n = 0};
     reader r = {.s = &s};
     program_name = "radz-classify", program_usage = usage_line, program_help = help_text;
@@ -465,7 +475,8 @@ int main(int argc, char **argv)
     if (status) return status;
     for (int i = 0; i < s.n_inputs; i++) add_input(&films, s.inputs[i]);
     r.n_films = films.n;
-    status = run(&r, &films);
+    status = check_dicom(&s.dicom, &s.heat, films.n);
+    if (!status) status = run(&r, &films);
     close_all(&r);
     free_films(&films);
     free(s.heat.classes.items);

@@ -26,8 +26,8 @@
  *     }
  *
  * Order of this header: version; status and errors; runtime; model; session;
- * images; embeddings; anchor bank; classification and results; heat maps; scores;
- * metrics; writing; other methods; evaluation; training.
+ * images; embeddings; anchor bank; classification and results; heat maps; DICOM;
+ * scores; metrics; writing; other methods; evaluation; training.
  *
  * Rules that hold for every function
  * ----------------------------------
@@ -241,6 +241,8 @@ typedef struct radz_session_options {
     /* 1: what the decoder made of a film that comes alone stays until the next: another prompt on the same film costs
      * its own words alone. Takes 2 * n_layers * n_kv_heads * head_dim floats per row (158 MB for 7B); the same bits. */
     int keep_film;
+    int strict; /* 1: radz_classify and its kin answer RADZ_E_MISMATCH for a film whose own DICOM file speaks against
+                   it: lateral view, FOR PROCESSING, burnt-in annotation, modality or body part that is no chest film */
 } radz_session_options;
 
 RADZ_API void radz_session_options_init_sized(radz_session_options *options, size_t struct_size);
@@ -282,6 +284,11 @@ RADZ_API const char *radz_image_sha256(const radz_image *image); /* of the file'
 RADZ_API const void *radz_image_pixels(const radz_image *image);
 RADZ_API int radz_image_channels(const radz_image *image); /* 1: gray, 3: RGB */
 RADZ_API int radz_image_bits(const radz_image *image);     /* per sample: 8 or 16 */
+RADZ_API int radz_image_is_dicom(const radz_image *image); /* 1: from a DICOM file. It keeps patient and study of it for
+                                                              the objects below; they never get into anything else */
+/* What the film's DICOM file says against using it, as every result says too. Static texts; NULL past the last. */
+RADZ_API size_t radz_image_warning_count(const radz_image *image);
+RADZ_API const char *radz_image_warning(const radz_image *image, size_t i);
 
 /* ---- Embeddings ---------------------------------------------------------------- */
 
@@ -515,6 +522,62 @@ RADZ_API RADZ_CHECK radz_status radz_heatmap_measure(radz_session *session, cons
                                                      const radz_image *image, const char *label, const float *patches,
                                                      size_t n_steps, radz_heatmap_score *score, double *curves,
                                                      radz_error *err);
+
+/* ---- DICOM: results for the archive ------------------------------------------------------ */
+
+/* A DICOM object in memory (part 10 file, explicit VR little endian), for the archive that the film came from: in the
+ * film's own study, in a series of its own, under the film's own patient. The film must come from a DICOM file with
+ * patient and study (RADZ_E_ARGUMENT for a PNG or pixels, RADZ_E_FORMAT where they are missing), and the result from
+ * this film (RADZ_E_MISMATCH). Every object says that it is unverified, by which algorithm, and for research only. */
+typedef struct radz_dicom radz_dicom;
+
+typedef struct radz_dicom_options {
+    size_t struct_size;
+    const char *labels; /* JSON file "radz.labels/1": code, and optional threshold, of classes (docs/dicom.md); a class
+                           that it has not: the table that ships. NULL (default): that table alone */
+    double threshold;   /* report: a probability of at least this much is called present, else absent; NaN (default):
+                           radz_result_threshold, and where that is NaN too the probability stands alone */
+    const char *const *threshold_labels; /* n_thresholds classes with a threshold of their own, which goes first */
+    const double *thresholds;
+    size_t n_thresholds;
+    const char *institution;  /* that runs the algorithm; NULL (default): not said */
+    const char *manufacturer; /* of the algorithm; NULL (default): "libradz" */
+    const char *map_method;   /* how the map was made: "gradient"; NULL (default): not said */
+    double outline;           /* presentation state: runs at this share of the way from the map's least to its greatest
+                                 number (.5) */
+    const char *date_time;    /* of the objects, "YYYYMMDDhhmmss"; NULL (default): now */
+    const char *key;          /* told two configurations apart by UIDs; NULL (default): "" */
+    const char *series_uid, *instance_uid; /* NULL (default): 2.25.N that follows from the film's own UIDs, the hashes
+                                              of model and bank, kind, class, labels, thresholds and key: made again, an
+                                              object replaces itself. All objects of a kind share a series in a study */
+} radz_dicom_options;
+RADZ_API void radz_dicom_options_init_sized(radz_dicom_options *options, size_t struct_size);
+#define radz_dicom_options_init(options) radz_dicom_options_init_sized((options), sizeof *(options))
+
+/* Comprehensive 3D SR, template 1500: every class with its code and probability. */
+RADZ_API RADZ_CHECK radz_status radz_dicom_build_sr(const radz_image *image, const radz_result *result,
+                                                    const radz_dicom_options *options, radz_dicom **dicom,
+                                                    radz_error *err);
+/* Secondary Capture in colour: the map (height, width) of a class of the result over the film, with a scale and a line
+ * that says what it is; films are made smaller to 2048 pixels. */
+RADZ_API RADZ_CHECK radz_status radz_dicom_build_sc(const radz_image *image, const radz_result *result,
+                                                    const char *label, const float *map,
+                                                    const radz_dicom_options *options, radz_dicom **dicom,
+                                                    radz_error *err);
+/* Grayscale Softcopy Presentation State: the film as it is, with the outline of the map's hot area. Gray films only:
+ * RADZ_E_UNSUPPORTED for others. */
+RADZ_API RADZ_CHECK radz_status radz_dicom_build_gsps(const radz_image *image, const radz_result *result,
+                                                      const char *label, const float *map,
+                                                      const radz_dicom_options *options, radz_dicom **dicom,
+                                                      radz_error *err);
+RADZ_API void radz_dicom_close(radz_dicom *dicom);
+RADZ_API const void *radz_dicom_bytes(const radz_dicom *dicom); /* of the whole file */
+RADZ_API size_t radz_dicom_size(const radz_dicom *dicom);       /* bytes */
+RADZ_API const char *radz_dicom_class_uid(const radz_dicom *dicom);
+RADZ_API const char *radz_dicom_series_uid(const radz_dicom *dicom);
+RADZ_API const char *radz_dicom_instance_uid(const radz_dicom *dicom);
+/* Whole or not at all. */
+RADZ_API RADZ_CHECK radz_status radz_dicom_save(const radz_dicom *dicom, const char *path, radz_error *err);
 
 /* ---- Scores ------------------------------------------------------------------------------ */
 

@@ -153,6 +153,26 @@ static void model_info(void **state)
     AT(radz_model_info, n_head_classes, 288);
 }
 
+static void dicom_options(void **state)
+{
+    (void)state;
+    SIZE(radz_dicom_options, 112);
+    AT(radz_dicom_options, struct_size, 0);
+    AT(radz_dicom_options, labels, 8);
+    AT(radz_dicom_options, threshold, 16);
+    AT(radz_dicom_options, threshold_labels, 24);
+    AT(radz_dicom_options, thresholds, 32);
+    AT(radz_dicom_options, n_thresholds, 40);
+    AT(radz_dicom_options, institution, 48);
+    AT(radz_dicom_options, manufacturer, 56);
+    AT(radz_dicom_options, map_method, 64);
+    AT(radz_dicom_options, outline, 72);
+    AT(radz_dicom_options, date_time, 80);
+    AT(radz_dicom_options, key, 88);
+    AT(radz_dicom_options, series_uid, 96);
+    AT(radz_dicom_options, instance_uid, 104);
+}
+
 static void session_options(void **state)
 {
     (void)state;
@@ -162,6 +182,7 @@ static void session_options(void **state)
     AT(radz_session_options, cancel_fn, 8);
     AT(radz_session_options, user, 16);
     AT(radz_session_options, keep_film, 24);
+    AT(radz_session_options, strict, 28);
 }
 
 static void embed_options(void **state)
@@ -469,13 +490,13 @@ static void eval_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),        cmocka_unit_test(error),           cmocka_unit_test(runtime_options),
-        cmocka_unit_test(model_options),  cmocka_unit_test(model_info),      cmocka_unit_test(session_options),
-        cmocka_unit_test(embed_options),  cmocka_unit_test(bank_entry),      cmocka_unit_test(train_progress),
-        cmocka_unit_test(train_options),  cmocka_unit_test(metrics_options), cmocka_unit_test(generate_options),
-        cmocka_unit_test(metrics),        cmocka_unit_test(heatmaps),        cmocka_unit_test(describe_options),
-        cmocka_unit_test(score_options),  cmocka_unit_test(eval_progress),   cmocka_unit_test(eval_options),
-        cmocka_unit_test(method_options),
+        cmocka_unit_test(numbers),          cmocka_unit_test(error),          cmocka_unit_test(runtime_options),
+        cmocka_unit_test(model_options),    cmocka_unit_test(model_info),     cmocka_unit_test(session_options),
+        cmocka_unit_test(dicom_options),    cmocka_unit_test(embed_options),  cmocka_unit_test(bank_entry),
+        cmocka_unit_test(train_progress),   cmocka_unit_test(train_options),  cmocka_unit_test(metrics_options),
+        cmocka_unit_test(generate_options), cmocka_unit_test(metrics),        cmocka_unit_test(heatmaps),
+        cmocka_unit_test(describe_options), cmocka_unit_test(score_options),  cmocka_unit_test(eval_progress),
+        cmocka_unit_test(eval_options),     cmocka_unit_test(method_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,8 @@ static radz_status classify_films(radz_session *session, const radz_bank *bank, 
     const radz_model *model = session->model;
     const rz_host *host = &model->runtime->host;
     const rz_bank *used;
+    for (size_t i = 0; i < n && session->strict; i++)
+        RZ_TRY(rz_notes_check(films[i]->pixels.notes, films[i]->path ? films[i]->path : "film", err));
     RZ_TRY(find_bank(session, bank, &used, err));
     rz_result **raw = rz_calloc(host, n, sizeof *raw);
     if (!raw) return RZ_NO_MEMORY(err, "results");
@@ -131,7 +133,7 @@ radz_status radz_classify_files(radz_session *session, const radz_bank *bank, co
     RZ_NEED(paths);
     for (size_t i = 0; i < n; i++)
         if (!paths[i]) return rz_fail(err, RADZ_E_ARGUMENT, "%s: paths[%zu] is NULL", __func__, i);
-    rz_classifier by = {.net = &session->net, .model_name = session->model->name};
+    rz_classifier by = {.net = &session->net, .model_name = session->model->name, .strict = session->strict};
     RZ_TRY(find_bank(session, bank, &by.bank, err));
     listener l = {session->model->runtime, film_fn, user};
     return rz_classify_files(&by, paths, n, on_result, &l, err);

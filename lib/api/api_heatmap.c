@@ -127,7 +127,7 @@ radz_status radz_heatmap_save_png(const char *path, const radz_image *image, con
         return rz_fail(err, RADZ_E_ARGUMENT, "%s: opacity: expected a number in 0..1", __func__);
     const rz_host *host = rz_runtime_host(image->runtime);
     rz_pixels drawn = {0};
-    RZ_TRY(rz_heatmap_draw(host, &image->film.pixels, map, &p, &drawn, err));
+    RZ_TRY(rz_heatmap_draw(host, &image->film.pixels, map, &p, "", &drawn, err));
     const radz_status status = save_picture(host, path, &drawn, p.title, err);
     rz_pixels_free(host, &drawn);
     return status;

@@ -100,6 +100,31 @@ int radz_image_bits(const radz_image *image)
     return image ? image->film.pixels.bits : 0;
 }
 
+int radz_image_is_dicom(const radz_image *image)
+{
+    return image && image->film.source;
+}
+
+/* The i-th note that the image has; NULL past the last. */
+static const char *note_text(const radz_image *image, size_t i)
+{
+    for (size_t bit = 0; image && rz_note_text(bit); bit++)
+        if (image->film.pixels.notes >> bit & 1 && i-- == 0) return rz_note_text(bit);
+    return NULL;
+}
+
+size_t radz_image_warning_count(const radz_image *image)
+{
+    size_t n = 0;
+    while (note_text(image, n)) n++;
+    return n;
+}
+
+const char *radz_image_warning(const radz_image *image, size_t i)
+{
+    return note_text(image, i);
+}
+
 /* ---- Embeddings ---- */
 
 void radz_embed_options_init_sized(radz_embed_options *options, size_t struct_size)

@@ -230,6 +230,8 @@ radz_status radz_session_open(radz_model *model, const radz_session_options *opt
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
     if (o.keep_film != 0 && o.keep_film != 1)
         return rz_fail(err, RADZ_E_ARGUMENT, "radz_session_open: keep_film: expected 0 or 1, got %d", o.keep_film);
+    if (o.strict != 0 && o.strict != 1)
+        return rz_fail(err, RADZ_E_ARGUMENT, "radz_session_open: strict: expected 0 or 1, got %d", o.strict);
     const rz_host *host = &model->runtime->host;
     radz_session *s = rz_calloc(host, 1, sizeof *s);
     if (!s) return RZ_NO_MEMORY(err, "session");
@@ -243,6 +245,7 @@ radz_status radz_session_open(radz_model *model, const radz_session_options *opt
     }
     rz_handle_hold(&model->h);
     s->model = model;
+    s->strict = o.strict;
     *session = s;
     return RADZ_OK;
 }

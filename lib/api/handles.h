@@ -39,6 +39,7 @@ struct radz_session {
     rz_handle h;
     radz_model *model; /* held */
     rz_net net;        /* model, stream and cancel hook, ready for lib/tasks */
+    bool strict;       /* films that their own file speaks against are refused */
     rz_bank *own_bank; /* the model's bank, once it has been asked for; else NULL */
 };
 struct radz_image {

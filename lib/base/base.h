@@ -126,6 +126,8 @@ radz_status rz_file_remove(const rz_host *host, const char *path, radz_error *er
 /* The three in one. */
 radz_status rz_write_file(const rz_host *host, const char *path, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
 double rz_seconds(void);  /* monotonic clock */
+/* Now as YYYYMMDDhhmmss, in local time or so many minutes east of Greenwich. */
+void rz_clock_text(const int *minutes_east, char out[15]);
 long rz_process_id(void); /* changes in a forked child */
 
 /* ---- Hashes (hash.c) ---------------------------------------------------------------- */

@@ -31,6 +31,8 @@ static void read_one(void *arg, size_t k)
     batch *b = w->later;
     const rz_model *m = w->by->net->model;
     b->status[k] = rz_film_open(m->cfg.host, w->paths[b->first + k], &b->films[k], &b->why[k]);
+    if (!b->status[k] && w->by->strict)
+        b->status[k] = rz_notes_check(b->films[k].pixels.notes, w->paths[b->first + k], &b->why[k]);
     if (!b->status[k]) b->status[k] = rz_film_prepare(m, &b->films[k], &b->why[k]);
 }
 

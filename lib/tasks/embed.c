@@ -1,6 +1,8 @@
 /* Films and texts to unit vectors in host memory, chunk by chunk.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "embed.h"
+
+#include "dicom_write.h"
 #include "preprocess.h"
 
 /* One pass takes at most so many items and decoder rows, which bounds memory whatever n is. */
@@ -9,6 +11,15 @@
 #define MAX_SAMPLES 262144
 
 /* ---- Films ---- */
+
+/* Kept beside the pixels, so that a result can be filed where the film came from. */
+static radz_status keep_source(const rz_host *host, const void *bytes, size_t n, rz_film *film, radz_error *err)
+{
+    if (strcmp(film->pixels.format, "dicom")) return RADZ_OK;
+    film->source = rz_calloc(host, 1, sizeof *film->source);
+    if (!film->source) return RZ_NO_MEMORY(err, "the identification of a film");
+    return rz_dicom_source_read(host, bytes, n, film->source, err);
+}
 
 static void film_hash(rz_film *film, const void *bytes, size_t n)
 {
@@ -26,7 +37,9 @@ radz_status rz_film_decode(const rz_host *host, const void *bytes, size_t n, con
         return rz_fail(err, RADZ_E_LIMIT, "%s: %zu bytes: a film may have at most %zu", what, n, RZ_FILM_MAX_BYTES);
     RZ_TRY(rz_pixels_decode(host, bytes, n, what, &out->pixels, err));
     film_hash(out, bytes, n);
-    return RADZ_OK;
+    const radz_status status = keep_source(host, bytes, n, out, err);
+    if (status != RADZ_OK) rz_film_free(host, out);
+    return status;
 }
 
 radz_status rz_film_open(const rz_host *host, const char *path, rz_film *out, radz_error *err)
@@ -82,6 +95,8 @@ radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pi
 void rz_film_free(const rz_host *host, rz_film *film)
 {
     rz_pixels_free(host, &film->pixels);
+    if (film->source) rz_dicom_free(film->source);
+    rz_free(host, film->source);
     rz_free(host, film->path);
     rz_free(host, film->input);
     memset(film, 0, sizeof *film);

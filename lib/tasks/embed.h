@@ -13,11 +13,12 @@ typedef struct rz_film_look {
 
 /* A film as it came in. */
 typedef struct rz_film {
-    rz_pixels pixels;  /* data NULL: prepared */
-    float *input;      /* as the tower of the model it was prepared for takes it; NULL: not prepared */
-    rz_film_look look; /* of a prepared one */
-    char sha256[65];   /* of the file's bytes, or of the pixels given */
-    char *path;        /* NULL: from memory */
+    rz_pixels pixels;        /* data NULL: prepared */
+    float *input;            /* as the tower of the model it was prepared for takes it; NULL: not prepared */
+    rz_film_look look;       /* of a prepared one */
+    char sha256[65];         /* of the file's bytes, or of the pixels given */
+    char *path;              /* NULL: from memory */
+    struct rz_dicom *source; /* patient, study and reference of a DICOM file; NULL: another kind of film */
 } rz_film;
 
 #define RZ_FILM_MAX_BYTES ((size_t)512 << 20) /* largest file that is read */

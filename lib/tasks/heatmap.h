@@ -20,8 +20,9 @@ radz_status rz_heatmap_measure(const rz_net *net, const rz_bank *bank, const rz_
 radz_status rz_heatmap_pointing(const float *map, size_t width_px, size_t height_px, const radz_box *boxes,
                                 size_t n_boxes, bool *hit, double *share, radz_error *err) RZ_CHECK;
 
-/* The map in colours over the film, with its scale; pixels of the caller. */
+/* The map in colours over the film, with its scale; pixels of the caller. banner: words above the film, "" for none. */
 radz_status rz_heatmap_draw(const rz_host *host, const rz_pixels *film, const float *map,
-                            const radz_heatmap_picture *picture, rz_pixels *out, radz_error *err) RZ_CHECK;
+                            const radz_heatmap_picture *picture, const char *banner, rz_pixels *out,
+                            radz_error *err) RZ_CHECK;
 
 #endif

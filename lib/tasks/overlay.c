@@ -1,5 +1,6 @@
 /* overlay.c - a heat map in colours over the gray film, with a scale.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "glyphs.h"
 #include "heatmap.h"
 
 /* ---- Colours ---- */
@@ -43,26 +44,41 @@ static void fill(canvas *to, size_t x, size_t y, size_t w, size_t h, uint8_t gra
         for (size_t i = x; i < x + w && i < to->width; i++) memset(to->rgb + 3 * (j * to->width + i), gray, 3);
 }
 
-/* ---- Numbers ---- */
+/* ---- Texts ---- */
 
-enum { GLYPH_W = 5, GLYPH_H = 7, MAX_NUMBER = 12 };
-
-/* Rows of five pixels, the left one in bit 4. */
-static const struct {
-    char c;
-    uint8_t rows[GLYPH_H];
-} font[] = {{'0', {14, 17, 17, 17, 17, 17, 14}}, {'1', {4, 12, 4, 4, 4, 4, 14}},   {'2', {14, 17, 1, 2, 4, 8, 31}},
-            {'3', {14, 17, 1, 6, 1, 17, 14}},    {'4', {2, 6, 10, 18, 31, 2, 2}},  {'5', {31, 16, 30, 1, 1, 17, 14}},
-            {'6', {6, 8, 16, 30, 17, 17, 14}},   {'7', {31, 1, 2, 2, 4, 4, 4}},    {'8', {14, 17, 17, 14, 17, 17, 14}},
-            {'9', {14, 17, 17, 15, 1, 2, 12}},   {'.', {0, 0, 0, 0, 0, 12, 12}},   {'-', {0, 0, 0, 31, 0, 0, 0}},
-            {'+', {0, 4, 4, 31, 4, 4, 0}},       {'e', {0, 0, 14, 17, 31, 16, 14}}};
+enum { MAX_NUMBER = 12, CELL_W = RZ_GLYPH_W + 1, LINE_H = RZ_GLYPH_H + 4 };
 
 static void draw_char(canvas *to, size_t x, size_t y, size_t zoom, char c)
 {
-    for (size_t k = 0; k < RZ_COUNT(font); k++)
-        for (size_t j = 0; j < GLYPH_H && font[k].c == c; j++)
-            for (size_t i = 0; i < GLYPH_W; i++)
-                if (font[k].rows[j] >> (GLYPH_W - 1 - i) & 1) fill(to, x + i * zoom, y + j * zoom, zoom, zoom, 235);
+    const uint8_t *rows = rz_glyph(c);
+    for (size_t j = 0; j < RZ_GLYPH_H; j++)
+        for (size_t i = 0; i < RZ_GLYPH_W; i++)
+            if (rows[j] >> (RZ_GLYPH_W - 1 - i) & 1) fill(to, x + i * zoom, y + j * zoom, zoom, zoom, 235);
+}
+
+/* Where the line that begins at text ends: before the last space that leaves it at most `most` long. */
+static size_t line_length(const char *text, size_t most)
+{
+    const size_t n = strlen(text);
+    if (n <= most) return n;
+    for (size_t i = most; i > 0; i--)
+        if (text[i] == ' ') return i;
+    return most;
+}
+
+/* Draws the text between x and the canvas's right edge, or (to NULL) only counts its lines. */
+static size_t draw_text(canvas *to, size_t x, size_t y, size_t width, size_t zoom, const char *text)
+{
+    const size_t most = width / (CELL_W * zoom) ? width / (CELL_W * zoom) : 1;
+    size_t n_lines = 0;
+    for (; *text; n_lines++) {
+        const size_t n = line_length(text, most);
+        for (size_t i = 0; i < n && to; i++)
+            draw_char(to, x + i * CELL_W * zoom, y + n_lines * LINE_H * zoom, zoom, text[i]);
+        text += n;
+        while (*text == ' ') text++;
+    }
+    return n_lines;
 }
 
 /* Three significant digits. */
@@ -89,6 +105,7 @@ typedef struct drawing {
     double black, white; /* samples of the film that are shown so */
     size_t zoom;         /* pixels per pixel of the film */
     size_t text;         /* pixels per pixel of a glyph */
+    size_t top;          /* rows above the film, for the banner */
     canvas to;
 } drawing;
 
@@ -144,7 +161,7 @@ static void draw_film(drawing *d)
         for (size_t x = 0; x < width; x++) {
             const size_t i = y / d->zoom * d->film->width_px + x / d->zoom;
             const double gray = 255 * (gray_at(d->film, i) - d->black) / (d->white - d->black);
-            blend(gray, heat_of(d, (double)d->map[i]), d->opacity, d->to.rgb + 3 * (y * d->to.width + x));
+            blend(gray, heat_of(d, (double)d->map[i]), d->opacity, d->to.rgb + 3 * ((y + d->top) * d->to.width + x));
         }
 }
 
@@ -152,7 +169,7 @@ static void draw_film(drawing *d)
 static void draw_scale(drawing *d)
 {
     const size_t unit = d->text, left = d->film->width_px * d->zoom + 6 * unit, bar = 10 * unit;
-    const size_t top = 8 * unit, height = d->to.height - 2 * top;
+    const size_t top = d->top + 8 * unit, height = d->to.height - top - 8 * unit;
     for (size_t j = 0; j < height; j++)
         for (size_t i = 0; i < bar; i++) {
             const double t = height > 1 ? 1 - (double)j / (double)(height - 1) : 0;
@@ -164,28 +181,37 @@ static void draw_scale(drawing *d)
         fill(&d->to, left + bar - 3 * unit, y, 3 * unit, unit, 24); /* outside it would read as a minus */
         write_number(d->host, d->low + (d->high - d->low) * k / 4, text);
         for (size_t i = 0; text[i]; i++)
-            draw_char(&d->to, left + bar + 4 * unit + i * (GLYPH_W + 1) * unit, y - 3 * unit, unit, text[i]);
+            draw_char(&d->to, left + bar + 4 * unit + i * CELL_W * unit, y - 3 * unit, unit, text[i]);
     }
 }
 
-enum { SCALE_UNITS = 6 + 10 + 5 + 9 * (GLYPH_W + 1) + 2, MIN_SIDE = 512, MIN_HEIGHT_UNITS = 72 };
+enum { SCALE_UNITS = 6 + 10 + 5 + 9 * CELL_W + 2, MIN_SIDE = 512, MIN_HEIGHT_UNITS = 72 };
+
+/* The canvas fits the film, its scale and the banner; its size and that of its parts. */
+static void lay_out(drawing *d, const char *banner)
+{
+    const size_t w = d->film->width_px, h = d->film->height_px, longest = w > h ? w : h;
+    d->zoom = longest < MIN_SIDE ? (MIN_SIDE + longest - 1) / longest : 1;
+    d->text = 1 + longest * d->zoom / 700;
+    d->to.width = w * d->zoom + SCALE_UNITS * d->text;
+    const size_t margin = 4 * d->text, n_lines = draw_text(NULL, 0, 0, d->to.width - 2 * margin, d->text, banner);
+    d->top = n_lines ? n_lines * LINE_H * d->text + margin : 0;
+    d->to.height = d->top + (h * d->zoom > MIN_HEIGHT_UNITS * d->text ? h * d->zoom : MIN_HEIGHT_UNITS * d->text);
+}
 
 radz_status rz_heatmap_draw(const rz_host *host, const rz_pixels *film, const float *map,
-                            const radz_heatmap_picture *picture, rz_pixels *out, radz_error *err)
+                            const radz_heatmap_picture *picture, const char *banner, rz_pixels *out, radz_error *err)
 {
-    const size_t w = film->width_px, h = film->height_px, longest = w > h ? w : h;
     drawing d = {.host = host, .film = film, .map = map, .opacity = picture->opacity};
     find_ends(&d, picture);
     if (!isfinite(d.low) || !isfinite(d.high) || d.low > d.high)
         return rz_fail(err, RADZ_E_ARGUMENT, "heat map: expected finite numbers, low not above high");
     find_range(&d);
-    d.zoom = longest < MIN_SIDE ? (MIN_SIDE + longest - 1) / longest : 1;
-    d.text = 1 + longest * d.zoom / 700;
-    d.to.width = w * d.zoom + SCALE_UNITS * d.text;
-    d.to.height = h * d.zoom > MIN_HEIGHT_UNITS * d.text ? h * d.zoom : MIN_HEIGHT_UNITS * d.text;
+    lay_out(&d, banner);
     RZ_TRY(rz_pixels_alloc(host, d.to.width, d.to.height, 3, 8, "raw", "heat map", out, err));
     d.to.rgb = out->data;
     fill(&d.to, 0, 0, d.to.width, d.to.height, 24);
+    draw_text(&d.to, 4 * d.text, 4 * d.text, d.to.width - 8 * d.text, d.text, banner);
     draw_film(&d);
     draw_scale(&d);
     return RADZ_OK;

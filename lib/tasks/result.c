@@ -149,6 +149,7 @@ void rz_result_free(rz_result *r)
     rz_free(r->host, r->scores);
     rz_free(r->host, r->path);
     rz_free(r->host, r->provenance);
+    rz_free(r->host, r->model_name);
     rz_free(r->host, r);
 }
 
@@ -189,6 +190,9 @@ static radz_status fill_result(rz_result *r, const scorer *by, const rz_film *fi
     r->width_px = film->pixels.width_px;
     r->height_px = film->pixels.height_px;
     if (film->path && !(r->path = rz_strdup(r->host, film->path))) return RZ_NO_MEMORY(err, "path of a result");
+    if (!(r->model_name = rz_strdup(r->host, by->model_name))) return RZ_NO_MEMORY(err, "name of a model");
+    memcpy(r->model_hash, m->hash, sizeof r->model_hash);
+    if (by->bank) memcpy(r->bank_hash, by->bank->hash, sizeof r->bank_hash);
     r->provenance = provenance(m, by->model_name, by->bank, err);
     if (!r->provenance) return RADZ_E_MEMORY;
     if (!m->special) RZ_TRY(warn(r, "model is not trained as a LLaVA-RadZ: scores mean little", err));

@@ -17,7 +17,9 @@ typedef struct rz_result {
     char *path;       /* NULL: from memory */
     char sha256[65];
     size_t width_px, height_px;
-    char *provenance; /* a JSON object */
+    char *model_name;
+    char model_hash[65], bank_hash[65]; /* bank_hash "": the linear head */
+    char *provenance;                   /* a JSON object */
     char **warnings;
     size_t n_warnings;
 } rz_result;
@@ -31,6 +33,7 @@ typedef struct rz_classifier {
     const rz_net *net;
     const char *model_name;
     const rz_bank *bank; /* NULL: the model's linear head */
+    bool strict;         /* films that their own file speaks against are refused */
 } rz_classifier;
 /* Called for each film in the order of the paths: its result, which is the callee's, or NULL and why. Non-zero stops
  * with RADZ_E_CANCELLED. The stream of the net is free meanwhile. */

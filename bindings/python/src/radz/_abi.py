@@ -238,6 +238,7 @@ class radz_session_options(Structure):
         ("cancel_fn", cancel_fn),
         ("user", c_void_p),
         ("keep_film", c_int),
+        ("strict", c_int),
     )
 
 
@@ -295,6 +296,29 @@ class radz_heatmap_score(Structure):
         ("insertion", c_double),
         ("film", c_double),
         ("painted", c_double),
+    )
+
+
+class radz_dicom(Structure):
+    pass
+
+
+class radz_dicom_options(Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("labels", c_char_p),
+        ("threshold", c_double),
+        ("threshold_labels", POINTER(c_char_p)),
+        ("thresholds", POINTER(c_double)),
+        ("n_thresholds", c_size_t),
+        ("institution", c_char_p),
+        ("manufacturer", c_char_p),
+        ("map_method", c_char_p),
+        ("outline", c_double),
+        ("date_time", c_char_p),
+        ("key", c_char_p),
+        ("series_uid", c_char_p),
+        ("instance_uid", c_char_p),
     )
 
 
@@ -652,6 +676,9 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "radz_image_pixels": (c_void_p, POINTER(radz_image)),
     "radz_image_channels": (c_int, POINTER(radz_image)),
     "radz_image_bits": (c_int, POINTER(radz_image)),
+    "radz_image_is_dicom": (c_int, POINTER(radz_image)),
+    "radz_image_warning_count": (c_size_t, POINTER(radz_image)),
+    "radz_image_warning": (c_char_p, POINTER(radz_image), c_size_t),
     "radz_embed_options_init_sized": (None, POINTER(radz_embed_options), c_size_t),
     "radz_embed_dim": (c_size_t, POINTER(radz_model), POINTER(radz_embed_options)),
     "radz_embed_images": (
@@ -854,6 +881,42 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
         POINTER(c_double),
         POINTER(radz_error),
     ),
+    "radz_dicom_options_init_sized": (None, POINTER(radz_dicom_options), c_size_t),
+    "radz_dicom_build_sr": (
+        radz_status,
+        POINTER(radz_image),
+        POINTER(radz_result),
+        POINTER(radz_dicom_options),
+        POINTER(POINTER(radz_dicom)),
+        POINTER(radz_error),
+    ),
+    "radz_dicom_build_sc": (
+        radz_status,
+        POINTER(radz_image),
+        POINTER(radz_result),
+        c_char_p,
+        POINTER(c_float),
+        POINTER(radz_dicom_options),
+        POINTER(POINTER(radz_dicom)),
+        POINTER(radz_error),
+    ),
+    "radz_dicom_build_gsps": (
+        radz_status,
+        POINTER(radz_image),
+        POINTER(radz_result),
+        c_char_p,
+        POINTER(c_float),
+        POINTER(radz_dicom_options),
+        POINTER(POINTER(radz_dicom)),
+        POINTER(radz_error),
+    ),
+    "radz_dicom_close": (None, POINTER(radz_dicom)),
+    "radz_dicom_bytes": (c_void_p, POINTER(radz_dicom)),
+    "radz_dicom_size": (c_size_t, POINTER(radz_dicom)),
+    "radz_dicom_class_uid": (c_char_p, POINTER(radz_dicom)),
+    "radz_dicom_series_uid": (c_char_p, POINTER(radz_dicom)),
+    "radz_dicom_instance_uid": (c_char_p, POINTER(radz_dicom)),
+    "radz_dicom_save": (radz_status, POINTER(radz_dicom), c_char_p, POINTER(radz_error)),
     "radz_score_options_init_sized": (None, POINTER(radz_score_options), c_size_t),
     "radz_scorer_open": (
         radz_status,
