@@ -32,7 +32,8 @@ def test_the_same_bits_as_radz_classify(session: radz.Session) -> None:
     for line, result in zip(lines, results, strict=True):
         theirs, ours = json.loads(line), json.loads(result.json)
         assert theirs["scores"] == [
-            {"label": s.label, "probability": s.probability, "similarity": s.similarity} for s in result
+            {"label": s.label, "probability": s.probability, "similarity": s.similarity, "threshold": None}
+            for s in result
         ]
         theirs["provenance"].pop("device")
         ours["provenance"].pop("device")
@@ -54,6 +55,33 @@ def test_a_result(session: radz.Session) -> None:
     assert result.warnings == ("probabilities are not calibrated",)
     with pytest.raises(KeyError):
         result["no such class"]
+
+
+def test_a_calibrated_bank(session: radz.Session, bank: radz.Bank, tmp_path: Path) -> None:
+    """A calibration written by hand: what its formula says is what comes out."""
+    assert bank.calibration is None and bank.thresholds == [None] * len(bank)
+    classes = [
+        {"label": c, "kind": "platt", "a": 0.1, "b": -1, "threshold": 0.25, "n_positive": 9, "n_negative": 9}
+        for c in bank.labels
+    ]
+    fitted = {"schema": "radz.calibration/1", "model": bank.model_hash, "bank": bank.hash, "score": "img_anchor"}
+    fitted |= {"feature": "global", "classes": "reference", "tau": 0.05, "templates": [], "negatives": []}
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(fitted | {"films": "nine films", "labels": classes}))
+    calibrated = bank.calibrate(path)
+    assert json.loads(calibrated.calibration or "")["films"] == "nine films"
+    assert calibrated.thresholds == [0.25] * len(bank)
+    plain, result = session.classify(FILM, bank), session.classify(FILM, calibrated)
+    assert plain[bank.labels[0]].label == bank.reference
+    for s in result:
+        assert s.threshold == 0.25
+        if s.label != bank.reference:
+            margin = (s.similarity - plain[bank.labels[0]].similarity) / 0.05
+            assert s.probability == pytest.approx(1 / (1 + math.exp(1 - 0.1 * margin)), abs=1e-9)
+    assert "hold for films like these: nine films" in result.warnings[0]
+    path.write_text(json.dumps(fitted | {"bank": bank.model_hash, "labels": classes}))
+    with pytest.raises(radz.MismatchError, match="bank: fitted for"):
+        bank.calibrate(path)
 
 
 def test_batches_have_the_same_bits(session: radz.Session, bank: radz.Bank) -> None:

@@ -21,6 +21,7 @@ from ._values import (
     NewArray,
     Path,
     fill,
+    number_or_none,
     string_array,
     text_or_none,
     to_bytes,
@@ -222,10 +223,10 @@ class Bank(Handle):
             return text_or_none(lib.radz_bank_calibration(self._pointer))
 
     @property
-    def thresholds(self) -> list[float]:
-        """The calibration's threshold of every class, in bank order; NaN: none."""
+    def thresholds(self) -> list[float | None]:
+        """The calibration's threshold of every class, in bank order; None: none."""
         with using(self):
-            return [float(lib.radz_bank_threshold(self._pointer, i)) for i in range(len(self))]
+            return [number_or_none(lib.radz_bank_threshold(self._pointer, i)) for i in range(len(self))]
 
     @property
     def anchors(self) -> FloatArray:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,20 +14,20 @@ from typing import Any
 
 from . import _abi
 from ._lowlevel import lib
-from ._values import take_text, to_text
+from ._values import number_or_none, take_text, to_text
 
 
 @dataclass(frozen=True)
 class Score:
     """One class of a result: probability 0..1; similarity -1..1, NaN of a linear head.
 
-    Where the bank was given a calibration, the probability is calibrated and there is a threshold of it; else NaN.
+    Where the bank was given a calibration, the probability is calibrated and there is a threshold of it.
     """
 
     label: str
     probability: float
     similarity: float
-    threshold: float = math.nan
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def read_result(make: Callable[[Any], None] | None, handle: Any = None) -> Resul
                 to_text(lib.radz_result_label(out, i)),
                 lib.radz_result_probability(out, i),
                 lib.radz_result_similarity(out, i),
-                lib.radz_result_threshold(out, i),
+                number_or_none(lib.radz_result_threshold(out, i)),
             )
             for i in range(lib.radz_result_count(out))
         )

@@ -52,6 +52,10 @@ def text_or_none(data: bytes | None) -> str | None:
     return None if data is None else to_text(data)
 
 
+def number_or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
 def string_array(what: str, texts: Iterable[str | os.PathLike[str]]) -> Any:
     """const char *const *."""
     if isinstance(texts, str):
