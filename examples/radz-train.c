@@ -37,6 +37,7 @@ static const char help_text[] =
     "  --learn-tau            train the temperature\n"
     "  --features NAME        what L_CA pairs: cross (default), global, local\n"
     "  --targets NAME         of L_CG: labels (default), batch-index (the authors' code)\n"
+    "  --vectors NAME         how vectors are made and scored: paper, refcode (as --settings says)\n"
     "  --no-mask              films with the same labels are negatives of each other\n"
     "  --no-balance           draw every film equally often\n"
     "  --augment NAME         how films are varied: none, light (default), strong\n"
@@ -120,6 +121,7 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"label-fraction", .real = &t->label_fraction, .max = 1},
         {"features", .text = &t->features, .words = "cross|global|local"},
         {"targets", .text = &t->targets, .words = "labels|batch-index"},
+        {"vectors", .text = &t->vectors, .words = "paper|refcode"},
         {"micro-batch", .integer = &t->micro_batch, .max = 1000000},
         {"accumulate", .integer = &t->accumulate, .min = 1, .max = 1000000},
         {"recompute", .on = &t->recompute},

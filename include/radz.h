@@ -397,7 +397,9 @@ typedef struct radz_result radz_result;
  * probability is sigmoid((cos_c - cos_reference) / tau) for a finding and the softmax
  * share for the reference class itself; a bank without a reference class is read as
  * exclusive classes: softmax over cos / tau. These are not calibrated: a bank that was given a calibration has
- * probabilities, and a threshold per class, that were fitted on films with labels; every result says on which. */
+ * probabilities, and a threshold per class, that were fitted on films with labels; every result says on which.
+ * A model that was trained with `vectors` "refcode" (radz_train_options) scores as its authors do: similarity is that
+ * of RADZ_SCORE_FUSED, over exclusive classes. */
 RADZ_API RADZ_CHECK radz_status radz_classify(radz_session *session, const radz_bank *bank, const radz_image *image,
                                               radz_result **result, radz_error *err);
 /* radz_image_open + radz_classify; `path` goes into the result. */
@@ -829,7 +831,8 @@ typedef struct radz_eval_options {
     const char *validation_split; /* "val" */
     const char *methods;          /* commas between them: "img_anchor", "img_text", "fused", "pos_neg_pair", "hidden";
                                      "likelihood" (sum over the tokens of a name), "likelihood_mean", "options", "cot";
-                                     "head": the model's linear head; "embed" (default): as score says */
+                                     "head": the model's linear head; "embed" (default): as score says, where that
+                                     is IMG_ANCHOR as radz_classify does */
     radz_score_options score;     /* feature, classes, tau, templates; its score is what "embed" means */
     const char *threshold;  /* "validation" (default; rule max-f1), "validation-youden", "validation-mcc", "fixed",
                                "test-max-f1" (the published protocol), "test-youden", "test-mcc" (also "youden", "mcc"):
@@ -946,6 +949,11 @@ typedef struct radz_train_options {
     const char *weights; /* trained weights while training: "f32" (default), or "bf16" beside a float copy of them */
     int stop_on_bad_row; /* 1: a film that cannot be read ends the run with its line; 0 (default): counted, left out */
     const struct radz_comm *comm; /* several processes work on each batch; NULL (default): one */
+    const char *vectors; /* how vectors are made and scored, in training and ever after (it goes into radz.json). NULL
+                            (default): as the settings say. "paper". "refcode": as the authors' code does, for studies
+                            against published numbers: X_g and Y_g are the last rows of a prompt, whatever they are;
+                            special tokens stand there in training only and are never trained; anchors are means of
+                            embedding rows; scores are fused (RADZ_SCORE_FUSED) */
 } radz_train_options;
 
 /* What several processes of one training run need of MPI or the like. Called by one thread at a time, in the same order
@@ -971,8 +979,8 @@ RADZ_API void radz_train_options_init_sized(radz_train_options *options, size_t 
 #define radz_train_options_init(options) radz_train_options_init_sized((options), sizeof *(options))
 RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options,
                                                   radz_trainer **trainer, radz_error *err);
-/* "paper" (as radz_train_options_init leaves them) or "refcode": the authors' training options; special tokens are
- * still chosen by id and anchors still read by the model. */
+/* "paper" or "refcode": the authors' training options and their `vectors`. Paths, the seed and how it is computed stay
+ * as they are. */
 RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *options, const char *name,
                                                           radz_error *err);
 /* plan->struct_size is set by the caller. measure: runs one step forward and back to time it; nothing is changed or

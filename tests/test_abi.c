@@ -293,7 +293,7 @@ static void train_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_train_options, 376);
+    SIZE(radz_train_options, 384);
     AT(radz_train_options, struct_size, 0);
     AT(radz_train_options, model_dir, 8);
     AT(radz_train_options, manifest, 16);
@@ -344,6 +344,7 @@ static void train_options(void **state)
     AT(radz_train_options, weights, 352);
     AT(radz_train_options, stop_on_bad_row, 360);
     AT(radz_train_options, comm, 368);
+    AT(radz_train_options, vectors, 376);
 }
 
 static void metrics_options(void **state)

@@ -217,6 +217,53 @@ static void writes_a_model_that_classifies(void **state)
     free(report);
 }
 
+/* Trained as the authors' code does it, a model says so and scores so by itself, alone as by radz_scorer. */
+static void refcode_trains_and_classifies(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    radz_model *model;
+    radz_session *session;
+    radz_bank *bank;
+    radz_scorer *scorer;
+    radz_image *film;
+    radz_result *result = NULL;
+    e->o.epochs = 20, e->o.vectors = "refcode";
+    run_well(e);
+    assert_true(e->seen.val_auc > 0.9);
+    char *settings = fixture_read(fixture_path(e->dir, "out/radz.json"), NULL);
+    assert_non_null(strstr(settings, "\"rows\": \"last\"") && strstr(settings, "\"append\": \"training\"") &&
+                            strstr(settings, "\"anchors\": \"embedding\"") && strstr(settings, "\"score\": \"fused\"")
+                        ? settings
+                        : NULL);
+    free(settings);
+    if (radz_model_open(NULL, e->o.out_dir, NULL, &model, &err)) fail_msg("%s", err.message);
+    if (radz_session_open(model, NULL, &session, &err)) fail_msg("%s", err.message);
+    if (radz_image_open(NULL, fixture_path(e->dir, "film23.png"), &film, &err)) fail_msg("%s", err.message);
+    if (radz_classify(session, NULL, film, &result, &err)) fail_msg("%s", err.message);
+    assert_string_equal(radz_result_label(result, 0), "Ill");
+    assert_true(fabs(radz_result_probability(result, 0) + radz_result_probability(result, 1) - 1) < 1e-12);
+    char *json;
+    assert_int_equal(radz_result_json(result, NULL, &json, &err), RADZ_OK);
+    assert_non_null(strstr(json, "\"score\":\"fused\""));
+    radz_text_free(json);
+
+    if (radz_bank_open(model, NULL, &bank, &err)) fail_msg("%s", err.message);
+    radz_score_options o;
+    radz_score_options_init(&o);
+    o.score = RADZ_SCORE_FUSED;
+    if (radz_scorer_open(session, bank, &o, &scorer, &err)) fail_msg("%s", err.message);
+    const radz_image *films[] = {film};
+    float *v = malloc(radz_model_embedding_dim(model) * sizeof *v);
+    double probability[2];
+    if (radz_embed_images(session, films, 1, NULL, v, &err)) fail_msg("%s", err.message);
+    if (radz_scorer_score(scorer, v, NULL, 1, NULL, probability, &err)) fail_msg("%s", err.message);
+    assert_true(fabs(probability[1] - radz_result_probability(result, 0)) < 1e-6);
+    free(v);
+    radz_scorer_close(scorer), radz_bank_close(bank), radz_result_close(result), radz_image_close(film);
+    radz_session_close(session), radz_model_close(model);
+}
+
 static void without_validation_rows_the_last_model_is_kept(void **state)
 {
     env *e = *state;
@@ -719,6 +766,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(learns_bright_from_dark),
         TEST(writes_a_model_that_classifies),
+        TEST(refcode_trains_and_classifies),
         TEST(without_validation_rows_the_last_model_is_kept),
         TEST(report_texts_are_learned_without_labels),
         TEST(resumed_runs_are_bit_identical),

@@ -82,6 +82,7 @@ radz_status radz_train_options_preset(radz_train_options *options, const char *n
     o.lambda = paper.lambda, o.features = paper.features, o.learn_tau = paper.learn_tau;
     o.tau = refcode ? 0.05 : paper.tau;
     o.targets = refcode ? "batch_index" : paper.targets;
+    o.vectors = refcode ? "refcode" : "paper";
     o.mask_false_negatives = o.balance_sets = o.augment = !refcode;
     o.lora_rank = refcode ? 128 : paper.lora_rank;
     o.lora_alpha = paper.lora_alpha, o.lora_dropout = paper.lora_dropout, o.lora_rslora = paper.lora_rslora;

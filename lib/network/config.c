@@ -508,6 +508,44 @@ static radz_status read_gamma(const json_t *root, rz_config *cfg, radz_error *er
     return RADZ_OK;
 }
 
+static const struct {
+    const char *key, *paper, *other;
+    size_t at; /* a bool of rz_radz_config: other */
+} choices[] = {{"rows", "tokens", "last", offsetof(rz_radz_config, last_rows)},
+               {"append", "always", "training", offsetof(rz_radz_config, append_to_train)},
+               {"anchors", "text", "embedding", offsetof(rz_radz_config, embedding_anchors)},
+               {"score", "img_anchor", "fused", offsetof(rz_radz_config, fused_score)}};
+
+const char *rz_config_choice(const rz_radz_config *r, size_t i, const char **other)
+{
+    if (i >= RZ_COUNT(choices)) return NULL;
+    *other = *(const bool *)((const char *)r + choices[i].at) ? choices[i].other : NULL;
+    return choices[i].key;
+}
+
+void rz_config_choose(rz_radz_config *r, bool as_authors_code)
+{
+    for (size_t i = 0; i < RZ_COUNT(choices); i++) *(bool *)((char *)r + choices[i].at) = as_authors_code;
+}
+
+static radz_status read_choices(const json_t *root, rz_radz_config *r, radz_error *err)
+{
+    for (size_t i = 0; i < RZ_COUNT(choices); i++) {
+        const char *word = choices[i].paper;
+        RZ_TRY(rz_json_string(root, "radz.json", choices[i].key, &word, err));
+        bool other = !strcmp(word, choices[i].other);
+        if (!other && strcmp(word, choices[i].paper))
+            return rz_fail(err, RADZ_E_UNSUPPORTED, "radz.json: %s '%s' is not known (%s, %s)", choices[i].key, word,
+                           choices[i].paper, choices[i].other);
+        *(bool *)((char *)r + choices[i].at) = other;
+    }
+    if (r->append_to_train && !r->last_rows)
+        return rz_fail(err, RADZ_E_FORMAT,
+                       "radz.json: append 'training' leaves no special token to read: it needs "
+                       "rows 'last'");
+    return RADZ_OK;
+}
+
 static radz_status read_prompts(const json_t *root, const rz_host *host, rz_radz_config *r, radz_error *err)
 {
     const json_t *p = json_object_get(root, "prompts");
@@ -544,6 +582,7 @@ static radz_status read_radz(const json_t *root, rz_config *cfg, radz_error *err
         return rz_fail(err, RADZ_E_UNSUPPORTED, "radz.json: layer %d is after the final norm; expected %d..-2",
                        r->layer, (int)(-n - 1));
     RZ_TRY(read_gamma(root, cfg, err));
+    RZ_TRY(read_choices(root, r, err));
     bool can_write = true;
     RZ_TRY(rz_json_bool(root, "radz.json", "can_write", &can_write, err));
     r->cannot_write = !can_write;
@@ -730,7 +769,11 @@ void rz_config_put_radz(const rz_config *cfg, rz_str *s)
         rz_str_printf(s, "\"mlp\", \"hidden\": %zu, \"dim\": %zu}", r->gamma_hidden, r->dim);
     else
         rz_str_puts(s, "\"identity\"}");
-    rz_str_printf(s, ",\n  \"pool\": \"%s\",\n  \"tau\": ", r->mlp_then_mean ? "mlp_then_mean" : "mean_then_mlp");
+    rz_str_printf(s, ",\n  \"pool\": \"%s\"", r->mlp_then_mean ? "mlp_then_mean" : "mean_then_mlp");
+    const char *key, *other;
+    for (size_t i = 0; (key = rz_config_choice(r, i, &other)); i++)
+        if (other) rz_str_printf(s, ",\n  \"%s\": \"%s\"", key, other);
+    rz_str_puts(s, ",\n  \"tau\": ");
     rz_str_put_double(s, r->tau);
     rz_str_puts(s, ",\n  \"lambda\": ");
     rz_str_put_double(s, r->lambda);
@@ -752,6 +795,7 @@ static radz_status load(const rz_source *src, rz_config *cfg, radz_error *err)
     RZ_TRY(read_films(cfg, src->dir, err));
     cfg->radz.dim = cfg->text.hidden;
     RZ_TRY(load_radz(src, cfg, err));
+    if (src->vectors) rz_config_choose(&cfg->radz, !strcmp(src->vectors, "refcode"));
     return src->classes ? rz_classes_choose(cfg, src->classes, err) : RADZ_OK;
 }
 

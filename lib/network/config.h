@@ -52,6 +52,11 @@ typedef struct rz_radz_config {
     rz_gamma gamma;
     size_t gamma_hidden, dim; /* dim = K, the length of a vector */
     bool mlp_then_mean;       /* false (the paper): mean, then MLP */
+    /* What the authors' code does in place of the paper (rz_config_choice): */
+    bool last_rows;         /* X_g, Y_g: the last n_..._tokens rows, whatever they are; else the special tokens by id */
+    bool append_to_train;   /* special tokens stand behind prompts in training only, and are not trained */
+    bool embedding_anchors; /* D: mean of the embedding rows of a description, which never runs through the decoder */
+    bool fused_score;       /* (X D^T)(Y D^T)^T / tau^2, Y the classes' sentences, scores films; else X D^T / tau */
     double tau, lambda;
     bool cannot_write;  /* "can_write": false; its decoder was never trained to write text */
     char *image_prompt; /* "<image>\nWhat disease is indicated by the chest X-ray?" */
@@ -82,6 +87,7 @@ typedef struct rz_source {
     const char *settings;    /* a file in place of radz.json; NULL: the adapter's own, else the model's */
     bool new_radz;           /* for training: no radz.json means the paper's settings */
     rz_tower_source tower;
+    const char *vectors;         /* "paper" or "refcode": rz_config_choose; NULL: what radz.json says */
     const rz_name_list *classes; /* of a linear head to be trained (n = 0: no head); NULL: what radz.json says */
 } rz_source;
 
@@ -107,6 +113,11 @@ typedef struct rz_config {
 /* dir/name in a new string, NULL where there is no such file. */
 radz_status rz_config_file(const rz_host *host, const char *dir, const char *name, char **path,
                            radz_error *err) RZ_CHECK;
+/* Where cfg->radz leaves the paper for the authors' code, word for word in radz.json: the i-th such key, NULL past the
+ * last; *other is its value, NULL where the paper is followed. */
+const char *rz_config_choice(const rz_radz_config *r, size_t i, const char **other);
+/* All of them at once. */
+void rz_config_choose(rz_radz_config *r, bool as_authors_code);
 /* Text of a radz.json that says what cfg->radz does. */
 void rz_config_put_radz(const rz_config *cfg, rz_str *s);
 /* Reads config.json, preprocessor_config.json and radz.json of dir. */

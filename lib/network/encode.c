@@ -1,7 +1,8 @@
 /* encode.c - the network in one call: films and texts in, unit vectors out, and back again.
  *
  * All prompts of a call lie one after another in one matrix of rows; each row is a token, a special token or a row of
- * an image. Index lists say which is which, so that there is no padding and no mask.
+ * an image. Index lists say which is which, so that there is no padding and no mask. Diseases that are read from the
+ * embedding table alone (radz.anchors "embedding") have no rows there.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "encode.h"
 
@@ -24,6 +25,7 @@ typedef struct vector_list {
     int32_t *items, *items_dev; /* row of the result each belongs to */
     rz_groups groups;
     rz_head_acts head;
+    const int32_t *ids; /* device: groups are of these rows of the embedding table; NULL: of rows of the decoder */
 } vector_list;
 
 enum { N_KINDS = 3, GLOBAL = 0, LOCAL = 1 };
@@ -45,6 +47,25 @@ static const rz_head *head_of(const rz_model *m, int kind)
     return kind == RZ_ITEM_IMAGE ? &m->gamma_img : kind == RZ_ITEM_TEXT ? &m->gamma_txt : &m->gamma_dis;
 }
 
+/* Its vector is made of rows of the embedding table. */
+static bool from_table(const rz_model *m, const rz_item *item)
+{
+    return item->kind == RZ_ITEM_DISEASE && m->cfg.radz.embedding_anchors;
+}
+
+static bool any_from_table(const rz_model *m, const rz_item *items, size_t n)
+{
+    bool any = false;
+    for (size_t i = 0; i < n; i++) any |= from_table(m, &items[i]);
+    return any;
+}
+
+/* Rows of an item that run through the decoder. */
+static size_t rows_of(const rz_model *m, const rz_item *item)
+{
+    return from_table(m, item) ? 0 : item->prompt->n;
+}
+
 /* ---- Laying out the rows --------------------------------------------------------- */
 
 static bool count_rows(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
@@ -61,8 +82,12 @@ static bool count_rows(const rz_net *net, const rz_item *items, size_t n, rz_enc
                 rz_stream_fail(net->s, RADZ_E_INTERNAL, "item %zu: token id %d is outside 0..%zu", i, (int)id,
                                n_ids - 1);
                 return false;
-            } else
+            } else if (!from_table(net->model, &items[i]))
                 *((size_t)id < vocab ? &e->tokens.n : &e->specials.n) += 1;
+            else if ((size_t)id >= vocab) {
+                rz_stream_fail(net->s, RADZ_E_INTERNAL, "item %zu: a special token has no row in the table", i);
+                return false;
+            }
         }
         if (n_image != (items[i].pixels ? cfg->image_rows : 0)) {
             rz_stream_fail(net->s, RADZ_E_INTERNAL, "item %zu: %zu places for image rows, expected %zu", i, n_image,
@@ -71,7 +96,7 @@ static bool count_rows(const rz_net *net, const rz_item *items, size_t n, rz_enc
         }
         e->image_rows.n += n_image;
         e->n_images += items[i].pixels != NULL;
-        e->n_rows += items[i].prompt->n;
+        e->n_rows += rows_of(net->model, &items[i]);
     }
     if (e->n_rows > INT32_MAX) {
         rz_stream_fail(net->s, RADZ_E_LIMIT, "one pass of %zu rows, at most %d fit", e->n_rows, (int)INT32_MAX);
@@ -109,7 +134,7 @@ static void lay_out(const rz_net *net, const rz_item *items, size_t n, rz_encodi
     if (rz_stream_failed(net->s)) return;
     for (size_t i = 0; i < n; i++) {
         start[i] = (int32_t)row;
-        for (size_t t = 0; t < items[i].prompt->n; t++, row++) {
+        for (size_t t = 0; t < rows_of(net->model, &items[i]); t++, row++) {
             int32_t id = items[i].prompt->ids[t];
             if (id == RZ_ID_IMAGE)
                 list_put(&e->image_rows, row, e->image_rows.n);
@@ -133,32 +158,57 @@ static void key_rows(const rz_net *net, const rz_item *items, rz_encoding *e)
     void *dev = rz_arena_bytes(net->s, e->n_rows * sizeof *keys);
     if (!keys || !dev) return;
     for (size_t i = 0, row = 0; i < e->n; i++)
-        for (size_t t = 0; t < items[i].prompt->n; t++)
+        for (size_t t = 0; t < rows_of(net->model, &items[i]); t++)
             keys[row++] = items[i].key * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)t;
     rz_upload(net->s, dev, keys, e->n_rows * sizeof *keys);
     e->row_keys = dev;
 }
 
-static bool is_picked(rz_rows rows, bool special, bool last)
+static bool is_picked(const rz_model *m, const rz_item *item, rz_rows rows, size_t t)
 {
-    return rows == RZ_ROWS_ALL || (rows == RZ_ROWS_LAST ? last : special == (rows == RZ_ROWS_SPECIAL));
+    const rz_prompt *p = item->prompt;
+    if (rows == RZ_ROWS_ALL || rows == RZ_ROWS_LAST) return rows == RZ_ROWS_ALL || t + 1 == p->n;
+    return rz_prompt_is_global(m, p, item->kind == RZ_ITEM_IMAGE, t) == (rows == RZ_ROWS_SPECIAL);
+}
+
+/* The diseases' groups: every token of each. */
+static void group_table(const rz_net *net, const rz_item *items, const rz_encoding *e, vector_list *v)
+{
+    size_t n_ids = 0;
+    for (size_t i = 0; i < e->n; i++) n_ids += from_table(net->model, &items[i]) ? items[i].prompt->n : 0;
+    int32_t *ids = rz_arena_host(net->s, n_ids, sizeof *ids), *rows = rz_arena_host(net->s, n_ids, sizeof *rows);
+    int32_t *start = rz_arena_host(net->s, e->n + 1, sizeof *start);
+    v->items = rz_arena_host(net->s, e->n, sizeof *v->items);
+    if (rz_stream_failed(net->s)) return;
+    for (size_t i = 0, k = 0; i < e->n; i++) {
+        if (!from_table(net->model, &items[i])) continue;
+        memcpy(ids + k, items[i].prompt->ids, items[i].prompt->n * sizeof *ids);
+        k += items[i].prompt->n;
+        v->items[v->n++] = (int32_t)i;
+        start[v->n] = (int32_t)k;
+    }
+    for (size_t k = 0; k < n_ids; k++) rows[k] = (int32_t)k;
+    v->groups = (rz_groups){v->n, n_ids, rz_arena_i32(net->s, rows, n_ids), rz_arena_i32(net->s, start, v->n + 1)};
+    v->items_dev = rz_arena_i32(net->s, v->items, v->n);
+    v->ids = rz_arena_i32(net->s, ids, n_ids);
 }
 
 /* Groups of rows: per item of `kind` the rows that were asked for. */
 static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, int kind, rz_rows which, vector_list *v)
 {
-    size_t vocab = net->model->cfg.text.vocab, n_rows = 0;
+    size_t n_rows = 0;
+    if (kind == RZ_ITEM_DISEASE && any_from_table(net->model, items, e->n)) {
+        group_table(net, items, e, v);
+        return;
+    }
     int32_t *rows = rz_arena_host(net->s, e->n_rows, sizeof *rows);
     int32_t *start = rz_arena_host(net->s, e->n + 1, sizeof *start);
     v->items = rz_arena_host(net->s, e->n, sizeof *v->items);
     if (rz_stream_failed(net->s)) return;
     for (size_t i = 0; i < e->n; i++) {
         if ((int)items[i].kind != kind) continue;
-        for (size_t t = 0; t < items[i].prompt->n; t++) {
-            int32_t id = items[i].prompt->ids[t];
-            bool special = id >= 0 && (size_t)id >= vocab;
-            if (is_picked(which, special, t + 1 == items[i].prompt->n)) rows[n_rows++] = e->seq.start[i] + (int32_t)t;
-        }
+        for (size_t t = 0; t < items[i].prompt->n; t++)
+            if (is_picked(net->model, &items[i], which, t)) rows[n_rows++] = e->seq.start[i] + (int32_t)t;
         v->items[v->n++] = (int32_t)i;
         start[v->n] = (int32_t)n_rows;
     }
@@ -231,13 +281,33 @@ static float *splice_backward(const rz_net *net, const rz_encoding *e, const flo
 
 /* ---- Vectors ---------------------------------------------------------------------------- */
 
+/* Rows that the groups of v are of: h, or those of the embedding table. */
+static const float *source_rows(const rz_net *net, const vector_list *v, const float *h)
+{
+    const rz_model *m = net->model;
+    if (!v->ids) return h;
+    float *rows = rz_arena_f32(net->s, v->groups.n_rows, m->cfg.text.hidden);
+    rz_gather(net->s, rows, m->embed->w, v->ids, v->groups.n_rows, m->cfg.text.hidden);
+    return rows;
+}
+
+static void source_backward(const rz_net *net, const vector_list *v, float *dh, const float *dunit)
+{
+    const rz_model *m = net->model;
+    float *drows = v->ids ? rz_arena_zeros(net->s, v->groups.n_rows, m->cfg.text.hidden) : dh;
+    rz_head_backward(net, &v->head, drows, dunit);
+    if (v->ids && m->embed->grad)
+        rz_gather_bwd(net->s, m->embed->grad, v->ids, drows, v->groups.n_rows, m->cfg.text.hidden);
+}
+
 static void vectors_forward(const rz_net *net, rz_encoding *e, const float *h, int feature, float *out)
 {
     size_t dim = net->model->cfg.radz.dim;
     for (int kind = 0; kind < N_KINDS; kind++) {
         vector_list *v = &e->vectors[kind][feature];
         if (!v->n) continue;
-        float *unit = rz_head_forward(net, head_of(net->model, kind), h, v->groups, &v->head);
+        const float *rows = source_rows(net, v, h);
+        float *unit = rz_head_forward(net, head_of(net->model, kind), rows, v->groups, &v->head);
         rz_copy_rows(net->s, out, dim, v->items_dev, unit, dim, NULL, v->n, dim);
     }
 }
@@ -250,7 +320,7 @@ static void vectors_backward(const rz_net *net, const rz_encoding *e, float *dh,
         if (!v->n) continue;
         float *dunit = rz_arena_f32(net->s, v->n, dim);
         rz_copy_rows(net->s, dunit, dim, NULL, dout, dim, v->items_dev, v->n, dim);
-        rz_head_backward(net, &v->head, dh, dunit);
+        source_backward(net, v, dh, dunit);
     }
 }
 
@@ -283,13 +353,11 @@ float *rz_encode_inputs(const rz_net *net, const rz_item *items, size_t n, rz_ra
 /* ---- What need not run --------------------------------------------------------------------- */
 
 /* Rows from the first one that is wanted on; at least one. */
-static size_t rows_wanted(const rz_net *net, const rz_prompt *p, rz_rows which)
+static size_t rows_wanted(const rz_net *net, const rz_item *item, rz_rows which)
 {
-    const size_t vocab = net->model->cfg.text.vocab;
-    for (size_t t = 0; t < p->n; t++) {
-        bool special = p->ids[t] >= 0 && (size_t)p->ids[t] >= vocab;
-        if (is_picked(which, special, t + 1 == p->n)) return p->n - t;
-    }
+    const rz_prompt *p = item->prompt;
+    for (size_t t = 0; t < p->n; t++)
+        if (is_picked(net->model, item, which, t)) return p->n - t;
     return p->n ? 1 : 0;
 }
 
@@ -327,9 +395,9 @@ static rz_shortcut shorten(const rz_net *net, const rz_item **items, size_t n, s
     rz_shortcut cut = {0};
     size_t rows = 0, wanted = 0;
     int32_t *last = rz_arena_host(net->s, n, sizeof *last);
-    if (!last) return cut;
+    if (!last || any_from_table(net->model, *items, n)) return cut;
     for (size_t i = 0; i < n; i++) {
-        last[i] = (int32_t)rows_wanted(net, (*items)[i].prompt, which);
+        last[i] = (int32_t)rows_wanted(net, &(*items)[i], which);
         wanted += (size_t)last[i], rows += (*items)[i].prompt->n;
     }
     if (n_blocks && wanted < rows) cut.last = last;
@@ -340,6 +408,7 @@ static rz_shortcut shorten(const rz_net *net, const rz_item **items, size_t n, s
 /* All rows after n_blocks of the decoder. */
 static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks)
 {
+    if (!e->n_rows) return NULL; /* nothing but diseases from the table */
     float *x = input_rows(net, items, n, e);
     rz_net pass = *net;
     pass.row_keys = e->row_keys;
@@ -350,6 +419,7 @@ static float *hidden_states(const rz_net *net, const rz_item *items, size_t n, r
 static float *shortened_states(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e, size_t n_blocks,
                                const rz_shortcut *cut)
 {
+    if (!e->n_rows) return NULL;
     float *x = input_rows(net, items, n, e);
     return x ? rz_decoder_shortcut(net, x, e->seq, n_blocks, cut) : NULL;
 }
@@ -405,8 +475,9 @@ static void pick_vectors(const rz_net *net, const rz_item *items, rz_encoding *e
         vector_list *v = &e->vectors[kind][GLOBAL];
         group_rows(net, items, e, kind, pick->rows, v);
         if (!v->n || rz_stream_failed(net->s)) continue;
-        float *unit = pick->raw ? raw_forward(net, h, v->groups)
-                                : rz_head_forward(net, head_of(net->model, kind), h, v->groups, &v->head);
+        const float *rows = source_rows(net, v, h);
+        float *unit = pick->raw ? raw_forward(net, rows, v->groups)
+                                : rz_head_forward(net, head_of(net->model, kind), rows, v->groups, &v->head);
         rz_copy_rows(net->s, out, dim, v->items_dev, unit, dim, NULL, v->n, dim);
     }
 }
@@ -494,7 +565,7 @@ uint64_t rz_net_film_bytes(const rz_model *m)
 
 void rz_encode_rows_backward(const rz_net *net, const rz_encoding *e, float *dh)
 {
-    if (rz_stream_failed(net->s) || !e->n) return;
+    if (rz_stream_failed(net->s) || !e->n_rows) return;
     rz_decoder_backward(net, e->decoder, dh);
     float *dimage = splice_backward(net, e, dh);
     if (dimage) image_backward(net, e, dimage);

@@ -395,6 +395,7 @@ static void choose_trained(rz_model *m, const rz_source *src, rz_model_mode mode
         p->trained = p->radz || p->adapter || (t->tower && in_part(p, "vision_tower.")) ||
                      (t->projector && in_part(p, "multi_modal_projector.")) ||
                      (t->decoder && in_part(p, "language_model."));
+        if (p == m->special && m->cfg.radz.append_to_train) p->trained = false;
         p->fresh |= make && p->radz && !rz_tensor_fits(m, p);
         n_new += p->fresh && p->radz && p != m->log_tau;
     }

@@ -47,6 +47,7 @@ radz_status rz_prompt_put_image(rz_prompt_list *l, radz_error *err)
 /* n special tokens from the first-th on. */
 static radz_status put_special(rz_prompt_list *l, size_t first, size_t n, radz_error *err)
 {
+    if (l->m->cfg.radz.append_to_train && !l->training) return RADZ_OK;
     for (size_t i = 0; i < n; i++) {
         int32_t id = (int32_t)(l->m->cfg.text.vocab + first + i);
         RZ_TRY(rz_prompt_put(l, &id, 1, err));
@@ -74,21 +75,32 @@ static radz_status image_rows(rz_prompt_list *l, const char *prompt, radz_error 
     return put_special(l, 0, l->m->cfg.radz.n_image_tokens, err);
 }
 
-radz_status rz_prompt_image_as(const rz_host *host, const rz_model *m, const char *prompt, rz_prompt *out,
-                               radz_error *err)
+static radz_status image_prompt(const rz_host *host, const rz_model *m, const char *prompt, bool training,
+                                rz_prompt *out, radz_error *err)
 {
     *out = (rz_prompt){0};
     RZ_TRY(rz_model_require_films(m, err));
     const char *text = prompt ? prompt : m->cfg.radz.image_prompt, *at = strstr(text, "<image>");
     if (!at || strstr(at + 1, "<image>") || !rz_utf8_valid(text, strlen(text)))
         return rz_fail(err, RADZ_E_ARGUMENT, "image_prompt: expected a text in UTF-8 with <image> in it, once");
-    rz_prompt_list l = {.host = host, .m = m};
+    rz_prompt_list l = {.host = host, .m = m, .training = training};
     return rz_prompt_finish(&l, image_rows(&l, text, err), "image prompt", out, err);
+}
+
+radz_status rz_prompt_image_as(const rz_host *host, const rz_model *m, const char *prompt, rz_prompt *out,
+                               radz_error *err)
+{
+    return image_prompt(host, m, prompt, false, out, err);
 }
 
 radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err)
 {
-    return rz_prompt_image_as(host, m, NULL, out, err);
+    return image_prompt(host, m, NULL, false, out, err);
+}
+
+radz_status rz_prompt_image_train(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err)
+{
+    return image_prompt(host, m, NULL, true, out, err);
 }
 
 /* `pattern` with `key` replaced by text. */
@@ -112,16 +124,47 @@ static radz_status text_rows(rz_prompt_list *l, const char *whole, radz_error *e
     return put_special(l, l->m->cfg.radz.n_image_tokens, l->m->cfg.radz.n_text_tokens, err);
 }
 
-radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out, radz_error *err)
+static radz_status text_prompt(const rz_host *host, const rz_model *m, const char *text, bool training, rz_prompt *out,
+                               radz_error *err)
 {
     *out = (rz_prompt){0};
     RZ_TRY(rz_model_require_texts(m, err));
     char *whole = substitute(host, m->cfg.radz.text_prompt, "{text}", text, strlen(text));
     if (!whole) return RZ_NO_MEMORY(err, "text prompt");
-    rz_prompt_list l = {.host = host, .m = m};
+    rz_prompt_list l = {.host = host, .m = m, .training = training};
     radz_status status = rz_prompt_finish(&l, text_rows(&l, whole, err), "text prompt", out, err);
     rz_free(host, whole);
     return status;
+}
+
+radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out, radz_error *err)
+{
+    return text_prompt(host, m, text, false, out, err);
+}
+
+radz_status rz_prompt_text_train(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out,
+                                 radz_error *err)
+{
+    return text_prompt(host, m, text, true, out, err);
+}
+
+radz_status rz_prompt_disease(const rz_host *host, const rz_model *m, const char *description, bool training,
+                              rz_prompt *out, radz_error *err)
+{
+    if (!m->cfg.radz.embedding_anchors) return text_prompt(host, m, description, training, out, err);
+    *out = (rz_prompt){0};
+    RZ_TRY(rz_model_require_texts(m, err));
+    rz_prompt_list l = {.host = host, .m = m};
+    radz_status status = rz_prompt_put_bos(&l, err);
+    if (!status) status = rz_prompt_put_text(&l, description, strlen(description), err);
+    return rz_prompt_finish(&l, status, "description", out, err);
+}
+
+bool rz_prompt_is_global(const rz_model *m, const rz_prompt *p, bool film, size_t t)
+{
+    const rz_radz_config *r = &m->cfg.radz;
+    if (r->last_rows) return t + (film ? r->n_image_tokens : r->n_text_tokens) >= p->n;
+    return p->ids[t] >= 0 && (size_t)p->ids[t] >= m->cfg.text.vocab;
 }
 
 char *rz_prompt_label_text(const rz_host *host, const rz_model *m, const char *const *labels, size_t n)

@@ -18,6 +18,7 @@ typedef struct rz_prompt_list {
     const rz_model *m;
     rz_prompt p;
     size_t cap;
+    bool training; /* as in training: rz_prompt_image_train */
 } rz_prompt_list;
 radz_status rz_prompt_put(rz_prompt_list *l, const int32_t *ids, size_t n, radz_error *err) RZ_CHECK;
 /* Tokens of a text by itself; control tokens written in it are plain text. */
@@ -34,10 +35,20 @@ radz_status rz_prompt_image(const rz_host *host, const rz_model *m, rz_prompt *o
 /* The same with a prompt of the caller's, in which <image> stands once; NULL: the model's own. */
 radz_status rz_prompt_image_as(const rz_host *host, const rz_model *m, const char *prompt, rz_prompt *out,
                                radz_error *err) RZ_CHECK;
+/* As the films of a batch are asked: the same, but with special tokens where radz.append leaves them to training. */
+radz_status rz_prompt_image_train(const rz_host *host, const rz_model *m, rz_prompt *out, radz_error *err) RZ_CHECK;
 /* The text's prompt of Eq. 2: radz.text_prompt around `text`, then <TxtCls0..>. Longer than max_positions:
  * RADZ_E_LIMIT, never cut. */
 radz_status rz_prompt_text(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out,
                            radz_error *err) RZ_CHECK;
+radz_status rz_prompt_text_train(const rz_host *host, const rz_model *m, const char *text, rz_prompt *out,
+                                 radz_error *err) RZ_CHECK;
+/* What stands for a disease: rz_prompt_text of its description or, with radz.anchors "embedding", its own tokens. */
+radz_status rz_prompt_disease(const rz_host *host, const rz_model *m, const char *description, bool training,
+                              rz_prompt *out, radz_error *err) RZ_CHECK;
+/* Is row t of a prompt one of those whose mean is X_g (a film's) or Y_g? A special token or, with radz.rows "last", one
+ * of as many at the end. */
+bool rz_prompt_is_global(const rz_model *m, const rz_prompt *p, bool film, size_t t);
 /* "This is a chest X-ray showing a, b." from n labels: radz.label_text. */
 char *rz_prompt_label_text(const rz_host *host, const rz_model *m, const char *const *labels, size_t n);
 void rz_prompt_free(const rz_host *host, rz_prompt *p);

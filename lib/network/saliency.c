@@ -35,8 +35,8 @@ static bool find_rows(look *l)
         const int32_t id = l->prompt->ids[t];
         if (id == RZ_ID_IMAGE && n_image++ >= n_class && l->n_patches < side * side)
             l->patches[l->n_patches++] = (int32_t)t;
-        const bool special = id >= 0 && (size_t)id >= cfg->text.vocab;
-        if (l->heat->rows == RZ_ROWS_SPECIAL ? special : t + 1 == n) l->readers[l->n_readers++] = (int32_t)t;
+        if (l->heat->rows == RZ_ROWS_SPECIAL ? rz_prompt_is_global(l->net->model, l->prompt, true, t) : t + 1 == n)
+            l->readers[l->n_readers++] = (int32_t)t;
     }
     if (l->n_patches == side * side && l->n_readers) return true;
     rz_stream_fail(l->net->s, RADZ_E_INTERNAL, "heat map: %zu rows of patches and %zu that read them, expected %zu",

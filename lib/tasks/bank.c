@@ -15,6 +15,7 @@ void rz_bank_free(rz_bank *b)
     rz_free(b->host, b->labels);
     rz_free(b->host, b->descriptions);
     rz_free(b->host, b->anchors);
+    rz_free(b->host, b->texts);
     rz_free(b->host, b->written);
     rz_free(b->host, b->writer);
     rz_calibration_free(b->host, b->calibration);
@@ -34,9 +35,12 @@ radz_status rz_bank_new_like(const rz_bank *like, size_t n, rz_bank **out, radz_
     b->labels = rz_calloc(b->host, n, sizeof *b->labels);
     b->descriptions = rz_calloc(b->host, n, sizeof *b->descriptions);
     b->anchors = rz_calloc(b->host, n, b->dim * sizeof *b->anchors);
+    b->fused = like->fused;
+    b->texts = b->fused ? rz_calloc(b->host, n, b->dim * sizeof *b->texts) : NULL;
     b->written = rz_calloc(b->host, n, sizeof *b->written);
     b->writer = like->writer ? rz_strdup(b->host, like->writer) : NULL;
-    if (b->labels && b->descriptions && b->anchors && b->written && (b->writer || !like->writer)) {
+    if (b->labels && b->descriptions && b->anchors && b->written && (b->writer || !like->writer) &&
+        (b->texts || !b->fused)) {
         *out = b;
         return RADZ_OK;
     }
@@ -47,7 +51,11 @@ radz_status rz_bank_new_like(const rz_bank *like, size_t n, rz_bank **out, radz_
 radz_status rz_bank_new(const rz_model *m, size_t n, rz_bank **out, radz_error *err)
 {
     const rz_radz_config *radz = &m->cfg.radz;
-    rz_bank like = {.host = m->cfg.host, .dim = radz->dim, .layer = radz->layer, .mlp_then_mean = radz->mlp_then_mean};
+    rz_bank like = {.host = m->cfg.host,
+                    .dim = radz->dim,
+                    .layer = radz->layer,
+                    .mlp_then_mean = radz->mlp_then_mean,
+                    .fused = radz->fused_score};
     memcpy(like.model_hash, m->hash, sizeof like.model_hash);
     if (m->tok) memcpy(like.tokenizer_hash, rz_tokenizer_hash(m->tok), sizeof like.tokenizer_hash);
     return rz_bank_new_like(&like, n, out, err);
@@ -59,6 +67,22 @@ radz_status rz_bank_set_class(rz_bank *b, size_t i, const char *label, char *des
     b->descriptions[i] = description;
     if (!b->labels[i] || !description) return RZ_NO_MEMORY(err, "class of an anchor bank");
     if (b->reference == b->n && rz_label_is_reference(label)) b->reference = i;
+    return RADZ_OK;
+}
+
+/* The sentences of classes first.., for the fused score. */
+static radz_status fill_texts(rz_bank *b, size_t first, const rz_net *net, radz_error *err)
+{
+    const rz_pick own = rz_embed_own(&net->model->cfg);
+    for (size_t i = first; b->fused && i < b->n; i++) {
+        const char *label = b->labels[i];
+        char *sentence = rz_prompt_label_text(b->host, net->model, &label, 1);
+        if (!sentence) return RZ_NO_MEMORY(err, "label sentence");
+        radz_status status =
+            rz_embed_texts(net, RZ_ITEM_TEXT, (const char *const *)&sentence, 1, &own, b->texts + i * b->dim, err);
+        rz_free(b->host, sentence);
+        RZ_TRY(status);
+    }
     return RADZ_OK;
 }
 
@@ -74,6 +98,7 @@ radz_status rz_bank_fill(rz_bank *b, size_t first, const rz_net *net, const radz
     }
     RZ_TRY(rz_embed_texts(net, kind, (const char *const *)b->descriptions + first, n, &own, b->anchors + first * b->dim,
                           err));
+    RZ_TRY(fill_texts(b, first, net, err));
     return rz_bank_seal(b, err);
 }
 

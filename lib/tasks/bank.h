@@ -1,6 +1,7 @@
 /* bank.h - the anchor bank (DKAM, Eq. 10 and 11): one unit vector per disease, and its file.
  *
- * anchors.safetensors: tensor "anchors" F32 (N, K); metadata, all strings: schema "radz.bank/1"; labels and
+ * anchors.safetensors: tensor "anchors" F32 (N, K) and, where the model's score is "fused", "texts" of the same shape,
+ * the classes' sentences; metadata, all strings: schema "radz.bank/1"; labels and
  * descriptions, JSON arrays; model, the hash of the model that made it; library, layer, pool and
  * tokenizer (its hash), to say what differs where it is another's; where the model wrote
  * descriptions itself: writer, a JSON object that says how it was asked, and written, a JSON array that says which;
@@ -21,6 +22,8 @@ typedef struct rz_bank {
     size_t n, dim;
     char **labels, **descriptions;
     float *anchors;   /* (n, dim), host memory */
+    bool fused;       /* so is the model's own score */
+    float *texts;     /* (n, dim): the classes' sentences, for the fused score; else NULL */
     size_t reference; /* the class that means "none of the others"; n: there is none */
     bool *written;    /* descriptions that are the model's own */
     char *writer;     /* JSON: how it was asked for them; NULL: none is */

@@ -20,7 +20,8 @@ static radz_status read_classes(const rz_bank *b, const json_t *o, const char *w
 static radz_status read_scorer(const rz_bank *b, const json_t *o, const char *what, rz_scorer *s, radz_error *err)
 {
     double tau = NAN;
-    *s = (rz_scorer){.host = b->host, .kind = RADZ_SCORE_IMG_ANCHOR, .n = b->n, .labels = b->labels};
+    *s = (rz_scorer){.host = b->host, .n = b->n, .labels = b->labels};
+    s->kind = b->fused ? RADZ_SCORE_FUSED : RADZ_SCORE_IMG_ANCHOR;
     memcpy(s->model_hash, b->model_hash, sizeof s->model_hash);
     memcpy(s->bank_hash, b->base_hash, sizeof s->bank_hash);
     RZ_TRY(read_classes(b, o, what, &s->classes, err));

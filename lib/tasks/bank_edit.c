@@ -8,6 +8,7 @@ static radz_status copy_class(rz_bank *to, size_t k, const rz_bank *from, size_t
 {
     to->written[k] = from->written[i];
     memcpy(to->anchors + k * to->dim, from->anchors + i * from->dim, to->dim * sizeof *to->anchors);
+    if (to->fused) memcpy(to->texts + k * to->dim, from->texts + i * from->dim, to->dim * sizeof *to->texts);
     return rz_bank_set_class(to, k, from->labels[i], rz_strdup(to->host, from->descriptions[i]), err);
 }
 
@@ -87,6 +88,7 @@ static radz_status fill_edited(rz_bank *b, const rz_net *net, const rz_bank *ban
     for (size_t i = 0; i < bank->n; i++)
         if (i != at) RZ_TRY(copy_class(b, i, bank, i, err));
     RZ_TRY(rz_bank_set_class(b, at, bank->labels[at], rz_strdup(b->host, description), err));
+    if (b->fused) memcpy(b->texts + at * b->dim, bank->texts + at * b->dim, b->dim * sizeof *b->texts);
     RZ_TRY(rz_embed_texts(net, RZ_ITEM_DISEASE, &description, 1, &own, b->anchors + at * b->dim, err));
     return rz_bank_seal(b, err);
 }

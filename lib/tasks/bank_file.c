@@ -104,12 +104,14 @@ static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
     }
     if (b->calibration) metadata[n++] = "calibration", metadata[n++] = b->calibration->text;
     metadata[n++] = "sha256", metadata[n++] = zero_hash;
-    rz_st_out t = {.name = "anchors", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->anchors};
+    const rz_st_out t[2] = {
+        {.name = "anchors", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->anchors},
+        {.name = "texts", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->texts}};
     radz_status status;
     if (labels.failed || descriptions.failed || layer.failed || written.failed)
         status = RZ_NO_MEMORY(err, "anchor bank");
     else
-        status = rz_st_encode(s, &t, 1, metadata, err);
+        status = rz_st_encode(s, t, b->fused ? 2 : 1, metadata, err);
     rz_str_free(&labels);
     rz_str_free(&descriptions);
     rz_str_free(&layer);
@@ -240,13 +242,15 @@ static radz_status check_model(const rz_st *st, const rz_model *m, const char *p
     return require_origin(&o, m, what, err);
 }
 
-static radz_status check_anchors(const rz_bank *b, const char *path, radz_error *err)
+/* One unit vector per class; `what` they are. */
+static radz_status check_vectors(const rz_bank *b, const float *vectors, const char *what, const char *path,
+                                 radz_error *err)
 {
-    for (size_t i = 0; i < b->n; i++) {
+    for (size_t i = 0; vectors && i < b->n; i++) {
         double sum = 0;
-        for (size_t j = 0; j < b->dim; j++) sum += (double)b->anchors[i * b->dim + j] * b->anchors[i * b->dim + j];
+        for (size_t j = 0; j < b->dim; j++) sum += (double)vectors[i * b->dim + j] * vectors[i * b->dim + j];
         if (!(fabs(sum - 1) < 1e-3))
-            return rz_fail(err, RADZ_E_FORMAT, "%s: anchor '%s': expected a finite vector of length 1", path,
+            return rz_fail(err, RADZ_E_FORMAT, "%s: %s '%s': expected a finite vector of length 1", path, what,
                            b->labels[i]);
     }
     return RADZ_OK;
@@ -308,7 +312,7 @@ static radz_status load_writer(rz_bank *b, const rz_st *st, const char *path, ra
     return status;
 }
 
-static radz_status load_bank(rz_bank *b, const rz_st *st, const rz_st_tensor *t, const char *path, radz_error *err)
+static radz_status load_bank(rz_bank *b, const rz_st *st, const char *path, radz_error *err)
 {
     json_t *labels = NULL, *descriptions = NULL;
     radz_status status = load_strings(st, path, "labels", b->n, &labels, err);
@@ -320,8 +324,17 @@ static radz_status load_bank(rz_bank *b, const rz_st *st, const rz_st_tensor *t,
     RZ_TRY(load_writer(b, st, path, err));
     const char *calibration = rz_st_metadata(st, "calibration");
     if (calibration) RZ_TRY(rz_bank_read_calibration(b, calibration, path, err));
-    RZ_TRY(rz_st_to_f32(t, b->anchors, err));
-    return check_anchors(b, path, err);
+    RZ_TRY(rz_st_to_f32(rz_st_find(st, "anchors"), b->anchors, err));
+    if (b->fused) RZ_TRY(rz_st_to_f32(rz_st_find(st, "texts"), b->texts, err));
+    RZ_TRY(check_vectors(b, b->anchors, "anchor", path, err));
+    return check_vectors(b, b->texts, "text", path, err);
+}
+
+/* n: how many classes, 0: as many as it has. */
+static bool holds_vectors(const rz_st_tensor *t, const rz_model *m, uint64_t n)
+{
+    return t && strcmp(t->dtype, "F32") == 0 && t->n_dims == 2 && t->dims[1] == m->cfg.radz.dim && t->dims[0] >= 1 &&
+           t->dims[0] <= RZ_BANK_MAX_CLASSES && (!n || t->dims[0] == n);
 }
 
 static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *path, rz_bank **bank, radz_error *err)
@@ -329,13 +342,15 @@ static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *pa
     RZ_TRY(check_schema(st, path, err));
     RZ_TRY(check_model(st, m, path, err));
     const rz_st_tensor *t = rz_st_find(st, "anchors");
-    if (!t || rz_st_count(st) != 1 || strcmp(t->dtype, "F32") != 0 || t->n_dims != 2 || t->dims[1] != m->cfg.radz.dim ||
-        t->dims[0] < 1 || t->dims[0] > RZ_BANK_MAX_CLASSES)
-        return rz_fail(err, RADZ_E_FORMAT, "%s: expected one tensor 'anchors', F32, 1..%u x %zu", path,
-                       RZ_BANK_MAX_CLASSES, m->cfg.radz.dim);
+    const bool texts = m->cfg.radz.fused_score;
+    if (!holds_vectors(t, m, 0) || rz_st_count(st) != (texts ? 2 : 1) ||
+        (texts && !holds_vectors(rz_st_find(st, "texts"), m, t->dims[0])))
+        return rz_fail(err, RADZ_E_FORMAT, "%s: expected %s, F32, 1..%u x %zu", path,
+                       texts ? "two tensors 'anchors' and 'texts'" : "one tensor 'anchors'", RZ_BANK_MAX_CLASSES,
+                       m->cfg.radz.dim);
     rz_bank *b = NULL;
     RZ_TRY(rz_bank_new(m, (size_t)t->dims[0], &b, err));
-    return rz_bank_done(b, load_bank(b, st, t, path, err), bank);
+    return rz_bank_done(b, load_bank(b, st, path, err), bank);
 }
 
 static radz_status open_bank(const rz_model *m, const rz_file *file, const char *path, rz_bank **bank, radz_error *err)

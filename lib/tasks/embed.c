@@ -322,7 +322,8 @@ static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const 
     size_t k = 0, rows = 0;
     radz_status status = RADZ_OK;
     while (k < n && k < MAX_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
-        status = rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
+        status = kind == RZ_ITEM_DISEASE ? rz_prompt_disease(host, net->model, texts[k], false, &prompts[k], err)
+                                         : rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
         items[k] = (rz_item){kind, NULL, &prompts[k], 0};
         rows += prompts[k].n;
         k++;

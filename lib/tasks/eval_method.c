@@ -7,7 +7,8 @@
 
 static radz_status find_kind(const rz_eval *e, const char *name, size_t n, unsigned *kind, radz_error *err)
 {
-    *kind = e->o->score.score;
+    const bool fused = e->net->model->cfg.radz.fused_score && e->o->score.score == RADZ_SCORE_IMG_ANCHOR;
+    *kind = fused ? RADZ_SCORE_FUSED : e->o->score.score;
     if (n == 5 && strncmp(name, "embed", n) == 0) return RADZ_OK;
     for (*kind = 0; rz_score_name(*kind); ++*kind)
         if (strlen(rz_score_name(*kind)) == n && strncmp(rz_score_name(*kind), name, n) == 0) return RADZ_OK;

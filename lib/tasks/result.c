@@ -121,11 +121,12 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
     put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
-    put_text(&s, "},\"score\":", bank ? "img_anchor" : "linear-head");
+    put_text(&s, "},\"score\":", !bank ? "linear-head" : bank->fused ? "fused" : "img_anchor");
     rz_str_puts(&s, ",\"tau\":");
     rz_str_put_double(&s, !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));
     put_text(&s, ",\"calibration\":", bank && bank->calibration ? rz_calibration_name(bank->calibration->kind) : NULL);
-    put_text(&s, ",\"reference\":", bank && bank->reference < bank->n ? bank->labels[bank->reference] : NULL);
+    const bool reference = bank && bank->reference < bank->n && !bank->fused;
+    put_text(&s, ",\"reference\":", reference ? bank->labels[bank->reference] : NULL);
     rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
     rz_str_puts(&s, ",\"preprocess\":");
     rz_preprocess_put_json(&s, &m->cfg);

@@ -27,6 +27,18 @@ radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *o
     return RADZ_OK;
 }
 
+/* The sentence of class c and the film, both seen through the anchors. */
+static double fused(const rz_bank *bank, const float *film, size_t c)
+{
+    const float *text = bank->texts + c * bank->dim;
+    double sum = 0;
+    for (size_t d = 0; d < bank->n; d++) {
+        const float *anchor = bank->anchors + d * bank->dim;
+        sum += cosine(film, anchor, bank->dim) * cosine(text, anchor, bank->dim);
+    }
+    return sum / (double)bank->n;
+}
+
 /* Probabilities := softmax of similarity / tau. */
 static void softmax(rz_score *s, size_t n, double tau)
 {
@@ -88,10 +100,18 @@ void rz_score_margins(rz_score *s, size_t n, radz_score_classes classes, size_t 
 
 /* ---- A film ---- */
 
+/* What similarities are multiplied with to become logits. */
+static double scale_of(const rz_bank *bank, double tau)
+{
+    return bank->fused ? (double)bank->n / (tau * tau) : 1 / tau;
+}
+
 static void fill_cosines(const rz_bank *bank, const float *film, rz_score *out)
 {
     for (size_t i = 0; i < bank->n; i++)
-        out[i] = (rz_score){i, cosine(film, bank->anchors + i * bank->dim, bank->dim), 0, NAN, NAN};
+        out[i] =
+            (rz_score){i, bank->fused ? fused(bank, film, i) : cosine(film, bank->anchors + i * bank->dim, bank->dim),
+                       0, NAN, NAN};
 }
 
 static radz_status sort_finite(const rz_bank *bank, rz_score *out, radz_error *err)
@@ -107,8 +127,9 @@ radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz
 {
     if (!(tau > 0) || !isfinite(tau)) return rz_fail(err, RADZ_E_FORMAT, "tau: expected a positive number");
     fill_cosines(bank, film, out);
-    softmax(out, bank->n, tau);
-    if (bank->reference < bank->n)
+    softmax(out, bank->n, 1 / scale_of(bank, tau));
+    if (bank->fused && bank->n == 1) out[0].probability = rz_sigmoid(out[0].similarity * scale_of(bank, tau));
+    if (bank->reference < bank->n && !bank->fused)
         for (size_t i = 0; i < bank->n; i++)
             if (i != bank->reference)
                 out[i].probability = rz_sigmoid((out[i].similarity - out[bank->reference].similarity) / tau);
@@ -119,7 +140,7 @@ radz_status rz_score_calibrated(const rz_bank *bank, const float *film, rz_score
 {
     const rz_calibration *c = bank->calibration;
     fill_cosines(bank, film, out);
-    rz_score_margins(out, bank->n, c->classes, bank->reference, 1 / c->tau);
+    rz_score_margins(out, bank->n, c->classes, bank->reference, scale_of(bank, c->tau));
     for (size_t i = 0; i < bank->n; i++) {
         out[i].probability = rz_calibrated(&c->of[i], out[i].margin);
         out[i].threshold = c->of[i].threshold;

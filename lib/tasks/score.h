@@ -15,8 +15,9 @@ typedef struct rz_score {
 /* Cosines of a vector (dim) of any length with every anchor; RADZ_E_ARGUMENT when it is zero or not finite. */
 radz_status rz_score_cosines(const rz_bank *bank, const float *vector, double *out, radz_error *err) RZ_CHECK;
 /* out (bank->n), best probability first, ties in bank order. With a reference class r: sigmoid((cos_c - cos_r) / tau)
- * for a finding and the softmax share for r; without: softmax over cos / tau. A number that is not finite is
- * RADZ_E_INTERNAL, never a score. */
+ * for a finding and the softmax share for r; without: softmax over cos / tau. A bank with texts: the fused score, mean
+ * over the anchors of cos(film, D) cos(text, D), and softmax over its sum / tau^2 (one class: sigmoid). A number that
+ * is not finite is RADZ_E_INTERNAL, never a score. */
 radz_status rz_score_film(const rz_bank *bank, const float *film, double tau, rz_score *out, radz_error *err) RZ_CHECK;
 /* The same where the bank has a calibration: its temperature, its probabilities and thresholds. */
 radz_status rz_score_calibrated(const rz_bank *bank, const float *film, rz_score *out, radz_error *err) RZ_CHECK;

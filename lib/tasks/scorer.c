@@ -153,10 +153,12 @@ static radz_status check_options(const radz_score_options *o, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_score_classes how(const rz_scorer *s, radz_score_classes asked)
+/* own: the model's own score is the fused one, whose classes exclude each other. */
+static radz_score_classes how(const rz_scorer *s, bool own, radz_score_classes asked)
 {
     if (asked != RADZ_CLASSES_AUTO) return asked;
     if (s->kind == RADZ_SCORE_POS_NEG || s->n == 1) return RADZ_CLASSES_INDEPENDENT;
+    if (s->kind == RADZ_SCORE_FUSED && own) return RADZ_CLASSES_EXCLUSIVE;
     return s->reference < s->n ? RADZ_CLASSES_REFERENCE : RADZ_CLASSES_EXCLUSIVE;
 }
 
@@ -165,7 +167,7 @@ static radz_status name_classes(rz_scorer *s, const rz_model *m, const rz_bank *
                                 radz_error *err)
 {
     s->n = bank->n, s->reference = bank->reference;
-    s->classes = how(s, o->classes);
+    s->classes = how(s, m->cfg.radz.fused_score, o->classes);
     if (s->classes == RADZ_CLASSES_REFERENCE && s->reference == s->n)
         return rz_fail(err, RADZ_E_ARGUMENT, "classes reference: the bank has no reference class such as 'No Finding'");
     memcpy(s->model_hash, m->hash, sizeof s->model_hash);

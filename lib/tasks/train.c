@@ -38,7 +38,9 @@ static radz_status check_word(const char *name, const char *value, const char *c
 static radz_status check_words(const radz_train_options *o, radz_error *err)
 {
     static const char *const dtypes[] = {"f32", "bf16", NULL}, *const features[] = {"cross", "global", "local", NULL},
-                             *const targets[] = {"labels", "batch_index", NULL};
+                             *const targets[] = {"labels", "batch_index", NULL},
+                             *const vectors[] = {"paper", "refcode", NULL};
+    RZ_TRY(check_word("vectors", o->vectors, vectors, err));
     RZ_TRY(check_word("dtype", o->dtype, dtypes, err));
     RZ_TRY(check_word("weights", o->weights, dtypes, err));
     RZ_TRY(check_word("features", o->features, features, err));
@@ -83,13 +85,13 @@ static radz_status find_objective(rz_trainer *t, const char *name, radz_error *e
 }
 
 /* The strings of the options, as a list. */
-#define N_STRINGS 16
+#define N_STRINGS 17
 static void option_strings(radz_train_options *o, const char **out[N_STRINGS])
 {
-    const char **all[N_STRINGS] = {&o->model_dir, &o->manifest,     &o->image_root, &o->out_dir,
-                                   &o->diseases,  &o->label_map,    &o->monitor,    &o->monitor_set,
-                                   &o->dtype,     &o->objective,    &o->settings,   &o->train,
-                                   &o->features,  &o->lora_targets, &o->targets,    &o->weights};
+    const char **all[N_STRINGS] = {&o->model_dir, &o->manifest, &o->image_root,  &o->out_dir,      &o->diseases,
+                                   &o->label_map, &o->monitor,  &o->monitor_set, &o->dtype,        &o->objective,
+                                   &o->settings,  &o->train,    &o->features,    &o->lora_targets, &o->targets,
+                                   &o->weights,   &o->vectors};
     memcpy(out, all, sizeof all);
 }
 
@@ -155,7 +157,7 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
 static radz_status open_text(rz_trainer *t, size_t text, radz_error *err)
 {
     radz_error why;
-    radz_status st = rz_prompt_text(t->host, t->model, t->ds.texts.items[text], &t->text_prompts[text], &why);
+    radz_status st = rz_prompt_text_train(t->host, t->model, t->ds.texts.items[text], &t->text_prompts[text], &why);
     if (!st) return RADZ_OK;
     if (st != RADZ_E_LIMIT) return rz_fail(err, st, "%s", why.message);
     for (size_t r = 0; r < t->ds.n_train; r++)
@@ -164,26 +166,42 @@ static radz_status open_text(rz_trainer *t, size_t text, radz_error *err)
 }
 
 /* What stands for a class: its description or, where no loss trains the way of descriptions, its sentence. */
-static radz_status open_class(rz_trainer *t, size_t c, radz_error *err)
+static radz_status open_class(rz_trainer *t, size_t c, const char *sentence, radz_error *err)
 {
-    const char *label = t->diseases.entries[c].label, *text = t->diseases.entries[c].description;
-    if (t->n_anchors) return rz_prompt_text(t->host, t->model, text, &t->disease_prompts[c], err);
-    char *sentence = rz_prompt_label_text(t->host, t->model, &label, 1);
-    if (!sentence) return RZ_NO_MEMORY(err, "label sentence");
-    radz_status st = rz_prompt_text(t->host, t->model, sentence, &t->disease_prompts[c], err);
-    rz_free(t->host, sentence);
-    return st;
+    const char *text = t->diseases.entries[c].description;
+    if (t->n_anchors) {
+        RZ_TRY(rz_prompt_disease(t->host, t->model, text, true, &t->disease_prompts[c], err));
+        RZ_TRY(rz_prompt_disease(t->host, t->model, text, false, &t->class_prompts[c], err));
+    } else
+        RZ_TRY(rz_prompt_text(t->host, t->model, sentence, &t->class_prompts[c], err));
+    return rz_prompt_text(t->host, t->model, sentence, &t->sentence_prompts[c], err);
+}
+
+static radz_status open_classes(rz_trainer *t, radz_error *err)
+{
+    for (size_t c = 0; c < t->n_classes; c++) {
+        const char *label = t->diseases.entries[c].label;
+        char *sentence = rz_prompt_label_text(t->host, t->model, &label, 1);
+        if (!sentence) return RZ_NO_MEMORY(err, "label sentence");
+        radz_status st = open_class(t, c, sentence, err);
+        rz_free(t->host, sentence);
+        RZ_TRY(st);
+    }
+    return RADZ_OK;
 }
 
 static radz_status open_prompts(rz_trainer *t, radz_error *err)
 {
     t->text_prompts = rz_calloc(t->host, t->ds.texts.n, sizeof *t->text_prompts);
     t->disease_prompts = rz_calloc(t->host, t->n_classes, sizeof *t->disease_prompts);
-    if (!t->text_prompts || !t->disease_prompts) return RZ_NO_MEMORY(err, "prompts");
-    RZ_TRY(rz_prompt_image(t->host, t->model, &t->image_prompt, err));
+    t->class_prompts = rz_calloc(t->host, t->n_classes, sizeof *t->class_prompts);
+    t->sentence_prompts = rz_calloc(t->host, t->n_classes, sizeof *t->sentence_prompts);
+    if (!t->text_prompts || !t->disease_prompts || !t->class_prompts || !t->sentence_prompts)
+        return RZ_NO_MEMORY(err, "prompts");
+    RZ_TRY(rz_prompt_image_train(t->host, t->model, &t->image_prompt, err));
+    RZ_TRY(rz_prompt_image(t->host, t->model, &t->asked_prompt, err));
     for (size_t i = 0; i < t->ds.texts.n; i++) RZ_TRY(open_text(t, i, err));
-    for (size_t c = 0; c < t->n_classes; c++) RZ_TRY(open_class(t, c, err));
-    return RADZ_OK;
+    return open_classes(t, err);
 }
 
 static radz_status find_monitor(rz_trainer *t, radz_error *err)
@@ -191,8 +209,9 @@ static radz_status find_monitor(rz_trainer *t, radz_error *err)
     rz_validator *v = &t->validator;
     *v = (rz_validator){.host = t->host,
                         .films = &t->films,
-                        .image_prompt = &t->image_prompt,
-                        .disease_prompts = t->disease_prompts,
+                        .image_prompt = &t->asked_prompt,
+                        .disease_prompts = t->class_prompts,
+                        .class_texts = t->model->cfg.radz.fused_score ? t->sentence_prompts : NULL,
                         .class_kind = t->n_anchors ? RZ_ITEM_DISEASE : RZ_ITEM_TEXT,
                         .reference = t->reference,
                         .monitor = -1,
@@ -285,10 +304,13 @@ void rz_trainer_close(rz_trainer *t)
     if (t->objective && t->objective->close) t->objective->close(t);
     rz_batch_close(t);
     for (size_t i = 0; t->text_prompts && i < t->ds.texts.n; i++) rz_prompt_free(t->host, &t->text_prompts[i]);
-    for (size_t c = 0; t->disease_prompts && c < t->n_classes; c++) rz_prompt_free(t->host, &t->disease_prompts[c]);
+    rz_prompt *const of_classes[] = {t->disease_prompts, t->class_prompts, t->sentence_prompts};
+    for (size_t k = 0; k < RZ_COUNT(of_classes); k++)
+        for (size_t c = 0; of_classes[k] && c < t->n_classes; c++) rz_prompt_free(t->host, &of_classes[k][c]);
     rz_prompt_free(t->host, &t->image_prompt);
-    void *const parts[] = {t->text_prompts, t->disease_prompts, t->validation.labels,
-                           t->options_json, t->checkpoint_dir,  t->checkpoint_path};
+    rz_prompt_free(t->host, &t->asked_prompt);
+    void *const parts[] = {t->text_prompts,      t->disease_prompts, t->class_prompts,  t->sentence_prompts,
+                           t->validation.labels, t->options_json,    t->checkpoint_dir, t->checkpoint_path};
     for (size_t i = 0; i < RZ_COUNT(parts); i++) rz_free(t->host, parts[i]);
     rz_sampler_free(&t->sampler);
     rz_films_close(&t->films);

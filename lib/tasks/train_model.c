@@ -124,7 +124,8 @@ static radz_status load_model(rz_trainer *t, const rz_train_setup *setup, radz_e
     radz_status st = names ? RADZ_OK : RZ_NO_MEMORY(err, "classes");
     for (size_t i = 0; names && i < list.n; i++) names[i] = list.entries[i].label;
     const rz_name_list classes = {names, list.n};
-    const rz_source source = {.dir = t->o.model_dir, .settings = t->o.settings, .classes = &classes};
+    const rz_source source = {
+        .dir = t->o.model_dir, .settings = t->o.settings, .vectors = t->o.vectors, .classes = &classes};
     if (!st) st = rz_model_load_train(t->host, t->dev, &source, setup, t->o.seed, &t->model, err);
     rz_free(t->host, names);
     rz_bank_list_free(t->host, &list);
@@ -194,10 +195,23 @@ static radz_status read_settings(const rz_trainer *t, rz_str *text, radz_error *
     return text->failed ? RZ_NO_MEMORY(err, "radz.json") : RADZ_OK;
 }
 
+/* What option `vectors` put in the place of what the settings said. */
+static bool edit_choices(const rz_radz_config *r, json_t *root, bool *changed)
+{
+    const char *key, *other;
+    bool good = true;
+    for (size_t i = 0; good && (key = rz_config_choice(r, i, &other)); i++) {
+        json_t *value = other ? json_string(other) : NULL;
+        good = (value || !other) && edit_key(root, key, value, changed);
+    }
+    return good;
+}
+
 /* What the run makes true of the model: its head's classes; whether it can write. False: no memory. */
 static bool edit_settings(const rz_trainer *t, json_t *root, bool *changed)
 {
     const rz_radz_config *r = &t->model->cfg.radz;
+    if (t->o.vectors && !edit_choices(r, root, changed)) return false;
     json_t *list = class_names(r);
     if (r->n_classes && !list) return false;
     if (!edit_key(root, "classes", list, changed)) return false;

@@ -38,6 +38,7 @@ static void put_new_options(rz_str *s, const radz_train_options *o)
     if (o->objective && strcmp(o->objective, "radz") != 0) put_text(s, "objective", o->objective);
     if (o->features && strcmp(o->features, "cross") != 0) put_text(s, "features", o->features);
     if (o->targets && strcmp(o->targets, "labels") != 0) put_text(s, "targets", o->targets);
+    if (o->vectors) put_text(s, "vectors", o->vectors);
     if (o->label_fraction != 1) put_number(s, "label_fraction", o->label_fraction);
     if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
     if (o->train) put_text(s, "train", o->train);

@@ -77,6 +77,8 @@ struct rz_trainer {
     rz_sampler sampler;
     rz_films films;
     rz_prompt image_prompt, *text_prompts, *disease_prompts; /* one per dataset text, one per disease */
+    /* As films, classes and, for the fused score, their sentences are read afterwards. */
+    rz_prompt asked_prompt, *class_prompts, *sentence_prompts;
     rz_optimizer optimizer;
     rz_validator validator;
     rz_validation validation; /* the latest */

@@ -8,8 +8,8 @@
 typedef struct pass {
     const rz_net *net;
     const rz_validator *v;
-    size_t n_classes, dim, n_pixels; /* n_pixels: of one film, 3 planes */
-    float *pixels, *vectors, *anchors;
+    size_t n_classes, dim, n_pixels;   /* n_pixels: of one film, 3 planes */
+    float *pixels, *vectors, *anchors; /* anchors (n_classes, dim): what a film's vector is multiplied with */
     rz_item *items;
     size_t *rows;
 } pass;
@@ -54,12 +54,15 @@ static double dot(const float *a, const float *b, size_t n)
     return sum;
 }
 
-/* log of the softmax share of class c. */
-static double log_share(const double *cosines, size_t n, double tau, size_t c)
+/* Log-odds of the softmax share of class c: films rank as by the share, which would round to 1 for many. */
+static double share_odds(const double *cosines, size_t n, double tau, size_t c)
 {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += exp((cosines[i] - cosines[c]) / tau);
-    return -log(sum);
+    double top = -INFINITY, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        if (i != c && cosines[i] > top) top = cosines[i];
+    for (size_t i = 0; i < n; i++)
+        if (i != c) sum += exp((cosines[i] - top) / tau);
+    return n > 1 ? (cosines[c] - top) / tau - log(sum) : cosines[c];
 }
 
 static void score_film(const pass *p, const float *vector, double *scores)
@@ -71,9 +74,10 @@ static void score_film(const pass *p, const float *vector, double *scores)
         memcpy(scores, cosines, p->n_classes * sizeof *scores);
         return;
     }
+    if (p->v->class_texts) reference = -1, tau *= tau;
     for (size_t c = 0; c < p->n_classes; c++)
         scores[c] = reference >= 0 && (int)c != reference ? cosines[c] - cosines[reference]
-                                                          : log_share(cosines, p->n_classes, tau, c);
+                                                          : share_odds(cosines, p->n_classes, tau, c);
 }
 
 static void fill_pixels(void *arg, size_t i)
@@ -108,11 +112,38 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
 }
 
 /* What a film's vector is multiplied with: descriptions, or the rows of the linear head. */
-static radz_status anchor_rows(pass *p, radz_error *err)
+static radz_status class_rows(pass *p, rz_item_kind kind, const rz_prompt *prompts, float *out, radz_error *err)
+{
+    for (size_t c = 0; c < p->n_classes; c++) p->items[c] = (rz_item){kind, NULL, &prompts[c], 0};
+    return encode_items(p, p->n_classes, out, err);
+}
+
+/* x D^T (Y D^T)^T = x (Y D^T D)^T: anchors := Y D^T D. */
+static void fuse(const pass *p, const float *texts, const float *d)
 {
     for (size_t c = 0; c < p->n_classes; c++)
-        p->items[c] = (rz_item){p->v->class_kind, NULL, &p->v->disease_prompts[c], 0};
-    return encode_items(p, p->n_classes, p->anchors, err);
+        for (size_t k = 0; k < p->n_classes; k++) {
+            double w = dot(texts + c * p->dim, d + k * p->dim, p->dim);
+            for (size_t i = 0; i < p->dim; i++) p->anchors[c * p->dim + i] += (float)(w * (double)d[k * p->dim + i]);
+        }
+}
+
+static radz_status fused_rows(pass *p, radz_error *err)
+{
+    size_t n = p->n_classes * p->dim;
+    float *texts = rz_calloc(p->v->host, 2 * n, sizeof *texts), *d = texts ? texts + n : NULL;
+    if (!texts) return RZ_NO_MEMORY(err, "validation");
+    radz_status st = class_rows(p, RZ_ITEM_TEXT, p->v->class_texts, texts, err);
+    if (!st) st = class_rows(p, p->v->class_kind, p->v->disease_prompts, d, err);
+    if (!st) fuse(p, texts, d);
+    rz_free(p->v->host, texts);
+    return st;
+}
+
+static radz_status anchor_rows(pass *p, radz_error *err)
+{
+    if (p->v->class_texts) return fused_rows(p, err);
+    return class_rows(p, p->v->class_kind, p->v->disease_prompts, p->anchors, err);
 }
 
 static radz_status head_rows(pass *p, radz_error *err)

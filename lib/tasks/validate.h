@@ -19,16 +19,17 @@ typedef struct rz_validator {
     const rz_host *host;
     rz_films *films;
     const rz_prompt *image_prompt, *disease_prompts; /* disease_prompts: n_classes */
-    rz_item_kind class_kind; /* of disease_prompts: RZ_ITEM_DISEASE, or RZ_ITEM_TEXT for sentences */
-    int reference;           /* class that means "none of the others", or -1 */
-    int monitor;             /* class, or -1: macro AUC */
-    size_t monitor_set;      /* set, or RZ_NO_SET: all */
+    const rz_prompt *class_texts; /* n_classes sentences: the score is the fused one; NULL: it is not */
+    rz_item_kind class_kind;      /* of disease_prompts: RZ_ITEM_DISEASE, or RZ_ITEM_TEXT for sentences */
+    int reference;                /* class that means "none of the others", or -1 */
+    int monitor;                  /* class, or -1: macro AUC */
+    size_t monitor_set;           /* set, or RZ_NO_SET: all */
     size_t batch;
     bool head; /* the model's linear head scores, not the descriptions */
 } rz_validator;
 
-/* Scores as radz_classify ranks: cos_c - cos_reference for a finding, the softmax share for the reference and where
- * there is none. Films that cannot be read are left out. */
+/* Scores as radz_classify ranks: cos_c - cos_reference for a finding, the softmax share for the reference, where there
+ * is none, and of the fused score. Films that cannot be read are left out. */
 radz_status rz_validate(const rz_net *net, const rz_validator *v, rz_validation *out, radz_error *err) RZ_CHECK;
 /* One class on one set (RZ_NO_SET: all), from the scores (n_val, n_classes) that rz_validate_scores gives; rows of NaN:
  * film not read. */

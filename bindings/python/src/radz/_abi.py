@@ -579,6 +579,7 @@ class radz_train_options(Structure):
         ("weights", c_char_p),
         ("stop_on_bad_row", c_int),
         ("comm", POINTER(radz_comm)),
+        ("vectors", c_char_p),
     )
 
 

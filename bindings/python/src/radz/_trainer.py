@@ -68,6 +68,7 @@ class TrainOptions:
     recompute: bool | None = None
     weights: Literal["f32", "bf16"] | None = None
     stop_on_bad_row: bool | None = None
+    vectors: Literal["paper", "refcode"] | None = None
 
 
 @dataclass(frozen=True)
