@@ -201,6 +201,7 @@ $O/%_avxvnni.o: ISA := -mavx2 -mfma -mf16c -mavxvnni
 AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $O/%_avx512.o: ISA := $(AVX512)
 $O/%_avx512_vnni.o: ISA := $(AVX512) -mavx512vnni
+$O/%_avx512_bf16.o: ISA := $(AVX512) -mavx512bf16
 
 $O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)
 

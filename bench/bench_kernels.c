@@ -1,8 +1,8 @@
 /* bench_kernels.c - the matrix product of a large decoder's MLP with weights of every type, as a share of what the
  * processor's own instructions could do, measured in the same run in turn.
- * Usage: bench_kernels [threads] [rounds] [M N K]. Speeds are per second of processor time, times the threads: on a
- * machine that others use too, seconds on the clock say little. Links the static library, as bench_compute does.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Usage: bench_kernels [threads] [rounds] [M N K | all]; all: every shape of a 7B model with one film. Speeds are per
+ * second of processor time, times the threads (on a machine that others use too, seconds on the clock say little), and
+ * on the clock. Links the static library, as bench_compute does. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +15,10 @@ enum { MAX_ROUNDS = 51 };
 
 static int threads = 1, rounds = 5;
 
-static double processor_seconds(void)
+static double seconds_of(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -64,6 +64,9 @@ typedef double peak_fn(size_t n); /* operations done */
 #define DOT16(i)                                                                                                       \
     KEEP(a) x##i = _mm512_dpbusd_epi32(x##i, a, b);                                                                    \
     KEEP(x##i)
+#define BF16(i)                                                                                                        \
+    KEEP(a) x##i = (__m512i)_mm512_dpbf16_ps((__m512)x##i, (__m512bh)a, (__m512bh)b);                                  \
+    KEEP(x##i)
 PEAK(peak_fma8, "avx2,fma", __m256, _mm256_setzero_ps(), FMA8, 16)
 PEAK(peak_pairs8, "avx2", __m256i, _mm256_setzero_si256(), PAIRS8, 32)
 PEAK(peak_signs8, "avx2", __m256i, _mm256_setzero_si256(), SIGNS8, 64)
@@ -71,11 +74,14 @@ PEAK(peak_narrow8, "avx2", __m256i, _mm256_setzero_si256(), NARROW8, 64)
 PEAK(peak_fma16, "avx512f", __m512, _mm512_setzero_ps(), FMA16, 32)
 PEAK(peak_dot16, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), DOT16, 128)
 
+PEAK(peak_bf16, "avx512f,avx512bf16", __m512i, _mm512_setzero_si512(), BF16, 64)
+
 static bool has(const char *what)
 {
     __builtin_cpu_init();
     if (!strcmp(what, "fma")) return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2");
     if (!strcmp(what, "avx512")) return __builtin_cpu_supports("avx512f");
+    if (!strcmp(what, "bf16")) return __builtin_cpu_supports("avx512bf16");
     return __builtin_cpu_supports("avx512vnni");
 }
 
@@ -89,32 +95,43 @@ static const struct peak {
     {"int: vpmaddubsw + vpaddw, 256 bit (4-bit weights)", "fma", peak_narrow8},
     {"fp32: vfmadd, 512 bit", "avx512", peak_fma16},
     {"int: vpdpbusd, 512 bit", "vnni", peak_dot16},
+    {"bf16: vdpbf16ps, 512 bit", "bf16", peak_bf16},
 };
 
 /* Gop/s of one thread. */
 static double peak_speed(const struct peak *p)
 {
-    const double start = processor_seconds(), ops = p->fn(10000000);
-    return ops / (processor_seconds() - start) * 1e-9;
+    const double start = seconds_of(CLOCK_PROCESS_CPUTIME_ID), ops = p->fn(10000000);
+    return ops / (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - start) * 1e-9;
 }
 #endif
 
 /* ---- Products ---- */
 
-enum { N_KINDS = 7 };
+enum { N_KINDS = 10 };
 static const struct kind {
     const char *what, *gemm;
     rz_dtype type;
     size_t group;
+    rz_dtype compute;
+    const char *peak; /* what its peaks begin with */
 } kinds[N_KINDS] = {
-    {"f32", "own", RZ_F32, 0},
-    {"f32, OpenBLAS", "openblas", RZ_F32, 0},
-    {"bf16", "own", RZ_BF16, 0},
-    {"int8, groups of 128", "own", RZ_I8, 128},
-    {"int8, groups of 32", "own", RZ_I8, 32},
-    {"int4, groups of 128", "own", RZ_I4, 128},
-    {"int4, groups of 32", "own", RZ_I4, 32},
+    {"f32", "own", RZ_F32, 0, RZ_F32, "fp32"},
+    {"f32, OpenBLAS", "openblas", RZ_F32, 0, RZ_F32, "fp32"},
+    {"bf16 weights, f32", "own", RZ_BF16, 0, RZ_F32, "fp32"},
+    {"bf16", "own", RZ_BF16, 0, RZ_BF16, "bf16"},
+    {"bf16, OpenBLAS", "openblas", RZ_BF16, 0, RZ_BF16, "bf16"},
+    {"int4 weights, bf16", "own", RZ_I4, 128, RZ_BF16, "bf16"},
+    {"int8, groups of 128", "own", RZ_I8, 128, RZ_F32, "int"},
+    {"int8, groups of 32", "own", RZ_I8, 32, RZ_F32, "int"},
+    {"int4, groups of 128", "own", RZ_I4, 128, RZ_F32, "int"},
+    {"int4, groups of 32", "own", RZ_I4, 32, RZ_F32, "int"},
 };
+
+/* M, N, K of a decoder's layer behind 621 rows: gate and up, down, q and o, k and v; of the tower: mlp, mlp, q k v o.
+ */
+static const size_t shapes[][3] = {{621, 14336, 4096}, {621, 4096, 14336}, {621, 4096, 4096}, {621, 1024, 4096},
+                                   {577, 4096, 1024},  {577, 1024, 4096},  {577, 1024, 1024}};
 
 static float *numbers(size_t n)
 {
@@ -127,7 +144,7 @@ static float *numbers(size_t n)
 static rz_mat weights(const struct kind *k, const float *w, size_t rows, size_t cols)
 {
     const size_t groups = k->group ? (cols + k->group - 1) / k->group : 0;
-    rz_mat m = {.dtype = k->type, .ld = cols, .scale_dtype = RZ_BF16, .group = k->group};
+    rz_mat m = {.dtype = k->type, .ld = cols, .scale_dtype = RZ_BF16, .group = k->group, .compute = k->compute};
     if (k->type == RZ_F32) return rz_mat_f32(w, cols);
     uint8_t *data = malloc(rz_dtype_bytes(k->type, rows * cols));
     uint16_t *scale = malloc(2 * rows * groups + 1);
@@ -163,47 +180,78 @@ static double median(double *x)
     return x[rounds / 2];
 }
 
-static double gemm_speed(rz_stream *s, rz_mat w, const float *x, float *y, const size_t size[3])
+/* Gop/s by processor time and by the clock. */
+struct speed {
+    double processor[MAX_ROUNDS], clock[MAX_ROUNDS];
+};
+
+static void gemm_speed(rz_stream *s, rz_mat w, const float *x, float *y, const size_t size[3], struct speed *to, int r)
 {
-    const double ops = 2.0 * (double)size[0] * (double)size[1] * (double)size[2], start = processor_seconds();
-    rz_gemm(s, false, true, size[0], size[1], size[2], 1, rz_mat_f32(x, size[2]), w, 0, y, size[1]);
-    return ops / (processor_seconds() - start) * 1e-9 * threads;
+    const double ops = 2e-9 * (double)size[0] * (double)size[1] * (double)size[2];
+    const double start = seconds_of(CLOCK_MONOTONIC), busy = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    int n = 0;
+    do { /* small ones often enough to be timed */
+        rz_gemm(s, false, true, size[0], size[1], size[2], 1, rz_mat_f32(x, size[2]), w, 0, y, size[1]);
+        n++;
+    } while (seconds_of(CLOCK_MONOTONIC) - start < 0.05);
+    to->clock[r] = n * ops / (seconds_of(CLOCK_MONOTONIC) - start);
+    to->processor[r] = n * ops / (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - busy) * threads;
+}
+
+static double measure_peak(const char *type)
+{
+    double best = 0;
+#ifdef __x86_64__
+    double speed[MAX_ROUNDS];
+    for (size_t i = 0; i < RZ_COUNT(peaks); i++) {
+        if (strncmp(peaks[i].what, type, strlen(type)) != 0 || !has(peaks[i].needs)) continue;
+        for (int r = 0; r < rounds; r++) speed[r] = peak_speed(&peaks[i]);
+        const double p = median(speed);
+        printf("  %-52s %8.1f\n", peaks[i].what, p);
+        best = p > best ? p : best;
+    }
+#endif
+    return best;
+}
+
+static void measure_shape(rz_stream *const streams[N_KINDS], const size_t size[3], double fma, const double *peak)
+{
+    static struct speed speed[N_KINDS];
+    float *x = numbers(size[0] * size[2]), *w = numbers(size[1] * size[2]), *y = numbers(size[0] * size[1]);
+    rz_mat mats[N_KINDS];
+    for (int i = 0; i < N_KINDS; i++) mats[i] = weights(&kinds[i], w, size[1], size[2]);
+    for (int r = 0; r < rounds; r++)
+        for (int i = 0; i < N_KINDS; i++)
+            if (streams[i]) gemm_speed(streams[i], mats[i], x, y, size, &speed[i], r);
+    printf("%zu x %zu x %zu, %d thread%s: Gop/s, of the fp32 peak, of the type's; by the clock\n", size[0], size[1],
+           size[2], threads, threads == 1 ? "" : "s");
+    for (int i = 0; i < N_KINDS; i++) {
+        const double v = median(speed[i].processor);
+        if (streams[i])
+            printf("  %-22s %8.1f  %5.1f %%  %5.1f %%  %8.1f\n", kinds[i].what, v, 100 * v / fma / threads,
+                   100 * v / peak[i] / threads, median(speed[i].clock));
+        if (kinds[i].type != RZ_F32) free((void *)(uintptr_t)mats[i].data), free((void *)(uintptr_t)mats[i].scale);
+    }
+    free(x);
+    free(w);
+    free(y);
 }
 
 int main(int argc, char **argv)
 {
-    size_t size[3] = {621, 14336, 4096};
+    size_t size[3];
     if (argc > 1 && atoi(argv[1]) > 0) threads = atoi(argv[1]);
     if (argc > 2 && atoi(argv[2]) > 0 && atoi(argv[2]) <= MAX_ROUNDS) rounds = atoi(argv[2]);
-    for (int i = 0; i < 3 && argc > 5; i++) size[i] = (size_t)strtoul(argv[3 + i], NULL, 10);
-    float *x = numbers(size[0] * size[2]), *w = numbers(size[1] * size[2]), *y = numbers(size[0] * size[1]);
-    rz_stream *streams[N_KINDS];
-    rz_mat mats[N_KINDS];
-    static double speed[N_KINDS][MAX_ROUNDS], peak[8][MAX_ROUNDS];
-    for (int i = 0; i < N_KINDS; i++) {
-        streams[i] = open_stream(&kinds[i]);
-        mats[i] = weights(&kinds[i], w, size[1], size[2]);
-    }
-    for (int r = 0; r < rounds; r++) {
-#ifdef __x86_64__
-        for (size_t i = 0; i < RZ_COUNT(peaks); i++) peak[i][r] = has(peaks[i].needs) ? peak_speed(&peaks[i]) : 0;
-#endif
-        for (int i = 0; i < N_KINDS; i++) speed[i][r] = streams[i] ? gemm_speed(streams[i], mats[i], x, y, size) : 0;
-    }
+    for (int i = 0; i < 3; i++) size[i] = argc > 5 ? (size_t)strtoul(argv[3 + i], NULL, 10) : shapes[0][i];
     printf("peaks of one core, Gop/s of processor time, medians of %d rounds\n", rounds);
-    double fma = 0;
-#ifdef __x86_64__
-    for (size_t i = 0; i < RZ_COUNT(peaks); i++) {
-        const double p = median(peak[i]);
-        if (p > 0) printf("  %-52s %8.1f\n", peaks[i].what, p);
-        if (!strncmp(peaks[i].what, "fp32", 4) && p > fma) fma = p;
-    }
-#endif
-    printf("%zu x %zu x %zu, %d thread%s: Gop/s, share of the fp32 peak\n", size[0], size[1], size[2], threads,
-           threads == 1 ? "" : "s");
+    const double fma = measure_peak("fp32"), bf16 = measure_peak("bf16"), integers = measure_peak("int");
+    double peak[N_KINDS];
+    rz_stream *streams[N_KINDS];
     for (int i = 0; i < N_KINDS; i++) {
-        const double v = median(speed[i]);
-        if (streams[i]) printf("  %-22s %8.1f  %5.1f %%\n", kinds[i].what, v, fma > 0 ? 100 * v / fma / threads : 0);
+        peak[i] = !strcmp(kinds[i].peak, "int") ? integers : !strcmp(kinds[i].peak, "bf16") ? bf16 : fma;
+        streams[i] = open_stream(&kinds[i]);
     }
+    const bool all = argc > 3 && !strcmp(argv[3], "all");
+    for (size_t i = 0; i < (all ? RZ_COUNT(shapes) : 1); i++) measure_shape(streams, all ? shapes[i] : size, fma, peak);
     return 0;
 }

@@ -65,6 +65,7 @@ struct rz_ops {
 };
 
 struct rz_kernels;
+struct rz_gemm_kernels;
 struct rz_int_kernels; /* cpu/cpu.h */
 
 struct rz_device {
@@ -75,7 +76,8 @@ struct rz_device {
     rz_pool *pool;
     const struct rz_kernels *kernels; /* CPU: the kernel set */
     const struct rz_int_kernels *int8, *int4;
-    bool openblas; /* CPU: the GEMM provider */
+    const struct rz_gemm_kernels *bf16; /* NULL: rounded numbers through those for floats */
+    bool openblas;                      /* CPU: the GEMM provider */
     char name[96];
 };
 

@@ -162,7 +162,7 @@ static bool has_avxvnni(void)
 #endif
 
 /* Extensions of a set come with it. */
-static void choose_integers(rz_device *dev)
+static void choose_extensions(rz_device *dev)
 {
     dev->int8 = &dev->kernels->int8, dev->int4 = &dev->kernels->int4;
 #ifdef __x86_64__
@@ -170,6 +170,7 @@ static void choose_integers(rz_device *dev)
     if (dev->kernels == &rz_kernels_avx512 && __builtin_cpu_supports("avx512vnni")) vnni = rz_kernels_avx512_vnni;
     if (dev->kernels == &rz_kernels_avx2 && has_avxvnni()) vnni = rz_kernels_avxvnni;
     if (vnni) dev->int8 = &vnni[0], dev->int4 = &vnni[1];
+    if (dev->kernels == &rz_kernels_avx512 && __builtin_cpu_supports("avx512bf16")) dev->bf16 = &rz_kernels_avx512_bf16;
 #endif
 }
 
@@ -202,7 +203,7 @@ radz_status rz_cpu_open(rz_device *dev, const rz_device_options *o, radz_error *
 {
     RZ_TRY(choose_kernels(o->kernels, &dev->kernels, err));
     RZ_TRY(choose_gemm(o->gemm, &dev->openblas, err));
-    choose_integers(dev);
+    choose_extensions(dev);
     dev->ops = cpu_ops(dev->openblas);
     dev->is_host = true;
     int n = rz_pool_threads(dev->pool);

@@ -5,13 +5,24 @@
 
 #include "ops.h"
 
-/* K is cut into blocks of this length, whatever the shape: part of the summation order. */
-#define RZ_GEMM_KC 384
-
 /* Where a packed operand lies and how: panels of `tile` rows (A) or columns (B), `stride` floats apart. */
 struct rz_packed {
     const float *data;
     size_t stride;
+};
+
+/* Products of one type of numbers: tiles of mr rows of A by nr columns of B, made of 32-bit lanes that hold per_lane
+ * neighbours along K. Sums run over `depth` numbers of K, then C is added to: part of the summation order. */
+struct rz_gemm_kernels {
+    const char *name;
+    size_t mr, nr, per_lane, depth;
+    /* Packs `count` rows of op(A) (columns of op(B)), kc deep, into panels of `tile` lanes, the last one padded with
+     * zeros: element (p, i) of a panel in lane [p / per_lane * tile + i]. Element (i, p) is x[i * ld + p], or x[p * ld
+     * + i] if by_k. `offset`: first element of x. */
+    void (*pack)(float *dst, size_t tile, rz_mat x, bool by_k, size_t offset, size_t count, size_t kc);
+    /* C (m,n) = beta C + alpha A B of packed panels, so many lanes deep; m <= rows of A's panels. */
+    void (*block)(size_t m, size_t n, size_t lanes, float alpha, struct rz_packed a, struct rz_packed b, float beta,
+                  float *c, size_t ldc);
 };
 
 /* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of
@@ -61,15 +72,7 @@ enum { RZ_SUM_COLS = 32 }; /* columns that are summed at once */
 /* Single-threaded kernels of one instruction set. Rows are independent of each other. */
 struct rz_kernels {
     const char *name;
-    size_t mr, nr; /* GEMM tile: mr rows of A, nr columns of B */
-
-    /* Packs `count` rows of op(A) (columns of op(B)), kc deep, into panels of `tile`, the last one padded with
-     * zeros: element (p, i) of a panel at [p * tile + i]. Element (i, p) is x[i * ld + p], or x[p * ld + i]
-     * if by_k. `offset`: first element of x. */
-    void (*pack)(float *dst, size_t tile, rz_mat x, bool by_k, size_t offset, size_t count, size_t kc);
-    /* C (m,n) = beta C + alpha A B of packed panels, kc deep; m <= rows of A's panels. */
-    void (*gemm_block)(size_t m, size_t n, size_t kc, float alpha, struct rz_packed a, struct rz_packed b, float beta,
-                       float *c, size_t ldc);
+    struct rz_gemm_kernels f32;
 
     size_t (*attention_scratch)(const rz_attn *a, size_t n_q, size_t n_kv, bool backward); /* floats */
     void (*attention)(const struct rz_attn_task *t, float *scratch);
@@ -104,6 +107,8 @@ extern const struct rz_kernels rz_kernels_avx2;
 extern const struct rz_kernels rz_kernels_avx512;
 /* With instructions for bytes: int8 and int4. */
 extern const struct rz_int_kernels rz_kernels_avxvnni[2], rz_kernels_avx512_vnni[2];
+/* With instructions for bfloat16: x W^T alone, numbers of any type rounded as they are packed. */
+extern const struct rz_gemm_kernels rz_kernels_avx512_bf16;
 #endif
 
 /* ---- Threads (cpu.c) -------------------------------------------------------------- */
@@ -122,6 +127,9 @@ size_t rz_cpu_threads_for(const rz_stream *s, double work);
 
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc);
+/* The same with given kernels; size: m, n, k. */
+void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
+                        float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc);
 /* C = beta C + alpha A B^T with B (n, k) of integers, A rounded to 8 bits per row and group of B's. */
 void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
                      size_t ldc);

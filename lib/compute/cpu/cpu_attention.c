@@ -141,7 +141,7 @@ static void run_attention(rz_stream *s, struct attn *j)
     }
     if (max_q == 0) return;
     work *= (double)a->n_heads * (double)(a->head_dim + 8) / 4;
-    const size_t threads = rz_cpu_threads_for(s, work), tasks = a->q_seq.n * a->n_kv_heads, mr = j->kernels->mr;
+    const size_t threads = rz_cpu_threads_for(s, work), tasks = a->q_seq.n * a->n_kv_heads, mr = j->kernels->f32.mr;
     /* Few sequences and heads: cut the queries too (the backward adds into keys: one task per head). */
     j->n_parts = j->backward || tasks >= 2 * threads ? 1 : (2 * threads + tasks - 1) / tasks;
     j->part = (max_q + j->n_parts - 1) / j->n_parts;

@@ -35,6 +35,10 @@ void rz_cpu_gemm_bf16(rz_stream *s, size_t m, size_t n, size_t k, float alpha, r
                       size_t ldc)
 {
     size_t n_bytes;
+    if (s->dev->bf16 && !s->dev->openblas) {
+        rz_cpu_gemm_packed(s, s->dev->bf16, false, true, (const size_t[]){m, n, k}, alpha, a, b, beta, c, ldc);
+        return;
+    }
     if (!rz_size_mul(m, k, &n_bytes) || !rz_size_mul(n_bytes, 2, &n_bytes)) {
         rz_stream_fail(s, RADZ_E_LIMIT, "matrix product: %zu x %zu activations overflow", m, k);
         return;

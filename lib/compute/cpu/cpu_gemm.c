@@ -1,27 +1,27 @@
 /* cpu_gemm.c - matrix product: packs operands into panels, hands tiles of C to threads. Whatever the shape and the
- * number of threads, an element of C is the same sum: blocks of RZ_GEMM_KC along K, in order, each one chain.
+ * number of threads, an element of C is the same sum: blocks along K of the kernels' depth, in order, each one chain.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cpu.h"
 
 enum {
-    KC = RZ_GEMM_KC,
-    MAX_M = 192,        /* rows of A that a task packs: stays in the L2 cache */
-    MAX_N = 4096,       /* columns packed at once ... */
-    B_FLOATS = 1 << 20, /* ... and about how many floats of B */
-    FEW_ROWS = 32,      /* up to so many rows, B is not packed ahead but panel by panel as it is used */
-    PANELS_PER_TASK = 4,
+    PANELS = 8,          /* of B that a task packs at once, with ... */
+    ROWS_AT_ONCE = 1536, /* ... as many rows of A packed ahead at most, ... */
+    A_FLOATS = 5 << 19,  /* ... and about so many lanes of them: they stay in the last cache */
+    BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache while the panels of B pass */
+    LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
+    PACK_TILES = 8,      /* panels of A that one task packs */
 };
 
 struct gemm {
-    const struct rz_kernels *k;
+    const struct rz_gemm_kernels *k;
     bool ta, tb;
     rz_mat a, b;
     float alpha, beta, *c;
-    size_t m, n, depth, ldc;
-    /* the part in work: columns [n0, n0 + nc), K [k0, k0 + kg) */
-    size_t n0, nc, k0, kg, panels;
-    size_t mc, m_tasks, part, n_tasks; /* tiles of C: mc rows, `part` panels */
-    float *packed;                     /* B, or all of A when there are few rows */
+    size_t n, ldc;
+    /* the part in work: rows [m0, m0 + m) of A, K [k0, k0 + kg) */
+    size_t m0, m, k0, kg;
+    size_t panels, row_tasks, task_rows; /* of a task: `panels` panels of B, task_rows rows of A */
+    float *packed;                       /* A: blocks of K one after another; within a block, panels */
 };
 
 static inline size_t min_size(size_t a, size_t b)
@@ -32,101 +32,87 @@ static inline size_t ceil_div(size_t a, size_t b)
 {
     return (a + b - 1) / b;
 }
-
-static void pack_a(const struct gemm *g, float *dst, size_t i, size_t rows, size_t p, size_t kc)
+static inline size_t round_up(size_t n, size_t step)
 {
-    g->k->pack(dst, g->k->mr, g->a, g->ta, g->ta ? p * g->a.ld + i : i * g->a.ld + p, rows, kc);
-}
-static void pack_b(const struct gemm *g, float *dst, size_t j, size_t cols, size_t p, size_t kc)
-{
-    g->k->pack(dst, g->k->nr, g->b, !g->tb, g->tb ? j * g->b.ld + p : p * g->b.ld + j, cols, kc);
+    return ceil_div(n, step) * step;
 }
 
-/* ---- Many rows: B is packed once, each task packs its rows of A ------------------------- */
+/* Where panel `i` of A begins in the block of K from p on, which is kc deep. */
+static float *packed_a(const struct gemm *g, size_t p, size_t kc, size_t i)
+{
+    const size_t mr = g->k->mr;
+    return g->packed + p / g->k->per_lane * round_up(g->m, mr) + i * mr * ceil_div(kc, g->k->per_lane);
+}
 
-/* Packed B: blocks of K one after another; within a block, panels. */
-static void pack_b_task(void *arg, size_t i, float *scratch)
+static void pack_task(void *arg, size_t i, float *scratch)
 {
     const struct gemm *g = arg;
     (void)scratch;
-    const size_t nr = g->k->nr, per_block = ceil_div(g->panels, PANELS_PER_TASK);
-    const size_t p = i / per_block * KC, first = i % per_block * PANELS_PER_TASK;
-    const size_t kc = min_size(KC, g->kg - p), cols = min_size(PANELS_PER_TASK * nr, g->nc - first * nr);
-    pack_b(g, g->packed + (p * g->panels + first * kc) * nr, g->n0 + first * nr, cols, g->k0 + p, kc);
+    const size_t mr = g->k->mr, per_block = ceil_div(ceil_div(g->m, mr), PACK_TILES);
+    const size_t p = i / per_block * g->k->depth, first = i % per_block * PACK_TILES, row = g->m0 + first * mr;
+    const size_t kc = min_size(g->k->depth, g->kg - p), rows = min_size(PACK_TILES * mr, g->m - first * mr);
+    const size_t at = g->k0 + p;
+    g->k->pack(packed_a(g, p, kc, first), mr, g->a, g->ta, g->ta ? at * g->a.ld + row : row * g->a.ld + at, rows, kc);
+}
+
+/* One block of K of a task: its columns packed times its rows. */
+static void multiply(const struct gemm *g, size_t row, size_t rows, size_t col, size_t cols, size_t p,
+                     const float *packed)
+{
+    const size_t mr = g->k->mr, nr = g->k->nr, kc = min_size(g->k->depth, g->kg - p);
+    const size_t lanes = ceil_div(kc, g->k->per_lane);
+    for (size_t i = 0; i < rows; i += BLOCK_ROWS) {
+        const struct rz_packed a = {packed_a(g, p, kc, (row + i) / mr), mr * lanes};
+        g->k->block(min_size(BLOCK_ROWS, rows - i), cols, lanes, g->alpha, a, (struct rz_packed){packed, nr * lanes},
+                    g->k0 + p ? 1 : g->beta, g->c + (g->m0 + row + i) * g->ldc + col, g->ldc);
+    }
 }
 
 static void tile_task(void *arg, size_t i, float *scratch)
 {
     const struct gemm *g = arg;
-    const size_t nr = g->k->nr, mr = g->k->mr;
-    const size_t row = i / g->n_tasks * g->mc, rows = min_size(g->mc, g->m - row);
-    const size_t first = i % g->n_tasks * g->part;
-    const size_t cols = min_size(g->part * nr, g->nc - first * nr);
-    float *c = g->c + row * g->ldc + g->n0 + first * nr;
-    for (size_t p = 0; p < g->kg; p += KC) {
-        const size_t kc = min_size(KC, g->kg - p);
-        pack_a(g, scratch, row, rows, g->k0 + p, kc);
-        g->k->gemm_block(rows, cols, kc, g->alpha, (struct rz_packed){scratch, mr * kc},
-                         (struct rz_packed){g->packed + (p * g->panels + first * kc) * nr, nr * kc},
-                         g->k0 + p ? 1 : g->beta, c, g->ldc);
+    const size_t nr = g->k->nr, col = i / g->row_tasks * g->panels * nr, cols = min_size(g->panels * nr, g->n - col);
+    const size_t row = i % g->row_tasks * g->task_rows, rows = min_size(g->task_rows, g->m - row);
+    for (size_t p = 0; p < g->kg; p += g->k->depth) {
+        const size_t at = g->k0 + p, kc = min_size(g->k->depth, g->kg - p);
+        g->k->pack(scratch, nr, g->b, !g->tb, g->tb ? col * g->b.ld + at : at * g->b.ld + col, cols, kc);
+        multiply(g, row, rows, col, cols, p, scratch);
     }
 }
 
-/* Cuts C into tasks: enough for every thread, rows first. */
-static void cut_tiles(struct gemm *g, size_t threads)
+/* Columns first; rows are shared out too where the columns alone do not keep the threads busy. */
+static size_t cut_tasks(struct gemm *g, size_t threads)
 {
-    const size_t mr = g->k->mr;
-    g->mc = min_size(MAX_M, ceil_div(ceil_div(g->m, threads), mr) * mr);
-    g->m_tasks = ceil_div(g->m, g->mc);
-    g->n_tasks = min_size(g->panels, g->m_tasks >= threads ? 1 : ceil_div(threads, g->m_tasks));
-    g->part = ceil_div(g->panels, g->n_tasks);
-    g->n_tasks = ceil_div(g->panels, g->part);
+    const size_t all = ceil_div(g->n, g->k->nr), mr = g->k->mr;
+    g->panels = min_size(PANELS, threads > 1 && g->m < 4 * LEAST_ROWS ? ceil_div(all, 4 * threads) : all);
+    const size_t col_tasks = ceil_div(all, g->panels);
+    const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
+    g->row_tasks = min_size(wanted, ceil_div(g->m, LEAST_ROWS));
+    g->task_rows = round_up(ceil_div(g->m, g->row_tasks), mr);
+    g->row_tasks = ceil_div(g->m, g->task_rows);
+    return g->row_tasks * col_tasks;
 }
 
-static void gemm_many_rows(rz_stream *s, struct gemm *g, size_t threads)
+void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
+                        float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc)
 {
-    const size_t nr = g->k->nr, n_max = min_size(g->n, MAX_N);
-    const size_t k_max = min_size(g->depth, ceil_div(B_FLOATS / n_max + 1, KC) * KC);
+    const size_t m = size[0], n = size[1], depth = size[2];
+    struct gemm g = {.k = k, .ta = ta, .tb = tb, .a = a, .b = b, .alpha = alpha, .beta = beta, .c = c};
+    const size_t threads = rz_cpu_threads_for(s, (double)m * (double)n * (double)depth / 4);
+    const size_t m_max = round_up(min_size(m, ROWS_AT_ONCE), k->mr);
+    const size_t k_max = min_size(depth, round_up(A_FLOATS * k->per_lane / m_max + 1, k->depth));
+    g.n = n, g.ldc = ldc;
     rz_mark mark = rz_arena_mark(s);
-    g->packed = rz_arena_f32(s, k_max, ceil_div(n_max, nr) * nr);
-    if (!g->packed) return;
-    for (g->n0 = 0; g->n0 < g->n; g->n0 += MAX_N)
-        for (g->k0 = 0; g->k0 < g->depth; g->k0 += k_max) {
-            g->nc = min_size(n_max, g->n - g->n0);
-            g->kg = min_size(k_max, g->depth - g->k0);
-            g->panels = ceil_div(g->nc, nr);
-            cut_tiles(g, threads);
-            rz_cpu_tasks(s, ceil_div(g->kg, KC) * ceil_div(g->panels, PANELS_PER_TASK), threads, 0, pack_b_task, g);
-            rz_cpu_tasks(s, g->m_tasks * g->n_tasks, threads, g->mc * min_size(KC, g->kg), tile_task, g);
+    g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));
+    for (g.m0 = 0; g.m0 < m; g.m0 += ROWS_AT_ONCE)
+        for (g.k0 = 0; g.k0 < depth; g.k0 += k_max) {
             if (rz_stream_failed(s)) return;
+            g.m = min_size(ROWS_AT_ONCE, m - g.m0), g.kg = min_size(k_max, depth - g.k0);
+            const size_t n_tasks = cut_tasks(&g, threads), blocks = ceil_div(g.kg, k->depth);
+            rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, k->mr), PACK_TILES), threads, 0, pack_task, &g);
+            rz_cpu_tasks(s, n_tasks, threads, g.panels * k->nr * ceil_div(min_size(k->depth, g.kg), k->per_lane),
+                         tile_task, &g);
         }
-    rz_arena_release(s, mark);
-}
-
-/* ---- Few rows: A is packed once, B a panel at a time ---------------------------------------- */
-
-static void panel_task(void *arg, size_t i, float *scratch)
-{
-    const struct gemm *g = arg;
-    const size_t nr = g->k->nr, a_rows = ceil_div(g->m, g->k->mr) * g->k->mr;
-    const size_t end = min_size(g->n, (i + 1) * PANELS_PER_TASK * nr);
-    for (size_t j = i * PANELS_PER_TASK * nr; j < end; j += nr)
-        for (size_t p = 0; p < g->depth; p += KC) {
-            const size_t kc = min_size(KC, g->depth - p), cols = min_size(nr, end - j);
-            pack_b(g, scratch, j, cols, p, kc);
-            g->k->gemm_block(g->m, cols, kc, g->alpha, (struct rz_packed){g->packed + p * a_rows, g->k->mr * kc},
-                             (struct rz_packed){scratch, 0}, p ? 1 : g->beta, g->c + j, g->ldc);
-        }
-}
-
-static void gemm_few_rows(rz_stream *s, struct gemm *g, size_t threads)
-{
-    const size_t a_rows = ceil_div(g->m, g->k->mr) * g->k->mr;
-    rz_mark mark = rz_arena_mark(s);
-    g->packed = rz_arena_f32(s, a_rows, g->depth);
-    if (!g->packed) return;
-    for (size_t p = 0; p < g->depth; p += KC) pack_a(g, g->packed + p * a_rows, 0, g->m, p, min_size(KC, g->depth - p));
-    rz_cpu_tasks(s, ceil_div(g->n, PANELS_PER_TASK * g->k->nr), threads, g->k->nr * KC, panel_task, g);
     if (!rz_stream_failed(s)) rz_arena_release(s, mark);
 }
 
@@ -139,24 +125,13 @@ static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta)
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc)
 {
-    if (b.compute == RZ_BF16 && !ta && tb && a.dtype == RZ_F32 && k > 0) {
-        rz_cpu_gemm_bf16(s, m, n, k, alpha, a, b, beta, c, ldc);
-        return;
-    }
-    if (!rz_dtype_is_float(b.dtype) && !ta && tb && a.dtype == RZ_F32 && k == b.ld) {
-        rz_cpu_gemm_int(s, m, n, k, alpha, a, b, beta, c, ldc);
-        return;
-    }
-    struct gemm g = {.k = s->dev->kernels, .ta = ta, .tb = tb, .a = a, .b = b, .alpha = alpha, .beta = beta, .c = c};
-    g.m = m;
-    g.n = n;
-    g.depth = k;
-    g.ldc = ldc;
-    const size_t threads = rz_cpu_threads_for(s, (double)m * (double)n * (double)k / 4);
+    const bool linear = !ta && tb && a.dtype == RZ_F32;
     if (k == 0)
         scale_rows(c, ldc, m, n, beta);
-    else if (m <= FEW_ROWS)
-        gemm_few_rows(s, &g, threads);
+    else if (linear && b.compute == RZ_BF16)
+        rz_cpu_gemm_bf16(s, m, n, k, alpha, a, b, beta, c, ldc);
+    else if (linear && !rz_dtype_is_float(b.dtype) && k == b.ld)
+        rz_cpu_gemm_int(s, m, n, k, alpha, a, b, beta, c, ldc);
     else
-        gemm_many_rows(s, &g, threads);
+        rz_cpu_gemm_packed(s, &s->dev->kernels->f32, ta, tb, (const size_t[]){m, n, k}, alpha, a, b, beta, c, ldc);
 }

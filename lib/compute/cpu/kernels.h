@@ -5,6 +5,7 @@
 #include "vec.h"
 
 #include "kernels_tile.h"
+#include "kernels_pack.h"
 #include "kernels_gemm.h"
 #include "kernels_attention.h"
 #include "kernels_rows.h"
@@ -32,10 +33,7 @@ INT_BLOCK(narrow)
 
 const struct rz_kernels RZ_KERNELS = {
     .name = RZ_KERNELS_NAME,
-    .mr = MR,
-    .nr = NR,
-    .pack = pack,
-    .gemm_block = gemm_block,
+    .f32 = {RZ_KERNELS_NAME " fma", MR, NR, 1, 384, pack, gemm_block},
     .attention_scratch = attention_scratch,
     .attention = attention,
     .attention_bwd = attention_bwd,

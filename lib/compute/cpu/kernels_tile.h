@@ -42,10 +42,50 @@ INLINE void transpose2(float *y, size_t tile, const float *x, size_t ld)
     *(double_mem *)(y + 3 * tile) = hi[1];
 }
 
+#if W == 16 && defined(__AVX512F__)
+/* 16 by 16. */
+INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld)
+{
+    __m512 r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(x + (size_t)i * ld);
+    for (int i = 0; i < 16; i += 2) { /* pairs of rows, then fours, within each 128 bits */
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = (__m512)_mm512_unpacklo_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
+            r[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) { /* column 4 l + j of rows 4 i .. 4 i + 3 is in lane l of r[4 i + j] */
+        const __m512 a = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88),
+                     b = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+        const __m512 c = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd),
+                     d = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
+        _mm512_storeu_ps(y + (size_t)j * tile, _mm512_shuffle_f32x4(a, b, 0x88));
+        _mm512_storeu_ps(y + (size_t)(4 + j) * tile, _mm512_shuffle_f32x4(c, d, 0x88));
+        _mm512_storeu_ps(y + (size_t)(8 + j) * tile, _mm512_shuffle_f32x4(a, b, 0xdd));
+        _mm512_storeu_ps(y + (size_t)(12 + j) * tile, _mm512_shuffle_f32x4(c, d, 0xdd));
+    }
+}
+#endif
+
 /* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i. */
 static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc)
 {
     size_t i = 0;
+#if W == 16 && defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16) {
+        size_t p = 0;
+        for (; p + LINE <= kc; p += LINE) {
+            for (size_t r = i + tile; r < i + tile + 16; r++)
+                __builtin_prefetch(x + r * ld + p, 0, 2); /* the next panel's */
+            transpose16(y + p * tile + i, tile, x + i * ld + p, ld);
+        }
+        for (; p < kc; p++)
+            for (size_t j = i; j < i + 16; j++) y[p * tile + j] = x[j * ld + p];
+    }
+#endif
     for (; i + 4 <= n; i += 4) {
         size_t p = 0;
         for (; p + LINE <= kc; p += LINE) {
@@ -72,6 +112,9 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     for (; i < tile; i++)
         for (size_t p = 0; p < kc; p++) y[p * tile + i] = i < n ? x[i * ld + p] : 0;
 }
+
+/* Addresses made of x before are made anew after this, not kept where the sums should be. */
+#define FORGET(x) __asm__ volatile("" : "+r"(x))
 
 /* ---- Rows of a tile: named variables, not arrays, so that every compiler keeps them in registers ---- */
 
