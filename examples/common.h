@@ -75,8 +75,10 @@ typedef struct engine_options {
 } engine_options;
 
 /* Entries of an option table that fill an engine_options, and their lines of the help. */
-#define ENGINE_OPTIONS(o)                                                                                              \
-    {"model", .text = &(o).model}, {"adapter", .text = &(o).adapter}, {"vision-dir", .text = &(o).vision_dir},         \
+#define ENGINE_OPTIONS(o) {"model", .text = &(o).model}, {"adapter", .text = &(o).adapter}, ENGINE_REST(o)
+/* The same for a program that takes several models. */
+#define ENGINE_REST(o)                                                                                                 \
+    {"vision-dir", .text = &(o).vision_dir},                                                                           \
         {"vision-source", .choice = &(o).vision_source, .words = "auto|checkpoint|external"},                          \
         {"read-weights", .flag = &(o).read_weights}, {"threads", .integer = &(o).n_threads, .max = 1024},              \
     {                                                                                                                  \
@@ -94,7 +96,7 @@ typedef struct engine_options {
     "  --threads N     worker threads, 0 = one per core (default)\n"                                                   \
     "  --device NAME   auto (default), cpu or cuda\n"
 
-/* 0 or an exit status, with a message. */
+/* 0 or an exit status, with a message. e->runtime is made unless there is one. */
 int open_engine(engine *e, const engine_options *o);
 void close_engine(engine *e);
 

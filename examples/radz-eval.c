@@ -7,16 +7,25 @@
 
 #include "common.h"
 #include "options.h"
+#include "processes.h"
 
-static const char usage_line[] = "usage: radz-eval [--model DIR] --data FILE.csv --out DIR [--preset NAME]\n"
+static const char usage_line[] = "usage: radz-eval [--model DIR]... --data FILE.csv --out DIR [--preset NAME]\n"
                                  "                 [--method M[,M...]] [--threshold RULE] [OPTION...]\n";
 
 static const char help_text[] =
     "\n"
     "Evaluates a model on films with labels: AUC, AUPRC, F1, accuracy, MCC, sensitivity,\n"
     "specificity, Brier score and calibration error per class, per set and as macro means, with\n"
-    "bootstrap intervals by patient. Writes report.json, report.csv and report.html.\n"
+    "bootstrap intervals by patient. Writes report.json, report.csv and report.html. Several\n"
+    "models and methods stand beside each other, with paired differences to the first row.\n"
+    "Under mpirun each process takes a shard of the films, and one writes the report.\n"
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
+    "\n"
+    "Models\n"
+    "  --model and --adapter may be given several times: rows of their own in one report. The\n"
+    "  first adapter goes with the first model, and so on ('-': none); the last model with all\n"
+    "  further ones\n"
+    "  --name TEXT     what a model is called there, in the same order; else its folder\n"
     "\n"
     "Films\n"
     "  --data FILE     CSV with a header: path; labels ('|' between them) or one column per\n"
@@ -25,6 +34,9 @@ static const char help_text[] =
     "  --split NAME    rows to evaluate, or all; else test, or val where there is no test\n"
     "  --sets A,B      these sets only; nih stands for nih64 and nih512 too\n"
     "  --label-map FILE  CSV from,to[,set]: label of the data -> class of the bank\n"
+    "  --boxes FILE    CSV path,class,x,y,width,height in the film's pixels: heat maps are\n"
+    "                  measured on these films (pointing game, deletion, insertion)\n"
+    "  --box-steps N   of deletion and insertion (10), 0 for the pointing game alone\n"
     "  --uncertain WHAT  labels of -1: ignore (default), positive, negative\n"
     "\n"
     "Scores\n"
@@ -65,7 +77,8 @@ static const char help_text[] =
     "  --merge N       the report of N shards of the same --out and --cache\n"
     "  --scores        write scores.csv too: every film, method and class\n"
     "  --tsne N        points of the t-SNE figure (1000), 0 for none\n"
-    "  --examples N    best and worst films per class (3)\n"
+    "  --examples N    best and worst films per class (3), with heat maps\n"
+    "  --no-heatmaps   without them\n"
     "  --quiet         no progress\n" ENGINE_HELP "  --help, --version\n"
     "\n"
     "Exit status: 0 done; 1 done, but films failed or the output could not be written;\n"
@@ -76,12 +89,19 @@ typedef struct settings {
     radz_eval_options o;
     radz_method_options writing;
     const char *preset, *bank, *diseases, *classes, *shard;
-    text_list templates, negatives;
-    int feature, class_kind, n_bins, n_rounds, n_tsne, n_examples, n_merge;
+    text_list models, adapters, names, templates, negatives;
+    processes *all;
+    int feature, class_kind, n_bins, n_rounds, n_tsne, n_examples, n_box_steps, n_merge;
     bool no_cache, quiet;
     size_t n_failed;
     bool started;
 } settings;
+
+/* A model with its classes. */
+typedef struct contender {
+    engine e;
+    radz_bank *bank; /* NULL: its own */
+} contender;
 
 static volatile sig_atomic_t stop;
 
@@ -131,6 +151,7 @@ static int take_rest(settings *s)
     if (s->negatives.n) s->o.score.negatives = s->negatives.items, s->o.score.n_negatives = s->negatives.n;
     s->o.n_bins = (size_t)s->n_bins, s->o.n_rounds = (size_t)s->n_rounds;
     s->o.n_tsne = (size_t)s->n_tsne, s->o.n_examples = (size_t)s->n_examples;
+    s->o.n_box_steps = (size_t)s->n_box_steps;
     return take_shard(s);
 }
 
@@ -146,8 +167,12 @@ static int parse_settings(settings *s, int argc, char **argv)
     s->feature = (int)o->score.feature, s->class_kind = (int)o->score.classes;
     s->n_bins = (int)o->n_bins, s->n_rounds = (int)o->n_rounds;
     s->n_tsne = (int)o->n_tsne, s->n_examples = (int)o->n_examples;
+    s->n_box_steps = (int)o->n_box_steps;
     option_entry known[] = {
-        ENGINE_OPTIONS(s->engine),
+        {"model", .texts = &s->models},
+        {"adapter", .texts = &s->adapters},
+        {"name", .texts = &s->names},
+        ENGINE_REST(s->engine),
         {"data", .text = &o->manifest, .required = true},
         {"out", .text = &o->out_dir, .required = true},
         {"preset", .text = &s->preset},
@@ -155,6 +180,8 @@ static int parse_settings(settings *s, int argc, char **argv)
         {"split", .text = &o->split},
         {"sets", .text = &o->sets},
         {"label-map", .text = &o->label_map},
+        {"boxes", .text = &o->boxes},
+        {"box-steps", .integer = &s->n_box_steps, .max = 1000000},
         {"uncertain", .text = &o->uncertain, .words = "ignore|positive|negative"},
         {"method", .text = &o->methods},
         {"leave-out", .on = &o->leave_out},
@@ -191,6 +218,7 @@ static int parse_settings(settings *s, int argc, char **argv)
         {"scores", .on = &o->write_scores},
         {"tsne", .integer = &s->n_tsne, .max = 1000},
         {"examples", .integer = &s->n_examples, .max = 100},
+        {"no-heatmaps", .on = &o->no_heatmaps},
         {"quiet", .flag = &s->quiet},
     };
     status = parse_command_line(known, COUNT(known), argc, argv, &n);
@@ -219,20 +247,21 @@ static int on_progress(const radz_eval_progress *p, void *user)
     settings *s = user;
     s->n_failed = p->n_failed;
     s->started = true;
-    if (s->quiet || !isatty(STDERR_FILENO)) return stop;
-    int full = p->n_films ? (int)(WIDTH * p->n_done / p->n_films) : WIDTH;
+    if (s->quiet || s->all->comm.rank || !isatty(STDERR_FILENO)) return stop;
+    const bool films = strcmp(p->stage, "films") == 0;
+    int full = p->stage_n ? (int)(WIDTH * p->stage_done / p->stage_n) : WIDTH;
     fputs("\r\033[K[", stderr);
     for (int i = 0; i < WIDTH; i++) fputc(i < full ? '#' : '.', stderr);
-    fprintf(stderr, "] %zu/%zu films", p->n_done, p->n_films);
-    if (p->n_cached) fprintf(stderr, ", %zu from the cache", p->n_cached);
-    if (p->n_failed) fprintf(stderr, ", %zu failed", p->n_failed);
+    fprintf(stderr, "] %zu/%zu %s", p->stage_done, p->stage_n, p->stage);
+    if (films && p->n_cached) fprintf(stderr, ", %zu from the cache", p->n_cached);
+    if (films && p->n_failed) fprintf(stderr, ", %zu failed", p->n_failed);
     print_time(p->seconds_left);
-    if (p->n_done == p->n_films) fputs("\r\033[K", stderr);
+    if (p->stage_done == p->stage_n) fputs("\r\033[K", stderr);
     fflush(stderr);
     return stop;
 }
 
-/* ---- The work ---- */
+/* ---- Models ---- */
 
 static int open_bank(const settings *s, const engine *e, radz_bank **bank)
 {
@@ -256,23 +285,93 @@ static int open_bank(const settings *s, const engine *e, radz_bank **bank)
     return status ? EXIT_USAGE : bad;
 }
 
-static int run(settings *s, engine *e)
+/* The i-th of a list, its last one for what comes after; NULL: the list is empty, or says '-'. */
+static const char *nth(const text_list *l, size_t i)
+{
+    const char *text = !l->n ? NULL : l->items[i < l->n ? i : l->n - 1];
+    return text && strcmp(text, "-") != 0 ? text : NULL;
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+/* Adapters of one model are told apart by their own folders. */
+static const char *name_of(const settings *s, size_t i)
+{
+    const char *adapter = i < s->adapters.n ? nth(&s->adapters, i) : NULL;
+    if (i < s->names.n) return s->names.items[i];
+    return adapter && s->adapters.n > 1 ? last_part(adapter) : NULL;
+}
+
+static size_t count_models(const settings *s)
+{
+    size_t n = s->models.n > s->adapters.n ? s->models.n : s->adapters.n;
+    return n ? n : 1;
+}
+
+static int open_contenders(settings *s, contender *all, radz_eval_model *others, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        engine_options o = s->engine;
+        o.model = nth(&s->models, i), o.adapter = i < s->adapters.n ? nth(&s->adapters, i) : NULL;
+        all[i].e.runtime = i ? all[0].e.runtime : NULL;
+        int bad = open_engine(&all[i].e, &o);
+        if (!bad) bad = open_bank(s, &all[i].e, &all[i].bank);
+        if (bad) return bad;
+        if (i) others[i - 1] = (radz_eval_model){all[i].e.session, all[i].bank, name_of(s, i)};
+        if (!s->quiet && !s->all->comm.rank)
+            fprintf(stderr, "%s %s, %s\n", i ? "and model" : "model", radz_model_name(all[i].e.model),
+                    radz_model_device(all[i].e.model));
+    }
+    s->o.name = name_of(s, 0), s->o.others = others, s->o.n_others = n - 1;
+    if (!s->quiet && !s->all->comm.rank) fprintf(stderr, "libradz %s. %s\n", radz_version(), radz_disclaimer());
+    return 0;
+}
+
+static void close_contenders(contender *all, size_t n)
+{
+    for (size_t i = n; i--;) {
+        radz_bank_close(all[i].bank);
+        if (i) all[i].e.runtime = NULL; /* the first one's */
+        close_engine(&all[i].e);
+    }
+}
+
+/* ---- The work ---- */
+
+static int evaluate(settings *s, const contender *first)
 {
     radz_error err;
-    radz_bank *bank = NULL;
-    int bad = open_engine(e, &s->engine);
-    if (!bad) bad = open_bank(s, e, &bank);
-    if (bad) return bad;
-    if (!s->quiet)
-        fprintf(stderr, "libradz %s, model %s, %s\n%s\n", radz_version(), radz_model_name(e->model),
-                radz_model_device(e->model), radz_disclaimer());
-    s->o.progress_fn = on_progress, s->o.user = s;
-    radz_status status = radz_evaluate(e->session, bank, &s->o, &err);
-    radz_bank_close(bank);
-    if (status) {
-        complain("%s", err.message);
-        return status == RADZ_E_CANCELLED || (status == RADZ_E_IO && s->started) ? EXIT_FILM : EXIT_USAGE;
+    radz_status status = radz_evaluate(first->e.session, first->bank, &s->o, &err);
+    if (!status) return 0;
+    complain("%s", err.message);
+    return status == RADZ_E_CANCELLED || (status == RADZ_E_IO && s->started) ? EXIT_FILM : EXIT_USAGE;
+}
+
+/* Each process a shard; when all of them are on disk, the first one reads them. */
+static int evaluate_together(settings *s, const contender *first)
+{
+    const radz_comm *comm = &s->all->comm;
+    int *statuses = need(calloc((size_t)comm->size, sizeof *statuses));
+    s->o.shard = comm->rank + 1, s->o.n_shards = comm->size;
+    int mine = evaluate(s, first), broken = comm->gather(&mine, sizeof mine, statuses, comm->user);
+    for (int i = 0; i < comm->size && !broken && !mine; i++) {
+        if (statuses[i] && !comm->rank) complain("process %d of %d failed: no report", i + 1, comm->size);
+        mine = statuses[i];
     }
+    free(statuses);
+    if (broken) complain("the processes have lost each other");
+    if (broken || mine || comm->rank) return broken ? EXIT_FILM : mine;
+    s->o.shard = 0, s->o.merge = 1;
+    return evaluate(s, first);
+}
+
+static int report(const settings *s)
+{
+    if (s->all->comm.rank) return 0;
     if (s->n_failed) complain("%zu films could not be read: see the report", s->n_failed);
     if (s->shard)
         printf("%s: shard %s is done\n", s->o.out_dir, s->shard);
@@ -281,19 +380,46 @@ static int run(settings *s, engine *e)
     return output_done() && !s->n_failed ? 0 : EXIT_FILM;
 }
 
-int main(int argc, char **argv)
+static int run(settings *s)
 {
-    settings s = {.preset = NULL};
-    engine e = {.runtime = NULL};
-    program_name = "radz-eval", program_usage = usage_line, program_help = help_text;
-    int status = begin_program();
-    if (status) return status;
-    status = parse_settings(&s, argc, argv);
-    if (status) return status;
+    const size_t n = count_models(s);
+    contender *all = need(calloc(n, sizeof *all));
+    radz_eval_model *others = need(calloc(n, sizeof *others));
+    s->o.progress_fn = on_progress, s->o.user = s;
+    int status = open_contenders(s, all, others, n);
+    if (!status) status = s->all->comm.size > 1 ? evaluate_together(s, all) : evaluate(s, all);
+    if (!status) status = report(s);
+    close_contenders(all, n);
+    free(all);
+    free(others);
+    return status;
+}
+
+static int run_here(settings *s)
+{
+    const processes *all = s->all;
+    if (all->comm.size > 1 && s->o.n_shards)
+        return usage("--shard and --merge: under mpirun the films are dealt out as they are");
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    status = run(&s, &e);
-    close_engine(&e);
+    if (all->n_local > 1 && !s->engine.n_threads) s->engine.n_threads = share_cores(all);
+    return run(s);
+}
+
+int main(int argc, char **argv)
+{
+    processes all;
+    settings s = {.all = &all};
+    program_name = "radz-eval", program_usage = usage_line, program_help = help_text;
+    int status = begin_program();
+    if (!status) status = parse_settings(&s, argc, argv);
+    if (!status) status = join_processes(&all);
+    if (status) return status;
+    status = run_here(&s);
+    leave_processes(&all, 0);
+    free(s.models.items);
+    free(s.adapters.items);
+    free(s.names.items);
     free(s.templates.items);
     free(s.negatives.items);
     return status;

@@ -811,9 +811,18 @@ RADZ_API RADZ_CHECK radz_status radz_method_scores(radz_session *session, const 
 
 typedef struct radz_eval_progress {
     size_t struct_size;
-    size_t n_done, n_films, n_failed, n_cached;
+    size_t n_done, n_films, n_failed, n_cached; /* with several models, every film counts once for each */
     double seconds_left;
+    const char *stage;          /* "films", then "figures", "boxes", "pictures" */
+    size_t stage_done, stage_n; /* parts of it */
 } radz_eval_progress;
+
+/* A further model of an evaluation. This struct never grows. */
+typedef struct radz_eval_model {
+    radz_session *session; /* not the one that is passed itself; no thread may use it meanwhile */
+    const radz_bank *bank; /* the same classes in the same order as the first model's; NULL: the model's own */
+    const char *name;      /* what its rows are called; NULL: the name of its directory */
+} radz_eval_model;
 
 typedef struct radz_eval_options {
     size_t struct_size;
@@ -860,6 +869,15 @@ typedef struct radz_eval_options {
                                            read; NULL: the defaults */
     int leave_out; /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
                       RADZ_E_MISMATCH. One must be left */
+    const char *name;              /* what the model's rows are called beside others; NULL: the name of its directory */
+    const radz_eval_model *others; /* further models for the same films, each with rows of its own (Table 3); names are
+                                      told apart */
+    size_t n_others;
+    const char *boxes; /* CSV path, class, x, y, width, height in the film's own pixels; optional film_width,
+                          film_height: the size the boxes were drawn at; "BBox_List_2017.csv" of ChestX-ray14 as it is.
+                          Heat maps are measured on these films. NULL: none */
+    size_t n_box_steps; /* of deletion and insertion (10); 0: the pointing game alone */
+    int no_heatmaps;    /* 1: films in report.html have no heat map beside them (a 7B model takes long) */
 } radz_eval_options;
 RADZ_API void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size);
 #define radz_eval_options_init(options) radz_eval_options_init_sized((options), sizeof *(options))
@@ -867,7 +885,8 @@ RADZ_API void radz_eval_options_init_sized(radz_eval_options *options, size_t st
  * "medklip", "chexzero". */
 RADZ_API RADZ_CHECK radz_status radz_eval_options_preset(radz_eval_options *options, const char *name, radz_error *err);
 /* A film that cannot be read is reported with its line and never stops the rest. The same bits for any number of
- * threads, with or without a cache, in one piece or in shards. bank NULL: the model's own. */
+ * threads, with or without a cache, in one piece or in shards. bank NULL: the model's own. Rows of the report are the
+ * methods of each model; all but the first have their difference to the first, drawn in pairs. */
 RADZ_API RADZ_CHECK radz_status radz_evaluate(radz_session *session, const radz_bank *bank,
                                               const radz_eval_options *options, radz_error *err);
 

@@ -439,20 +439,23 @@ static void eval_progress(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_eval_progress, 48);
+    SIZE(radz_eval_progress, 72);
     AT(radz_eval_progress, struct_size, 0);
     AT(radz_eval_progress, n_done, 8);
     AT(radz_eval_progress, n_films, 16);
     AT(radz_eval_progress, n_failed, 24);
     AT(radz_eval_progress, n_cached, 32);
     AT(radz_eval_progress, seconds_left, 40);
+    AT(radz_eval_progress, stage, 48);
+    AT(radz_eval_progress, stage_done, 56);
+    AT(radz_eval_progress, stage_n, 64);
 }
 
 static void eval_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_eval_options, 312);
+    SIZE(radz_eval_options, 360);
     AT(radz_eval_options, struct_size, 0);
     AT(radz_eval_options, manifest, 8);
     AT(radz_eval_options, image_root, 16);
@@ -486,6 +489,12 @@ static void eval_options(void **state)
     AT(radz_eval_options, user, 288);
     AT(radz_eval_options, writing, 296);
     AT(radz_eval_options, leave_out, 304);
+    AT(radz_eval_options, name, 312);
+    AT(radz_eval_options, others, 320);
+    AT(radz_eval_options, n_others, 328);
+    AT(radz_eval_options, boxes, 336);
+    AT(radz_eval_options, n_box_steps, 344);
+    AT(radz_eval_options, no_heatmaps, 352);
 }
 
 int main(void)

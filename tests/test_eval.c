@@ -362,7 +362,7 @@ static void cache_threads_and_shards_change_nothing(void **state)
         run_done(&r);
     }
     r = RUN("--out", file("merged"), SAME, "--merge", "2");
-    run_expect(&r, 0, "report.html", NULL);
+    run_expect(&r, 1, "report.html", "1 films could not be read");
     run_done(&r);
     same_report("plain", "merged");
 }
@@ -399,7 +399,7 @@ static void calibration_is_written_and_used(void **state)
 static double score_in(const char *csv, const char *method, int line, const char *label, int column)
 {
     char begin[64], middle[64];
-    snprintf(begin, sizeof begin, "\n%s,%d,", method, line);
+    snprintf(begin, sizeof begin, "\nmodel,%s,%d,", method, line);
     snprintf(middle, sizeof middle, ",%s,", label);
     for (const char *row = strstr(csv, begin); row; row = strstr(row + 1, begin)) {
         const char *end = strchr(row + 1, '\n'), *at = strstr(row, middle);
@@ -462,14 +462,14 @@ static void a_preset_names_what_it_leaves_out(void **state)
     run_expect(&r, 1, "report.html", NULL);
     run_done(&r);
     char *json = report("table1", "report.json"), *html = report("table1", "report.html");
-    const char *left = strstr(json, "\"left_out\":[{\"method\":\"options\",\"reason\":\"the model cannot write");
+    const char *left = strstr(json, "\"left_out\":[{\"method\":\"options\",\"model\":\"model\",\"reason\":\"the model cannot write");
     assert_non_null(left);
     assert_non_null(strstr(left, "{\"method\":\"cot\""));
     static const char *const run_ones[] = {"likelihood", "likelihood_mean", "hidden",
                                            "img_text",   "img_anchor",      "fused"};
     for (size_t i = 0; i < RZ_COUNT(run_ones); i++) {
         char words[64];
-        snprintf(words, sizeof words, "{\"method\":\"%s\",\"feature\"", run_ones[i]);
+        snprintf(words, sizeof words, "{\"method\":\"%s\",\"model\":\"model\",\"feature\"", run_ones[i]);
         assert_non_null(strstr(json, words));
     }
     free(json), free(html);

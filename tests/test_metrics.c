@@ -167,9 +167,9 @@ static void bootstrap_has_the_same_bits_with_threads(void **state)
     assert_int_equal(rz_number_groups(NULL, c->groups, c->n, groups, &b.n_groups, NULL), RADZ_OK);
     assert_int_equal(rz_rank(NULL, c->scores, c->truth, c->n, &r, NULL), RADZ_OK);
     assert_int_equal(rz_pool_create(NULL, 3, &pool, NULL), RADZ_OK);
-    assert_int_equal(rz_bootstrap_run(&b, low[0], high[0], NULL), RADZ_OK);
+    assert_int_equal(rz_bootstrap_run(&b, low[0], high[0], NULL, NULL), RADZ_OK);
     b.pool = pool;
-    assert_int_equal(rz_bootstrap_run(&b, low[1], high[1], NULL), RADZ_OK);
+    assert_int_equal(rz_bootstrap_run(&b, low[1], high[1], NULL, NULL), RADZ_OK);
     assert_memory_equal(low[0], low[1], sizeof low[0]);
     assert_memory_equal(high[0], high[1], sizeof high[0]);
     assert_true(low[0][0].auc < high[0][0].auc);
@@ -233,7 +233,7 @@ static radz_status everything(const rz_host *host, void *arg)
     b.n_films = c->n, b.groups = groups, b.options = &o;
     RZ_TRY(rz_number_groups(host, c->groups, c->n, groups, &b.n_groups, &err));
     RZ_TRY(rz_rank(host, c->scores, c->truth, c->n, &r, &err));
-    radz_status status = rz_bootstrap_run(&b, low, high, &err);
+    radz_status status = rz_bootstrap_run(&b, low, high, NULL, &err);
     rz_ranked_free(&r);
     return status;
 }

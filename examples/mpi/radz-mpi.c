@@ -1,4 +1,4 @@
-/* radz-mpi - radz_comm over MPI, for radz-train to load: neither the program nor the library links MPI.
+/* radz-mpi - radz_comm over MPI, for radz-train and radz-eval to load: neither they nor the library link MPI.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "radz-mpi.h"
 

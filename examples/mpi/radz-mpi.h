@@ -1,4 +1,4 @@
-/* radz-mpi.h - what radz-train finds in radz-mpi.so. SPDX-License-Identifier: Apache-2.0 */
+/* radz-mpi.h - what radz-train and radz-eval find in radz-mpi.so. SPDX-License-Identifier: Apache-2.0 */
 #ifndef RADZ_MPI_H
 #define RADZ_MPI_H
 

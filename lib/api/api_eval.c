@@ -3,6 +3,8 @@
 #include "eval.h"
 #include "handles.h"
 
+enum { MAX_OTHERS = 99 };
+
 void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size)
 {
     const radz_eval_options defaults = {.struct_size = sizeof defaults,
@@ -17,7 +19,8 @@ void radz_eval_options_init_sized(radz_eval_options *options, size_t struct_size
                                         .n_rounds = 1000,
                                         .confidence = 0.95,
                                         .n_tsne = 1000,
-                                        .n_examples = 3};
+                                        .n_examples = 3,
+                                        .n_box_steps = 10};
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
@@ -91,6 +94,10 @@ static radz_status check_options(const radz_eval_options *o, radz_error *err)
     if (o->n_tsne > 1000 || o->n_examples > 100)
         return rz_fail(err, RADZ_E_ARGUMENT, "at most 1000 points and 100 examples");
     if (o->leave_out != 0 && o->leave_out != 1) return rz_fail(err, RADZ_E_ARGUMENT, "leave_out: expected 0 or 1");
+    if (o->no_heatmaps != 0 && o->no_heatmaps != 1)
+        return rz_fail(err, RADZ_E_ARGUMENT, "no_heatmaps: expected 0 or 1");
+    if (o->n_others > MAX_OTHERS || (o->n_others && !o->others))
+        return rz_fail(err, RADZ_E_ARGUMENT, "others: expected at most %d models", MAX_OTHERS);
     return RADZ_OK;
 }
 
@@ -99,6 +106,31 @@ static radz_status take_writing(const radz_eval_options *o, radz_method_options 
 {
     *writing = rz_method_defaults();
     return o->writing ? rz_options_take(writing, sizeof *writing, o->writing, "radz_evaluate: writing", err) : RADZ_OK;
+}
+
+static radz_status take_model(radz_session *session, const radz_bank *bank, const char *name, rz_eval_model *out,
+                              radz_error *err)
+{
+    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    *out = (rz_eval_model){&session->net, bank ? bank->bank : session->own_bank,
+                           name && *name ? name : session->model->name};
+    return RADZ_OK;
+}
+
+static radz_status take_others(const radz_session *first, const radz_eval_options *o, rz_eval_model *out,
+                               radz_error *err)
+{
+    for (size_t i = 0; i < o->n_others; i++) {
+        radz_session *session = o->others[i].session;
+        const radz_bank *bank = o->others[i].bank;
+        RZ_LIVE(session);
+        RZ_LIVE_OR_NULL(bank);
+        bool twice = session == first;
+        for (size_t k = 0; k < i; k++) twice = twice || session == o->others[k].session;
+        if (twice) return rz_fail(err, RADZ_E_ARGUMENT, "radz_evaluate: others[%zu]: this session comes twice", i);
+        RZ_TRY(take_model(session, bank, o->others[i].name, &out[i], err));
+    }
+    return RADZ_OK;
 }
 
 radz_status radz_evaluate(radz_session *session, const radz_bank *bank, const radz_eval_options *options,
@@ -114,6 +146,12 @@ radz_status radz_evaluate(radz_session *session, const radz_bank *bank, const ra
     radz_method_options writing;
     RZ_TRY(take_writing(&o, &writing, err));
     o.writing = &writing;
-    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
-    return rz_evaluate(&session->net, session->model->name, bank ? bank->bank : session->own_bank, &o, err);
+    const rz_host *host = &session->model->runtime->host;
+    rz_eval_model *models = rz_calloc(host, o.n_others + 1, sizeof *models);
+    if (!models) return RZ_NO_MEMORY(err, "models");
+    radz_status status = take_model(session, bank, o.name, &models[0], err);
+    if (status == RADZ_OK) status = take_others(session, &o, models + 1, err);
+    if (status == RADZ_OK) status = rz_evaluate(models, o.n_others + 1, &o, err);
+    rz_free(host, models);
+    return status;
 }

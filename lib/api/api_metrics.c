@@ -95,7 +95,7 @@ static radz_status bootstrap(const rz_ranked *r, const size_t *groups, size_t n,
     if (!numbered) return RZ_NO_MEMORY(err, "groups of films");
     b.groups = numbered, b.options = o;
     radz_status status = rz_number_groups(NULL, groups, n, numbered, &b.n_groups, err);
-    if (status == RADZ_OK) status = rz_bootstrap_run(&b, low, high, err);
+    if (status == RADZ_OK) status = rz_bootstrap_run(&b, low, high, NULL, err);
     rz_free(NULL, numbered);
     return status;
 }

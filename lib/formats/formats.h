@@ -179,6 +179,8 @@ radz_status rz_png_decode(const rz_host *host, const uint8_t *bytes, size_t n, c
 /* The film as a PNG file, appended to out; text: keyword, value, keyword, value, ..., NULL; or NULL. */
 radz_status rz_png_encode(const rz_host *host, const rz_pixels *film, const char *const *text, rz_str *out,
                           radz_error *err) RZ_CHECK;
+/* 8 bits, gray or RGB; quality 1..100; appended to out. */
+radz_status rz_jpeg_encode(const rz_pixels *film, int quality, rz_str *out, radz_error *err) RZ_CHECK;
 radz_status rz_jpeg_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                            radz_error *err) RZ_CHECK;
 /* A frame of a DICOM file: as it lies, its three components RGB or YCbCr, whatever its own markers say. */

@@ -5,23 +5,35 @@
 
 #include "metrics.h"
 
-/* The figures of radz_metrics that are means or shares: everything but counts and the threshold. */
-static const size_t figures[] = {
-    offsetof(radz_metrics, auc),         offsetof(radz_metrics, auprc),     offsetof(radz_metrics, f1),
-    offsetof(radz_metrics, accuracy),    offsetof(radz_metrics, mcc),       offsetof(radz_metrics, sensitivity),
-    offsetof(radz_metrics, specificity), offsetof(radz_metrics, precision), offsetof(radz_metrics, brier),
-    offsetof(radz_metrics, ece),
+static const struct {
+    const char *name;
+    size_t at;
+} figures[RZ_N_FIGURES] = {
+    {"auc", offsetof(radz_metrics, auc)},
+    {"auprc", offsetof(radz_metrics, auprc)},
+    {"f1", offsetof(radz_metrics, f1)},
+    {"accuracy", offsetof(radz_metrics, accuracy)},
+    {"mcc", offsetof(radz_metrics, mcc)},
+    {"sensitivity", offsetof(radz_metrics, sensitivity)},
+    {"specificity", offsetof(radz_metrics, specificity)},
+    {"precision", offsetof(radz_metrics, precision)},
+    {"brier", offsetof(radz_metrics, brier)},
+    {"ece", offsetof(radz_metrics, ece)},
 };
-#define N_FIGURES RZ_COUNT(figures)
+
+const char *rz_figure_name(size_t k)
+{
+    return figures[k].name;
+}
 
 static double *figure(radz_metrics *m, size_t k)
 {
-    return (double *)(void *)((char *)m + figures[k]);
+    return (double *)(void *)((char *)m + figures[k].at);
 }
 
-static double figure_of(const radz_metrics *m, size_t k)
+double rz_figure_of(const radz_metrics *m, size_t k)
 {
-    return *(const double *)(const void *)((const char *)m + figures[k]);
+    return *(const double *)(const void *)((const char *)m + figures[k].at);
 }
 
 void rz_macro(const radz_metrics *classes, size_t n, radz_metrics *out, size_t *n_defined)
@@ -34,9 +46,9 @@ void rz_macro(const radz_metrics *classes, size_t n, radz_metrics *out, size_t *
         ++*n_defined;
         out->n_positive += m->n_positive, out->n_negative += m->n_negative;
         out->tp += m->tp, out->fp += m->fp, out->tn += m->tn, out->fn += m->fn;
-        for (size_t k = 0; k < N_FIGURES; k++) *figure(out, k) += figure_of(m, k);
+        for (size_t k = 0; k < RZ_N_FIGURES; k++) *figure(out, k) += rz_figure_of(m, k);
     }
-    for (size_t k = 0; k < N_FIGURES; k++) *figure(out, k) = *n_defined ? *figure(out, k) / (double)*n_defined : NAN;
+    for (size_t k = 0; k < RZ_N_FIGURES; k++) *figure(out, k) = *n_defined ? *figure(out, k) / (double)*n_defined : NAN;
 }
 
 /* ---- Groups ---- */
@@ -87,12 +99,12 @@ typedef struct lane {
 typedef struct draw {
     const rz_bootstrap *b;
     lane lanes[N_LANES];
-    double *values; /* (n_classes + 1, N_FIGURES, n_rounds) */
+    double *values; /* (n_classes + 1, RZ_N_FIGURES, n_rounds) */
 } draw;
 
 static double *values_of(const draw *d, size_t c, size_t k)
 {
-    return d->values + (c * N_FIGURES + k) * d->b->options->n_rounds;
+    return d->values + (c * RZ_N_FIGURES + k) * d->b->options->n_rounds;
 }
 
 static void draw_films(const rz_bootstrap *b, const lane *l, size_t round)
@@ -115,10 +127,10 @@ static void run_round(const draw *d, const lane *l, size_t round)
         o.threshold = b->thresholds[c];
         rz_measure(&b->ranked[c], l->weights, &o, &l->classes[c]);
         if (b->in_macro[c]) l->counted[n_counted++] = l->classes[c];
-        for (size_t k = 0; k < N_FIGURES; k++) values_of(d, c, k)[round] = figure_of(&l->classes[c], k);
+        for (size_t k = 0; k < RZ_N_FIGURES; k++) values_of(d, c, k)[round] = rz_figure_of(&l->classes[c], k);
     }
     rz_macro(l->counted, n_counted, &macro, &n_defined);
-    for (size_t k = 0; k < N_FIGURES; k++) values_of(d, b->n_classes, k)[round] = figure_of(&macro, k);
+    for (size_t k = 0; k < RZ_N_FIGURES; k++) values_of(d, b->n_classes, k)[round] = rz_figure_of(&macro, k);
 }
 
 static void run_lane(void *arg, size_t i)
@@ -141,8 +153,7 @@ static double quantile(const double *v, size_t n, double q)
     return i + 1 < n ? v[i] + (v[i + 1] - v[i]) * (at - (double)i) : v[n - 1];
 }
 
-/* Rounds in which the figure is undefined are left out. */
-static void interval(double *v, size_t n, double confidence, double *low, double *high)
+void rz_interval(double *v, size_t n, double confidence, double *low, double *high)
 {
     size_t n_good = 0;
     for (size_t i = 0; i < n; i++)
@@ -158,7 +169,7 @@ static radz_status open_lanes(draw *d, radz_error *err)
 {
     const rz_bootstrap *b = d->b;
     size_t n;
-    if (!rz_size_mul((b->n_classes + 1) * N_FIGURES, b->options->n_rounds, &n))
+    if (!rz_size_mul((b->n_classes + 1) * RZ_N_FIGURES, b->options->n_rounds, &n))
         return rz_fail(err, RADZ_E_LIMIT, "bootstrap: too many rounds");
     d->values = rz_calloc(b->host, n, sizeof *d->values);
     bool good = d->values != NULL;
@@ -188,12 +199,51 @@ static void fill_intervals(const draw *d, radz_metrics *low, radz_metrics *high)
 {
     const rz_bootstrap *b = d->b;
     for (size_t c = 0; c <= b->n_classes; c++)
-        for (size_t k = 0; k < N_FIGURES; k++)
-            interval(values_of(d, c, k), b->options->n_rounds, b->options->confidence, figure(&low[c], k),
-                     figure(&high[c], k));
+        for (size_t k = 0; k < RZ_N_FIGURES; k++)
+            rz_interval(values_of(d, c, k), b->options->n_rounds, b->options->confidence, figure(&low[c], k),
+                        figure(&high[c], k));
 }
 
-radz_status rz_bootstrap_run(const rz_bootstrap *b, radz_metrics *low, radz_metrics *high, radz_error *err)
+/* Before intervals are taken, which sorts the values. */
+static radz_status keep_rounds(const draw *d, rz_rounds *out, radz_error *err)
+{
+    const size_t n = d->b->options->n_rounds, n_classes = d->b->n_classes;
+    *out = (rz_rounds){.host = d->b->host, .n = n};
+    out->macro = rz_calloc(out->host, n, RZ_N_FIGURES * sizeof *out->macro);
+    out->auc = rz_calloc(out->host, n, n_classes * sizeof *out->auc);
+    if (!out->macro || !out->auc) {
+        rz_rounds_free(out);
+        return RZ_NO_MEMORY(err, "rounds of the bootstrap");
+    }
+    memcpy(out->macro, values_of(d, n_classes, 0), n * RZ_N_FIGURES * sizeof *out->macro);
+    for (size_t c = 0; c < n_classes; c++) memcpy(out->auc + c * n, values_of(d, c, 0), n * sizeof *out->auc);
+    return RADZ_OK;
+}
+
+void rz_rounds_free(rz_rounds *r)
+{
+    rz_free(r->host, r->macro);
+    rz_free(r->host, r->auc);
+    *r = (rz_rounds){0};
+}
+
+void rz_difference_of(const double *of, const double *than, size_t n, double confidence, double *scratch,
+                      rz_difference *out)
+{
+    double above = 0;
+    size_t n_good = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double x = of[i] - than[i];
+        if (isnan(x)) continue;
+        above += x > 0 ? 1 : x < 0 ? 0 : 0.5;
+        scratch[n_good++] = x;
+    }
+    rz_interval(scratch, n_good, confidence, &out->low, &out->high);
+    out->above = n_good ? above / (double)n_good : NAN;
+}
+
+radz_status rz_bootstrap_run(const rz_bootstrap *b, radz_metrics *low, radz_metrics *high, rz_rounds *kept,
+                             radz_error *err)
 {
     draw *d = rz_calloc(b->host, 1, sizeof *d);
     if (!d) return RZ_NO_MEMORY(err, "bootstrap");
@@ -201,6 +251,7 @@ radz_status rz_bootstrap_run(const rz_bootstrap *b, radz_metrics *low, radz_metr
     radz_status status = open_lanes(d, err);
     if (status == RADZ_OK && b->pool) rz_pool_run(b->pool, N_LANES, run_lane, d);
     for (size_t i = 0; status == RADZ_OK && !b->pool && i < N_LANES; i++) run_lane(d, i);
+    if (status == RADZ_OK && kept) status = keep_rounds(d, kept, err);
     if (status == RADZ_OK) fill_intervals(d, low, high);
     close_lanes(d);
     rz_free(b->host, d);

@@ -1,7 +1,7 @@
-/* eval.h - how good a model is on films with labels: the films' vectors, the scores, the tables, the report.
+/* eval.h - how good models are on films with labels: the films' vectors, the scores, the tables, the report.
  *
  *   manifest -> eval_data -> eval_embed (cache, shards) -> eval_method (scores) -> eval_run (thresholds, tables) ->
- * eval_report
+ *   eval_compare (differences), eval_boxes (heat maps against boxes) -> eval_report, eval_html
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RZ_EVAL_H
@@ -42,6 +42,13 @@ typedef struct rz_eval_data {
 radz_status rz_eval_data_open(const rz_host *host, const radz_eval_options *o, const rz_bank *bank, rz_eval_data *out,
                               radz_error *err) RZ_CHECK;
 void rz_eval_data_close(rz_eval_data *d); /* safe on a zeroed one */
+
+/* o->label_map; *map NULL: there is none. */
+radz_status rz_eval_map_open(const rz_host *host, const radz_eval_options *o, rz_csv **map, radz_error *err) RZ_CHECK;
+/* What the map makes of a label of this set: "" drops it; the label itself where no line says anything. */
+const char *rz_eval_mapped(const rz_csv *map, const char *label, const char *set);
+/* Whatever the case, '_' for ' '; RZ_EVAL_NONE: no such class. */
+size_t rz_eval_class(const rz_bank *bank, const char *label);
 
 /* ---- What the model says of a film (eval_values.c) ---- */
 
@@ -101,6 +108,7 @@ typedef struct rz_eval_films {
     char (*sha256)[65];
     char **why; /* message of a film that failed */
     size_t n_failed, n_cached, n_embedded;
+    size_t pass, n_passes; /* of the models, which see the films one after another */
 } rz_eval_films;
 
 /* Told of every film that could be read, in the order of the rows; v lives during the call. */
@@ -123,18 +131,22 @@ radz_status rz_store_put(const rz_store *c, const rz_eval_wanted *w, unsigned ki
 radz_status rz_eval_films_open(const rz_host *host, size_t n, rz_eval_films *out, radz_error *err) RZ_CHECK;
 void rz_eval_films_close(rz_eval_films *f); /* safe on a zeroed one */
 radz_status rz_eval_films_fail(rz_eval_films *f, size_t row, const char *why, radz_error *err) RZ_CHECK;
-/* Only rows with index % n_shards == shard - 1 where n_shards is not 0; the others stay TODO. taker NULL: nobody asks.
- */
+/* Only rows with index % n_shards == shard - 1 where n_shards is not 0; the others stay TODO. Films that have failed
+ * are passed over. taker NULL: nobody asks. */
 radz_status rz_eval_films_run(const rz_net *net, const radz_eval_options *o, const rz_eval_data *data,
                               const rz_eval_wanted *w, const rz_eval_taker *taker, rz_eval_films *f,
                               radz_error *err) RZ_CHECK;
-radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_eval_wanted *w, const radz_eval_options *o,
-                               const rz_eval_data *data, radz_error *err) RZ_CHECK;
-/* All shards of o->out_dir as if they were one run; refuses what is missing or of another. */
-radz_status rz_eval_shards_load(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_data *data,
-                                const rz_eval_taker *taker, rz_eval_films *f, radz_error *err) RZ_CHECK;
+/* wanted: what every film was asked for, one per model. */
+radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_eval_wanted *const *wanted, size_t n,
+                               const radz_eval_options *o, const rz_eval_data *data, radz_error *err) RZ_CHECK;
+/* The films of all shards of o->out_dir as if they were one run; refuses what is missing or of another. */
+radz_status rz_eval_shards_list(const rz_eval_wanted *const *wanted, size_t n, const radz_eval_options *o,
+                                const rz_eval_data *data, rz_eval_films *f, radz_error *err) RZ_CHECK;
+/* What one model said of them, from the cache. */
+radz_status rz_eval_shards_take(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_taker *taker,
+                                const rz_eval_films *f, radz_error *err) RZ_CHECK;
 
-/* ---- The figures (eval_method.c, eval_run.c) ---- */
+/* ---- The figures (eval_method.c, eval_run.c, eval_compare.c) ---- */
 
 /* One class, or the mean of all, on one set. */
 typedef struct rz_eval_cell {
@@ -148,66 +160,136 @@ typedef struct rz_eval_table {
     rz_eval_cell *cells; /* (n_classes + 1), the last the macro mean */
     size_t n_defined;    /* classes in the mean */
     size_t *rows;        /* of the films, into rz_eval_data.rows */
+    rz_rounds rounds;    /* of the bootstrap, until the differences are taken */
+    /* less the first method's, on the same draws; NULL: the first, or no bootstrap */
+    rz_difference *macro; /* (RZ_N_FIGURES) */
+    rz_difference *auc;   /* (n_classes) */
 } rz_eval_table;
 
+typedef struct rz_eval_arm rz_eval_arm;
+
 typedef struct rz_eval_method {
+    const rz_eval_arm *arm;
     const char *name; /* "img_anchor" */
     rz_scorer *scorer;
     double *probability, *margin; /* (n rows, n_classes); NaN where a film failed */
     double *similarity;           /* the same; NULL where nobody asks for scores */
     double *thresholds;           /* (n_classes); NaN: chosen per set, in the cells */
-    rz_eval_table *tables;
+    rz_eval_table *tables;        /* the last one is of all sets */
     size_t n_tables;
 } rz_eval_method;
 
-/* A method that this model cannot run. */
+/* A method that a model cannot run. */
 typedef struct rz_eval_absent {
+    const rz_eval_arm *arm;
     char *name, *why;
 } rz_eval_absent;
 
-typedef struct rz_eval {
-    const rz_host *host;
+/* Heat maps of films with boxes (eval_boxes.c): how often they point into them, and what the model loses without the
+ * hottest patches. */
+enum { RZ_MAP_SIMILARITY, RZ_MAP_ATTENTION, RZ_MAP_GRADIENT, RZ_MAP_RANDOM /* patches in random order */, RZ_MAPS };
+enum {
+    RZ_MAP_HIT,
+    RZ_MAP_SHARE /* of the film that the boxes cover */,
+    RZ_MAP_DELETION,
+    RZ_MAP_INSERTION,
+    RZ_MAP_FIGURES
+};
+const char *rz_map_name(int map); /* "gradient" */
+
+/* One film and class. */
+typedef struct rz_eval_place {
+    size_t row, c;
+    radz_box *boxes; /* in the film's own pixels, once it was open */
+    size_t n_boxes;
+    double film_width, film_height;          /* the boxes' own measure; 0: the film's pixels */
+    double figures[RZ_MAPS][RZ_MAP_FIGURES]; /* NaN: not measured */
+    double film, painted;                    /* probability with all patches, and with none */
+    char *why;                               /* it could not be measured; NULL: it was */
+} rz_eval_place;
+
+typedef struct rz_eval_mean {
+    size_t n, n_patients; /* films, and classes on them */
+    double value[RZ_MAPS][RZ_MAP_FIGURES], low[RZ_MAPS][RZ_MAP_FIGURES], high[RZ_MAPS][RZ_MAP_FIGURES];
+} rz_eval_mean;
+
+typedef struct rz_eval_boxes {
+    rz_eval_place *places; /* by row, then by class */
+    size_t n, n_failed, n_boxes;
+    size_t n_other_films, n_other_classes; /* boxes of films that are not evaluated, of classes that nobody knows */
+    rz_eval_mean *means;                   /* (n_classes + 1), the last of all classes */
+    char hash[65];                         /* of the file */
+} rz_eval_boxes;
+
+/* One model of the report, with its methods. */
+typedef struct rz_eval_model {
     const rz_net *net;
     const rz_bank *bank;
-    const char *model_name;
-    const radz_eval_options *o;
-    rz_eval_data data;
+    const char *name;
+} rz_eval_model;
+
+struct rz_eval_arm {
+    struct rz_eval *e;
+    rz_eval_model of;
     rz_eval_wanted wanted;
-    rz_eval_films films;
-    rz_eval_method *methods;
-    rz_eval_absent *absent;
-    size_t n_methods, n_absent;
-    size_t *head_class;          /* (n_classes): of the linear head; RZ_EVAL_NONE: it has no such class */
-    uint8_t *in_macro;           /* by class */
-    const char *threshold_where; /* "fixed", "validation", "test" */
-    radz_threshold_rule rule;
-    const char *threshold_note; /* NULL, or why it is not what the options ask for */
-    rz_calibration_kind calibrate;
+    size_t first_method, n_methods; /* in rz_eval.methods */
+    size_t *head_class;             /* (n_classes): of the linear head; RZ_EVAL_NONE: it has no such class */
     /* vectors for a picture: of some of the films that are evaluated, fewer where films fail */
     int picture_kind;     /* RZ_VALUE; RZ_VALUE_KINDS: no vectors are wanted */
     uint8_t *in_picture;  /* by row; NULL: no picture */
     size_t n_picture;     /* films that are in it by now */
     size_t *picture_rows; /* (n_picture) */
     float *picture;       /* (n_picture, dim) */
-    rz_str answers;       /* answers.csv that is not written yet */
+    rz_eval_boxes boxes;  /* n 0: there are none */
+};
+
+typedef struct rz_eval {
+    const rz_host *host;
+    const radz_eval_options *o;
+    rz_eval_data data;
+    rz_eval_films films;
+    rz_eval_arm *arms; /* (n_arms): at least one */
+    size_t n_arms;
+    const rz_bank *bank; /* the first model's: its labels are every model's */
+    rz_eval_method *methods;
+    rz_eval_absent *absent;
+    size_t n_methods, n_absent;
+    uint8_t *in_macro;           /* by class */
+    const char *threshold_where; /* "fixed", "validation", "test" */
+    radz_threshold_rule rule;
+    const char *threshold_note; /* NULL, or why it is not what the options ask for */
+    rz_calibration_kind calibrate;
+    rz_str answers; /* answers.csv that is not written yet */
     rz_writer *answers_file;
 } rz_eval;
 
-radz_status rz_evaluate(const rz_net *net, const char *model_name, const rz_bank *bank, const radz_eval_options *o,
-                        radz_error *err) RZ_CHECK;
+/* n models, the first of which the others are compared with. */
+radz_status rz_evaluate(const rz_eval_model *models, size_t n, const radz_eval_options *o, radz_error *err) RZ_CHECK;
 const char *rz_eval_threshold_name(const rz_eval *e); /* "test-max-f1" */
+/* Tells the caller that `done` of `n` parts of a later stage are done; RADZ_E_CANCELLED where he has had enough. */
+radz_status rz_eval_tell(const rz_eval *e, const char *stage, size_t done, size_t n, radz_error *err) RZ_CHECK;
 
 /* What the options name; methods that the model cannot run are left out where they may be. */
 radz_status rz_eval_methods_open(rz_eval *e, radz_error *err) RZ_CHECK;
 void rz_eval_methods_close(rz_eval *e);
 /* Every film's scores by every method, into e->methods. */
 radz_status rz_eval_score(rz_eval *e, radz_error *err) RZ_CHECK;
+/* The tables of method i less those of the first. Frees the rounds that are not needed any more. */
+radz_status rz_eval_compare(rz_eval *e, size_t i, radz_error *err) RZ_CHECK;
+/* Reads o->boxes and measures heat maps on the films. No file: nothing. */
+radz_status rz_eval_boxes_run(rz_eval *e, rz_eval_arm *arm, radz_error *err) RZ_CHECK;
+void rz_eval_boxes_close(const rz_host *host, rz_eval_boxes *b); /* safe on a zeroed one */
 
-/* ---- The report (eval_report.c, eval_html.c, ...) ---- */
+/* ---- The report (eval_report.c, eval_html.c, eval_plots.c, eval_pictures.c) ---- */
 
 radz_status rz_eval_write(const rz_eval *e, radz_error *err) RZ_CHECK;
-radz_status rz_eval_put_html(rz_str *s, const rz_eval *e, radz_error *err) RZ_CHECK;
 const char *rz_eval_feature(const rz_scorer *s);        /* what a method looks at, in words */
 void rz_eval_put_csv_text(rz_str *s, const char *text); /* quoted where it must be */
+void rz_eval_put_csv_number(rz_str *s, double v);       /* a comma and the number; NaN: nothing */
+/* Of all arms. */
+void rz_eval_boxes_put_json(rz_str *s, const rz_eval *e);
+void rz_eval_boxes_put_csv(rz_str *s, const rz_eval *e);       /* means */
+void rz_eval_boxes_put_films_csv(rz_str *s, const rz_eval *e); /* every film */
+radz_status rz_eval_put_html(rz_str *s, const rz_eval *e, radz_error *err) RZ_CHECK;
 
 #endif

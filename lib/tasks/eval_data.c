@@ -35,10 +35,10 @@ static bool same_label(const char *a, const char *b)
     return !*a && !*b;
 }
 
-static size_t class_of(const manifest *m, const char *label)
+size_t rz_eval_class(const rz_bank *bank, const char *label)
 {
-    for (size_t c = 0; c < m->bank->n; c++)
-        if (same_label(m->bank->labels[c], label)) return c;
+    for (size_t c = 0; c < bank->n; c++)
+        if (same_label(bank->labels[c], label)) return c;
     return RZ_EVAL_NONE;
 }
 
@@ -59,17 +59,17 @@ static radz_status group_of(manifest *m, size_t *group, radz_error *err)
     return status;
 }
 
-/* The label as the bank has it: a line of the map for this set, else for any. */
-static const char *mapped(const manifest *m, const char *label)
+/* A line of the map for this set goes before one for any. */
+const char *rz_eval_mapped(const rz_csv *map, const char *label, const char *set)
 {
     const char *any = NULL;
-    int from = m->map ? rz_csv_column(m->map, "from") : -1, to = m->map ? rz_csv_column(m->map, "to") : -1;
-    int set = m->map ? rz_csv_column(m->map, "set") : -1;
-    for (size_t i = 0; m->map && i < rz_csv_rows(m->map); i++) {
-        if (strcmp(rz_csv_get(m->map, i, from), label) != 0) continue;
-        const char *where = rz_csv_get(m->map, i, set);
-        if (*where && strcmp(where, field(m, m->c_set)) == 0) return rz_csv_get(m->map, i, to);
-        if (!*where && !any) any = rz_csv_get(m->map, i, to);
+    if (!map) return label;
+    const int from = rz_csv_column(map, "from"), to = rz_csv_column(map, "to"), c_set = rz_csv_column(map, "set");
+    for (size_t i = 0; i < rz_csv_rows(map); i++) {
+        if (strcmp(rz_csv_get(map, i, from), label) != 0) continue;
+        const char *where = rz_csv_get(map, i, c_set);
+        if (*where && strcmp(where, set) == 0) return rz_csv_get(map, i, to);
+        if (!*where && !any) any = rz_csv_get(map, i, to);
     }
     return any ? any : label;
 }
@@ -101,8 +101,8 @@ static radz_status take_label_list(manifest *m, signed char *truth, bool count, 
         while (end > begin && s[end - 1] == ' ') end--;
         char *raw = rz_strndup(m->host, s + begin, end - begin);
         if (!raw) return RZ_NO_MEMORY(err, "label");
-        const char *label = *raw ? mapped(m, raw) : "";
-        size_t c = *label ? class_of(m, label) : RZ_EVAL_NONE;
+        const char *label = *raw ? rz_eval_mapped(m->map, raw, field(m, m->c_set)) : "";
+        size_t c = *label ? rz_eval_class(m->bank, label) : RZ_EVAL_NONE;
         radz_status status = RADZ_OK;
         if (c != RZ_EVAL_NONE)
             truth[c] = 1;
@@ -163,13 +163,15 @@ static radz_status find_columns(manifest *m, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status open_map(manifest *m, radz_error *err)
+radz_status rz_eval_map_open(const rz_host *host, const radz_eval_options *o, rz_csv **map, radz_error *err)
 {
-    if (!m->o->label_map) return RADZ_OK;
-    RZ_TRY(rz_file_hash(m->host, m->o->label_map, m->d->map_hash, err));
-    RZ_TRY(rz_csv_open(m->host, m->o->label_map, MAX_CSV_BYTES, &m->map, err));
-    if (rz_csv_column(m->map, "from") >= 0 && rz_csv_column(m->map, "to") >= 0) return RADZ_OK;
-    return rz_fail(err, RADZ_E_FORMAT, "%s: expected a header with the columns from and to", m->o->label_map);
+    *map = NULL;
+    if (!o->label_map) return RADZ_OK;
+    RZ_TRY(rz_csv_open(host, o->label_map, MAX_CSV_BYTES, map, err));
+    if (rz_csv_column(*map, "from") >= 0 && rz_csv_column(*map, "to") >= 0) return RADZ_OK;
+    rz_csv_close(*map);
+    *map = NULL;
+    return rz_fail(err, RADZ_E_FORMAT, "%s: expected a header with the columns from and to", o->label_map);
 }
 
 static radz_status open_manifest(manifest *m, radz_error *err)
@@ -178,7 +180,8 @@ static radz_status open_manifest(manifest *m, radz_error *err)
     const char *slash = strrchr(m->path, '/');
     RZ_TRY(rz_file_hash(m->host, m->path, hash, err));
     RZ_TRY(rz_csv_open(m->host, m->path, MAX_CSV_BYTES, &m->csv, err));
-    RZ_TRY(open_map(m, err));
+    if (m->o->label_map) RZ_TRY(rz_file_hash(m->host, m->o->label_map, m->d->map_hash, err));
+    RZ_TRY(rz_eval_map_open(m->host, m->o, &m->map, err));
     m->root = m->o->image_root ? rz_strdup(m->host, m->o->image_root)
               : slash          ? rz_strndup(m->host, m->path, slash == m->path ? 1 : (size_t)(slash - m->path))
                                : rz_strdup(m->host, "");

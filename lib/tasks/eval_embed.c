@@ -78,8 +78,10 @@ static void read_batch(void *arg)
     rz_pool_run(rz_device_pool(b->work->net->model->dev), b->n, read_one, b);
 }
 
-static bool is_mine(const radz_eval_options *o, size_t row)
+static bool is_mine(const work *w, size_t row)
 {
+    const radz_eval_options *o = w->o;
+    if (w->films->state[row] == RZ_FILM_FAILED) return false; /* of another model */
     return !o->n_shards || row % (size_t)o->n_shards == (size_t)o->shard - 1;
 }
 
@@ -88,7 +90,7 @@ static void next_batch(work *w, batch *b)
     b->work = w;
     b->n = 0;
     for (; w->next < w->films->n && b->n < w->per_batch; w->next++)
-        if (is_mine(w->o, w->next)) b->rows[b->n++] = w->next;
+        if (is_mine(w, w->next)) b->rows[b->n++] = w->next;
 }
 
 /* ---- The network ---- */
@@ -192,12 +194,19 @@ radz_status rz_eval_films_fail(rz_eval_films *f, size_t row, const char *why, ra
 static radz_status tell(work *w, radz_error *err)
 {
     const rz_eval_films *f = w->films;
-    double spent = rz_seconds() - w->started_at;
-    radz_eval_progress p = {
-        sizeof p,    w->n_done,   w->n_wanted,
-        f->n_failed, f->n_cached, w->n_done ? spent / (double)w->n_done * (double)(w->n_wanted - w->n_done) : NAN};
+    const double spent = rz_seconds() - w->started_at;
+    const size_t all = w->n_wanted * f->n_passes, done = w->n_wanted * f->pass + w->n_done;
+    const radz_eval_progress p = {.struct_size = sizeof p,
+                                  .n_done = done,
+                                  .n_films = all,
+                                  .n_failed = f->n_failed,
+                                  .n_cached = f->n_cached,
+                                  .seconds_left = w->n_done ? spent / (double)w->n_done * (double)(all - done) : NAN,
+                                  .stage = "films",
+                                  .stage_done = done,
+                                  .stage_n = all};
     if (!w->o->progress_fn || !w->o->progress_fn(&p, w->o->user)) return RADZ_OK;
-    return rz_fail(err, RADZ_E_CANCELLED, "radz_evaluate: cancelled after %zu of %zu films", w->n_done, w->n_wanted);
+    return rz_fail(err, RADZ_E_CANCELLED, "radz_evaluate: cancelled after %zu of %zu films", done, all);
 }
 
 static radz_status ask_film(work *w, const float *pixels, rz_eval_values *v, radz_error *err)
@@ -260,7 +269,7 @@ static radz_status run(work *w, radz_error *err)
 
 radz_status rz_eval_films_open(const rz_host *host, size_t n, rz_eval_films *f, radz_error *err)
 {
-    *f = (rz_eval_films){.host = host, .n = n};
+    *f = (rz_eval_films){.host = host, .n = n, .n_passes = 1};
     f->state = rz_calloc(host, n, 1);
     f->sha256 = rz_calloc(host, n, sizeof *f->sha256);
     f->why = rz_calloc(host, n, sizeof *f->why);
@@ -293,7 +302,7 @@ static radz_status open_work(work *w, radz_error *err)
         for (size_t k = 0; k < w->per_batch; k++) RZ_TRY(rz_eval_values_open(w->wanted, &b->values[k], err));
     }
     for (size_t k = 0; k < PART_FILMS; k++) RZ_TRY(rz_eval_values_open(w->wanted, &w->unsaved[k], err));
-    for (size_t i = 0; i < w->films->n; i++) w->n_wanted += is_mine(w->o, i);
+    for (size_t i = 0; i < w->films->n; i++) w->n_wanted += is_mine(w, i);
     w->saved_at = w->started_at = rz_seconds();
     return RADZ_OK;
 }

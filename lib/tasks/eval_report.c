@@ -1,31 +1,8 @@
 /* eval_report.c - report.json, report.csv, scores.csv, calibration files.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <stddef.h>
-
 #include "eval.h"
 #include "lora.h"
 #include "result.h"
-
-static const struct {
-    const char *name;
-    size_t at;
-} figures[] = {
-    {"auc", offsetof(radz_metrics, auc)},
-    {"auprc", offsetof(radz_metrics, auprc)},
-    {"f1", offsetof(radz_metrics, f1)},
-    {"accuracy", offsetof(radz_metrics, accuracy)},
-    {"mcc", offsetof(radz_metrics, mcc)},
-    {"sensitivity", offsetof(radz_metrics, sensitivity)},
-    {"specificity", offsetof(radz_metrics, specificity)},
-    {"precision", offsetof(radz_metrics, precision)},
-    {"brier", offsetof(radz_metrics, brier)},
-    {"ece", offsetof(radz_metrics, ece)},
-};
-
-static double value(const radz_metrics *m, size_t k)
-{
-    return *(const double *)(const void *)((const char *)m + figures[k].at);
-}
 
 static void put_text(rz_str *s, const char *before, const char *text)
 {
@@ -50,17 +27,44 @@ static void put_cell(rz_str *s, const rz_eval *e, const char *label, const rz_ev
     rz_str_printf(s, ",\"n_positive\":%zu,\"n_negative\":%zu,\"tp\":%zu,\"fp\":%zu,\"tn\":%zu,\"fn\":%zu",
                   c->m.n_positive, c->m.n_negative, c->m.tp, c->m.fp, c->m.tn, c->m.fn);
     put_number(s, ",\"threshold\":", c->m.threshold);
-    for (size_t k = 0; k < RZ_COUNT(figures); k++) {
-        rz_str_printf(s, ",\"%s\":", figures[k].name);
-        rz_str_put_double(s, value(&c->m, k));
+    for (size_t k = 0; k < RZ_N_FIGURES; k++) {
+        rz_str_printf(s, ",\"%s\":", rz_figure_name(k));
+        rz_str_put_double(s, rz_figure_of(&c->m, k));
         if (!e->o->n_rounds) continue;
-        rz_str_printf(s, ",\"%s_interval\":[", figures[k].name);
-        rz_str_put_double(s, value(&c->low, k));
-        put_number(s, ",", value(&c->high, k));
+        rz_str_printf(s, ",\"%s_interval\":[", rz_figure_name(k));
+        rz_str_put_double(s, rz_figure_of(&c->low, k));
+        put_number(s, ",", rz_figure_of(&c->high, k));
         rz_str_puts(s, "]");
     }
     if (c->note) put_text(s, ",\"note\":", c->note);
     rz_str_puts(s, "}");
+}
+
+static void put_difference(rz_str *s, const rz_difference *d)
+{
+    put_number(s, "{\"value\":", d->value);
+    put_number(s, ",\"interval\":[", d->low);
+    put_number(s, ",", d->high);
+    put_number(s, "],\"share_above_0\":", d->above);
+    rz_str_puts(s, "}");
+}
+
+/* Less the first method's. */
+static void put_differences(rz_str *s, const rz_eval *e, const rz_eval_table *t)
+{
+    if (!t->macro) return;
+    rz_str_puts(s, ",\n\"less_first\":{\"macro\":{");
+    for (size_t k = 0; k < RZ_N_FIGURES; k++) {
+        rz_str_printf(s, "%s\"%s\":", k ? "," : "", rz_figure_name(k));
+        put_difference(s, &t->macro[k]);
+    }
+    rz_str_puts(s, "},\"auc\":{");
+    for (size_t c = 0; c < e->data.n_classes; c++) {
+        put_text(s, c ? "," : "", e->bank->labels[c]);
+        rz_str_puts(s, ":");
+        put_difference(s, &t->auc[c]);
+    }
+    rz_str_puts(s, "}}");
 }
 
 static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
@@ -74,7 +78,9 @@ static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
         if (c) rz_str_puts(s, ",\n");
         put_cell(s, e, e->bank->labels[c], &t->cells[c]);
     }
-    rz_str_puts(s, "]}");
+    rz_str_puts(s, "]");
+    put_differences(s, e, t);
+    rz_str_puts(s, "}");
 }
 
 static void put_texts(rz_str *s, const char *before, char *const *texts, size_t n)
@@ -96,19 +102,19 @@ const char *rz_eval_feature(const rz_scorer *s)
     return others[s->kind] ? others[s->kind] : rz_feature_name(s->feature);
 }
 
-static void put_question(rz_str *s, const rz_eval *e, const rz_scorer *c)
+static void put_question(rz_str *s, const rz_eval_wanted *w, const rz_scorer *c)
 {
     const int kind = c->kind == RZ_SCORE_OPTIONS ? RZ_VALUE_OPTIONS
                      : c->kind == RZ_SCORE_COT   ? RZ_VALUE_COT
                                                  : RZ_VALUE_LIKELIHOOD;
-    const radz_method_options *o = &e->wanted.question[kind];
+    const radz_method_options *o = &w->question[kind];
     if (c->kind <= RADZ_SCORE_HIDDEN || c->kind == RZ_SCORE_HEAD) return;
     put_text(s, ",\"question\":{\"text\":", rz_method_question(o));
     if (kind == RZ_VALUE_LIKELIHOOD) put_text(s, ",\"prefix\":", rz_method_prefix(o));
     if (kind != RZ_VALUE_LIKELIHOOD) rz_str_printf(s, ",\"max_tokens\":%d", rz_method_max_tokens(o));
     put_text(s, ",\"chat_template\":", o->chat_template ? o->chat_template : "auto");
     put_text(s, ",\"system\":", o->system);
-    put_text(s, ",\"hash\":", strchr(e->wanted.name[kind], '-') + 1);
+    put_text(s, ",\"hash\":", strchr(w->name[kind], '-') + 1);
     rz_str_puts(s, "}");
 }
 
@@ -116,6 +122,7 @@ static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
 {
     const rz_scorer *c = m->scorer;
     put_text(s, "{\"method\":", m->name);
+    put_text(s, ",\"model\":", m->arm->of.name);
     put_text(s, ",\"feature\":", rz_eval_feature(c));
     put_text(s, ",\"classes\":", rz_classes_name(c->classes));
     put_number(s, ",\"tau\":", c->tau);
@@ -123,7 +130,7 @@ static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
     put_texts(s, ",\"negatives\":[", c->negative_templates, c->n_negatives);
     put_text(s, ",\"calibration\":", rz_calibration_name(c->calibration));
     if (rz_score_is_answer(c->kind)) rz_str_puts(s, ",\"threshold_source\":\"answer\"");
-    put_question(s, e, c);
+    put_question(s, &m->arm->wanted, c);
     rz_str_puts(s, ",\"tables\":[\n");
     for (size_t t = 0; t < m->n_tables; t++) {
         if (t) rz_str_puts(s, ",\n");
@@ -144,39 +151,62 @@ static void put_adapter(rz_str *s, const rz_model *m)
     put_text(s, ",\"adapter\":", m->lora ? hash : NULL);
 }
 
-static void put_stamp(rz_str *s, const rz_eval *e)
+static void put_preprocessing(rz_str *s, const rz_model *m)
 {
-    const rz_model *m = e->net->model;
-    rz_str preprocess = {.host = e->host};
+    rz_str settings = {.host = s->host};
     rz_sha256 h;
-    char hash[65] = "", device[64];
-    rz_preprocess_put_json(&preprocess, &m->cfg);
-    if (!preprocess.failed) {
+    char hash[65] = "";
+    rz_preprocess_put_json(&settings, &m->cfg);
+    if (settings.failed) {
+        s->failed = true;
+    } else {
         rz_sha256_init(&h);
-        rz_sha256_put(&h, preprocess.data, preprocess.len);
+        rz_sha256_put(&h, settings.data, settings.len);
         rz_sha256_hex(&h, hash);
+        put_text(s, ",\n\"preprocessing\":{\"hash\":", hash);
+        rz_str_puts(s, ",\"settings\":");
+        rz_str_put(s, settings.data, settings.len);
+        rz_str_puts(s, "}");
     }
-    put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
-    rz_eval_device(m, device);
-    put_text(s, ",\"device\":", device);
-    put_text(s, ",\"model\":{\"name\":", e->model_name);
+    rz_str_free(&settings);
+}
+
+/* All that a model's scores depend on. */
+static void put_model(rz_str *s, const rz_eval_model *of)
+{
+    const rz_model *m = of->net->model;
+    char device[64];
+    put_text(s, "\"model\":{\"name\":", of->name);
     put_text(s, ",\"hash\":", m->hash);
     put_adapter(s, m);
     put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     rz_str_printf(s, ",\"layer\":%d", m->cfg.radz.layer);
-    put_text(s, "},\n\"bank\":{\"hash\":", e->bank->hash);
+    rz_eval_device(m, device);
+    put_text(s, "},\n\"device\":", device);
+    put_text(s, ",\n\"bank\":{\"hash\":", of->bank->hash);
     put_text(s, "},\n\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
-    put_text(s, "},\n\"preprocessing\":{\"hash\":", hash);
-    rz_str_puts(s, ",\"settings\":");
-    rz_str_puts(s, preprocess.failed ? "null" : preprocess.data);
-    put_text(s, "},\n\"manifest\":{\"hash\":", e->data.manifest_hash);
+    rz_str_puts(s, "}");
+    put_preprocessing(s, m);
+}
+
+static void put_stamp(rz_str *s, const rz_eval *e)
+{
+    put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
+    rz_str_puts(s, ",\n");
+    put_model(s, &e->arms[0].of);
+    rz_str_puts(s, ",\n\"others\":[");
+    for (size_t i = 1; i < e->n_arms; i++) {
+        rz_str_puts(s, i > 1 ? ",\n{" : "\n{");
+        put_model(s, &e->arms[i].of);
+        rz_str_puts(s, "}");
+    }
+    put_text(s, "],\n\"manifest\":{\"hash\":", e->data.manifest_hash);
     put_text(s, ",\"split\":", e->data.split ? e->data.split : "all");
     put_text(s, ",\"sets\":", e->o->sets ? e->o->sets : "all");
     put_text(s, "},\n\"label_map\":{\"hash\":", *e->data.map_hash ? e->data.map_hash : NULL);
     put_text(s, "},\n\"validation\":{\"manifest_hash\":", e->o->validation ? e->data.validation_hash : NULL);
     rz_str_printf(s, ",\"n_films\":%zu,\"n_patients_shared_with_evaluated\":%zu}", e->data.n - e->data.n_evaluated,
                   e->data.n_shared_patients);
-    rz_str_free(&preprocess);
 }
 
 static void put_protocol(rz_str *s, const rz_eval *e)
@@ -230,10 +260,13 @@ static void put_report(rz_str *s, const rz_eval *e)
     rz_str_puts(s, "],\n\"left_out\":[");
     for (size_t i = 0; i < e->n_absent; i++) {
         put_text(s, i ? ",{\"method\":" : "{\"method\":", e->absent[i].name);
+        put_text(s, ",\"model\":", e->absent[i].arm->of.name);
         put_text(s, ",\"reason\":", e->absent[i].why);
         rz_str_puts(s, "}");
     }
-    put_text(s, "],\n\"disclaimer\":", radz_disclaimer());
+    rz_str_puts(s, "],\n\"heatmaps\":");
+    rz_eval_boxes_put_json(s, e);
+    put_text(s, ",\n\"disclaimer\":", radz_disclaimer());
     rz_str_puts(s, "}\n");
 }
 
@@ -253,7 +286,7 @@ void rz_eval_put_csv_text(rz_str *s, const char *text)
     rz_str_puts(s, "\"");
 }
 
-static void csv_number(rz_str *s, double v)
+void rz_eval_put_csv_number(rz_str *s, double v)
 {
     rz_str_puts(s, ",");
     if (!isnan(v)) rz_str_put_double(s, v);
@@ -262,17 +295,23 @@ static void csv_number(rz_str *s, double v)
 static void csv_row(rz_str *s, const rz_eval *e, const rz_eval_method *m, const rz_eval_table *t, size_t c)
 {
     const rz_eval_cell *cell = &t->cells[c];
-    rz_str_printf(s, "%s,", m->name);
+    rz_eval_put_csv_text(s, m->arm->of.name);
+    rz_str_printf(s, ",%s,", m->name);
     rz_eval_put_csv_text(s, t->set ? t->set : "(all)");
     rz_str_puts(s, ",");
     rz_eval_put_csv_text(s, c < e->data.n_classes ? e->bank->labels[c] : "(macro)");
     rz_str_printf(s, ",%zu,%zu,%zu,%zu", t->n_films, t->n_patients, cell->m.n_positive, cell->m.n_negative);
-    for (size_t k = 0; k < RZ_COUNT(figures); k++) {
-        csv_number(s, value(&cell->m, k));
-        csv_number(s, value(&cell->low, k));
-        csv_number(s, value(&cell->high, k));
+    for (size_t k = 0; k < RZ_N_FIGURES; k++) {
+        rz_eval_put_csv_number(s, rz_figure_of(&cell->m, k));
+        rz_eval_put_csv_number(s, rz_figure_of(&cell->low, k));
+        rz_eval_put_csv_number(s, rz_figure_of(&cell->high, k));
     }
-    csv_number(s, cell->m.threshold);
+    const rz_difference none = {NAN, NAN, NAN, NAN};
+    const rz_difference *auc = !t->auc ? &none : c < e->data.n_classes ? &t->auc[c] : &t->macro[0];
+    rz_eval_put_csv_number(s, auc->value);
+    rz_eval_put_csv_number(s, auc->low);
+    rz_eval_put_csv_number(s, auc->high);
+    rz_eval_put_csv_number(s, cell->m.threshold);
     rz_str_printf(s, ",%s,%zu,%zu,%zu,%zu,", rz_eval_threshold_name(e), cell->m.tp, cell->m.fp, cell->m.tn, cell->m.fn);
     rz_eval_put_csv_text(s, cell->note ? cell->note : "");
     rz_str_puts(s, "\r\n");
@@ -280,10 +319,11 @@ static void csv_row(rz_str *s, const rz_eval *e, const rz_eval_method *m, const 
 
 static void put_csv(rz_str *s, const rz_eval *e)
 {
-    rz_str_puts(s, "method,set,class,n_films,n_patients,n_positive,n_negative");
-    for (size_t k = 0; k < RZ_COUNT(figures); k++)
-        rz_str_printf(s, ",%s,%s_low,%s_high", figures[k].name, figures[k].name, figures[k].name);
-    rz_str_puts(s, ",threshold,threshold_source,tp,fp,tn,fn,note\r\n");
+    rz_str_puts(s, "model,method,set,class,n_films,n_patients,n_positive,n_negative");
+    for (size_t k = 0; k < RZ_N_FIGURES; k++)
+        rz_str_printf(s, ",%s,%s_low,%s_high", rz_figure_name(k), rz_figure_name(k), rz_figure_name(k));
+    rz_str_puts(
+        s, ",auc_less_first,auc_less_first_low,auc_less_first_high,threshold,threshold_source,tp,fp,tn,fn,note\r\n");
     for (size_t i = 0; i < e->n_methods; i++)
         for (size_t t = 0; t < e->methods[i].n_tables; t++)
             for (size_t c = 0; c <= e->data.n_classes; c++) csv_row(s, e, &e->methods[i], &e->methods[i].tables[t], c);
@@ -305,7 +345,8 @@ static void put_film_scores(rz_str *s, const rz_eval *e, const rz_eval_method *m
 {
     const rz_eval_data *d = &e->data;
     for (size_t c = 0; c < d->n_classes; c++) {
-        rz_str_printf(s, "%s,%zu,", m->name, d->rows[r].line);
+        rz_eval_put_csv_text(s, m->arm->of.name);
+        rz_str_printf(s, ",%s,%zu,", m->name, d->rows[r].line);
         rz_eval_put_csv_text(s, d->rows[r].shown);
         rz_str_printf(s, ",%s,", e->films.sha256[r]);
         rz_eval_put_csv_text(s, d->sets.items[d->rows[r].set]);
@@ -313,8 +354,8 @@ static void put_film_scores(rz_str *s, const rz_eval *e, const rz_eval_method *m
         rz_eval_put_csv_text(s, e->bank->labels[c]);
         signed char truth = d->truth[r * d->n_classes + c];
         rz_str_puts(s, truth < 0 ? "," : truth ? ",1" : ",0");
-        csv_number(s, m->similarity[r * d->n_classes + c]);
-        csv_number(s, m->probability[r * d->n_classes + c]);
+        rz_eval_put_csv_number(s, m->similarity[r * d->n_classes + c]);
+        rz_eval_put_csv_number(s, m->probability[r * d->n_classes + c]);
         rz_str_puts(s, "\r\n");
     }
 }
@@ -324,7 +365,7 @@ static radz_status put_scores(const rz_eval *e, rz_writer *w, radz_error *err)
 {
     rz_str s = {.host = e->host};
     radz_status status = RADZ_OK;
-    rz_str_puts(&s, "method,line,path,sha256,set,part,class,truth,similarity,probability\r\n");
+    rz_str_puts(&s, "model,method,line,path,sha256,set,part,class,truth,similarity,probability\r\n");
     for (size_t i = 0; i < e->n_methods; i++)
         for (size_t r = 0; r < e->data.n && !status; r++) {
             if (e->films.state[r] == RZ_FILM_DONE) put_film_scores(&s, e, &e->methods[i], r);
@@ -371,6 +412,22 @@ static const char *calibration_rule(const rz_eval *e)
     return e->rule == RADZ_THRESHOLD_YOUDEN ? "youden" : e->rule == RADZ_THRESHOLD_MCC ? "mcc" : "max-f1";
 }
 
+/* Letters, digits and what else a file name may hold anywhere; two models' names are told apart by a number that the
+ * rest of the name gives. */
+static void put_file_part(rz_str *s, const char *name)
+{
+    uint32_t sum = 0;
+    bool plain = true;
+    for (const char *p = name; *p; p++) {
+        const bool good = (*p >= '0' && *p <= '9') || ((*p | 32) >= 'a' && (*p | 32) <= 'z') || *p == '-' || *p == '_';
+        rz_str_put(s, good ? p : "_", 1);
+        plain = plain && good;
+        sum = 31 * sum + (unsigned char)*p;
+    }
+    if (!plain) rz_str_printf(s, "-%08lx", (unsigned long)sum);
+    rz_str_puts(s, "-");
+}
+
 static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, radz_error *err)
 {
     rz_str s = {.host = e->host}, name = {.host = e->host}, films = {.host = e->host};
@@ -378,7 +435,9 @@ static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, 
     rz_calibration_put_json(&s, m->scorer, e->o->validation ? e->data.validation_hash : e->data.manifest_hash,
                             films.failed ? "" : films.data, calibration_rule(e));
     rz_str_free(&films);
-    rz_str_printf(&name, "calibration-%s.json", m->name);
+    rz_str_puts(&name, "calibration-");
+    if (m->arm->e->n_arms > 1) put_file_part(&name, m->arm->of.name);
+    rz_str_printf(&name, "%s.json", m->name);
     radz_status status = RADZ_OK;
     if (name.failed) {
         rz_str_free(&s);
@@ -390,6 +449,15 @@ static radz_status write_calibration(const rz_eval *e, const rz_eval_method *m, 
     return status;
 }
 
+static radz_status write_boxes(const rz_eval *e, radz_error *err)
+{
+    rz_str s = {.host = e->host}, films = {.host = e->host};
+    rz_eval_boxes_put_csv(&s, e);
+    RZ_TRY(write_text(e, "heatmaps.csv", &s, err));
+    rz_eval_boxes_put_films_csv(&films, e);
+    return write_text(e, "heatmaps-films.csv", &films, err);
+}
+
 radz_status rz_eval_write(const rz_eval *e, radz_error *err)
 {
     rz_str s = {.host = e->host};
@@ -399,6 +467,7 @@ radz_status rz_eval_write(const rz_eval *e, radz_error *err)
     RZ_TRY(write_text(e, "report.csv", &s, err));
     s = (rz_str){.host = e->host};
     if (e->o->write_scores) RZ_TRY(write_scores(e, err));
+    if (e->o->boxes) RZ_TRY(write_boxes(e, err));
     radz_status status = rz_eval_put_html(&s, e, err);
     if (status) rz_str_free(&s);
     RZ_TRY(status);

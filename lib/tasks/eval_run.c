@@ -200,12 +200,13 @@ static void macro_of(const rz_eval *e, rz_eval_table *t, table_work *w)
     if (!t->n_defined) t->cells[e->data.n_classes].note = "no class has both outcomes";
 }
 
-static radz_status intervals(const rz_eval *e, rz_eval_table *t, table_work *w, radz_error *err)
+static radz_status intervals(const rz_eval *e, const rz_eval_method *m, rz_eval_table *t, table_work *w,
+                             radz_error *err)
 {
     radz_metrics_options o = {
         sizeof o, 0, e->o->strict, e->o->both_classes, e->o->n_bins, e->o->n_rounds, e->o->confidence, e->o->seed};
     rz_bootstrap b = {.host = e->host,
-                      .pool = rz_device_pool(e->net->model->dev),
+                      .pool = rz_device_pool(m->arm->of.net->model->dev),
                       .ranked = w->ranked,
                       .thresholds = w->thresholds,
                       .in_macro = e->in_macro,
@@ -215,7 +216,7 @@ static radz_status intervals(const rz_eval *e, rz_eval_table *t, table_work *w, 
                       .n_groups = t->n_patients,
                       .options = &o};
     if (!o.n_rounds) return RADZ_OK;
-    RZ_TRY(rz_bootstrap_run(&b, w->low, w->high, err));
+    RZ_TRY(rz_bootstrap_run(&b, w->low, w->high, e->n_methods > 1 ? &t->rounds : NULL, err));
     for (size_t c = 0; c <= e->data.n_classes; c++) t->cells[c].low = w->low[c], t->cells[c].high = w->high[c];
     return RADZ_OK;
 }
@@ -227,7 +228,7 @@ static radz_status fill_table(const rz_eval *e, const rz_eval_method *m, rz_eval
     RZ_TRY(rz_number_groups(e->host, w->patients, t->n_films, w->groups, &t->n_patients, err));
     for (size_t c = 0; c < e->data.n_classes; c++) RZ_TRY(measure_class(e, m, t, w, c, err));
     macro_of(e, t, w);
-    return intervals(e, t, w, err);
+    return intervals(e, m, t, w, err);
 }
 
 static radz_status open_table(const rz_eval *e, size_t set, rz_eval_table *t, radz_error *err)
@@ -315,42 +316,114 @@ static radz_status check_shards(const radz_eval_options *o, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status evaluate(rz_eval *e, radz_error *err)
+radz_status rz_eval_tell(const rz_eval *e, const char *stage, size_t done, size_t n, radz_error *err)
+{
+    const radz_eval_progress p = {.struct_size = sizeof p,
+                                  .n_done = e->films.n * e->n_arms,
+                                  .n_films = e->films.n * e->n_arms,
+                                  .n_failed = e->films.n_failed,
+                                  .n_cached = e->films.n_cached,
+                                  .seconds_left = NAN,
+                                  .stage = stage,
+                                  .stage_done = done,
+                                  .stage_n = n};
+    if (!e->o->progress_fn || !e->o->progress_fn(&p, e->o->user)) return RADZ_OK;
+    return rz_fail(err, RADZ_E_CANCELLED, "radz_evaluate: cancelled after %zu of %zu %s", done, n, stage);
+}
+
+/* One name, one model: rows of the report are told apart by it. Classes are the same in the same order, or a column of
+ * the truth would mean two things. */
+static radz_status check_models(const rz_eval_model *models, size_t n, radz_error *err)
+{
+    const rz_bank *first = models[0].bank;
+    for (size_t i = 0; i < n; i++) {
+        const rz_bank *bank = models[i].bank;
+        RZ_TRY(rz_bank_require_model(bank, models[i].net->model, err));
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(models[k].name, models[i].name) == 0)
+                return rz_fail(err, RADZ_E_ARGUMENT, "two models are called %s: expected a name for each",
+                               models[i].name);
+        bool same = bank->n == first->n && bank->reference == first->reference;
+        for (size_t c = 0; same && c < bank->n; c++) same = strcmp(bank->labels[c], first->labels[c]) == 0;
+        if (!same)
+            return rz_fail(err, RADZ_E_MISMATCH, "model %s: its bank has other classes than that of %s", models[i].name,
+                           models[0].name);
+    }
+    return RADZ_OK;
+}
+
+static radz_status open_arms(rz_eval *e, const rz_eval_model *models, size_t n, radz_error *err)
+{
+    e->arms = rz_calloc(e->host, n, sizeof *e->arms);
+    if (!e->arms) return RZ_NO_MEMORY(err, "models");
+    e->n_arms = n;
+    for (size_t i = 0; i < n; i++) e->arms[i].e = e, e->arms[i].of = models[i];
+    if (!(e->in_macro = rz_calloc(e->host, e->bank->n, 1))) return RZ_NO_MEMORY(err, "classes");
+    for (size_t c = 0; c < e->bank->n; c++)
+        e->in_macro[c] = e->o->macro_reference || c != e->bank->reference || e->bank->n == 1;
+    return RADZ_OK;
+}
+
+/* The films of a shard, seen by every model, or of all shards. */
+static radz_status run_shard(rz_eval *e, radz_error *err)
+{
+    const rz_eval_wanted **wanted = rz_calloc(e->host, e->n_arms, sizeof *wanted);
+    radz_status status = wanted ? RADZ_OK : RZ_NO_MEMORY(err, "shard");
+    for (size_t i = 0; i < e->n_arms && wanted; i++) wanted[i] = &e->arms[i].wanted;
+    for (size_t i = 0; i < e->n_arms && !status && !e->o->merge; i++) {
+        e->films.pass = i;
+        status = rz_eval_films_run(e->arms[i].of.net, e->o, &e->data, wanted[i], NULL, &e->films, err);
+    }
+    if (!status)
+        status = e->o->merge ? rz_eval_shards_list(wanted, e->n_arms, e->o, &e->data, &e->films, err)
+                             : rz_eval_shard_save(&e->films, wanted, e->n_arms, e->o, &e->data, err);
+    rz_free(e->host, (void *)wanted);
+    return status;
+}
+
+static radz_status measure(rz_eval *e, radz_error *err)
+{
+    RZ_TRY(rz_eval_score(e, err));
+    for (size_t i = 0; i < e->n_methods; i++) {
+        RZ_TRY(rz_eval_tell(e, "figures", i, e->n_methods, err));
+        RZ_TRY(run_method(e, &e->methods[i], err));
+        RZ_TRY(rz_eval_compare(e, i, err));
+    }
+    for (size_t i = 0; i < e->n_arms; i++) RZ_TRY(rz_eval_boxes_run(e, &e->arms[i], err));
+    return rz_eval_write(e, err);
+}
+
+static radz_status evaluate(rz_eval *e, const rz_eval_model *models, size_t n, radz_error *err)
 {
     const radz_eval_options *o = e->o;
     RZ_TRY(check_shards(o, err));
+    RZ_TRY(open_arms(e, models, n, err));
     RZ_TRY(rz_eval_data_open(e->host, o, e->bank, &e->data, err));
     RZ_TRY(pick_threshold(e, err));
     RZ_TRY(pick_calibration(e, err));
     RZ_TRY(rz_eval_methods_open(e, err));
-    if (!(e->in_macro = rz_calloc(e->host, e->bank->n, 1))) return RZ_NO_MEMORY(err, "classes");
-    for (size_t c = 0; c < e->bank->n; c++)
-        e->in_macro[c] = o->macro_reference || c != e->bank->reference || e->bank->n == 1;
     RZ_TRY(rz_mkdir_p(o->out_dir, err));
     RZ_TRY(rz_eval_films_open(e->host, e->data.n, &e->films, err));
-    if (o->n_shards && !o->merge) {
-        RZ_TRY(rz_eval_films_run(e->net, o, &e->data, &e->wanted, NULL, &e->films, err));
-        return rz_eval_shard_save(&e->films, &e->wanted, o, &e->data, err);
-    }
-    RZ_TRY(rz_eval_score(e, err));
-    for (size_t i = 0; i < e->n_methods; i++) RZ_TRY(run_method(e, &e->methods[i], err));
-    return rz_eval_write(e, err);
+    e->films.n_passes = n;
+    if (o->n_shards) RZ_TRY(run_shard(e, err));
+    return o->n_shards && !o->merge ? RADZ_OK : measure(e, err);
 }
 
 static void close_eval(rz_eval *e)
 {
     rz_eval_methods_close(e);
+    for (size_t i = 0; i < e->n_arms; i++) rz_eval_boxes_close(e->host, &e->arms[i].boxes);
+    rz_free(e->host, e->arms);
     rz_free(e->host, e->in_macro);
     rz_eval_films_close(&e->films);
     rz_eval_data_close(&e->data);
 }
 
-radz_status rz_evaluate(const rz_net *net, const char *model_name, const rz_bank *bank, const radz_eval_options *o,
-                        radz_error *err)
+radz_status rz_evaluate(const rz_eval_model *models, size_t n, const radz_eval_options *o, radz_error *err)
 {
-    rz_eval e = {.host = bank->host, .net = net, .bank = bank, .model_name = model_name, .o = o};
-    RZ_TRY(rz_bank_require_model(bank, net->model, err));
-    radz_status status = evaluate(&e, err);
+    RZ_TRY(check_models(models, n, err));
+    rz_eval e = {.host = models[0].bank->host, .bank = models[0].bank, .o = o};
+    radz_status status = evaluate(&e, models, n, err);
     close_eval(&e);
     return status;
 }

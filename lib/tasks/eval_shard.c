@@ -12,17 +12,19 @@ static char *shard_path(const rz_host *host, const radz_eval_options *o, int sha
 }
 
 /* Which run a shard is part of: all of it must be the same in every shard. */
-static radz_status run_hash(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_data *d, char hash[65],
-                            radz_error *err)
+static radz_status run_hash(const rz_eval_wanted *const *wanted, size_t n, const radz_eval_options *o,
+                            const rz_eval_data *d, char hash[65], radz_error *err)
 {
-    rz_str s = {.host = w->host};
+    rz_str s = {.host = d->host};
     rz_sha256 h;
-    char device[64];
-    rz_eval_device(w->model, device);
-    rz_str_printf(&s, "%s %s %s %s %d %zu %zu ", w->model->hash, device, d->manifest_hash, d->validation_hash,
-                  o->n_shards, d->n, d->n_evaluated);
-    for (int k = 0; k < RZ_VALUE_KINDS; k++)
-        if (w->kinds >> k & 1) rz_str_printf(&s, "%s ", w->name[k]);
+    rz_str_printf(&s, "%s %s %d %zu %zu ", d->manifest_hash, d->validation_hash, o->n_shards, d->n, d->n_evaluated);
+    for (size_t i = 0; i < n; i++) {
+        char device[64];
+        rz_eval_device(wanted[i]->model, device);
+        rz_str_printf(&s, "%s %s ", wanted[i]->model->hash, device);
+        for (int k = 0; k < RZ_VALUE_KINDS; k++)
+            if (wanted[i]->kinds >> k & 1) rz_str_printf(&s, "%s ", wanted[i]->name[k]);
+    }
     for (size_t i = 0; i < d->n; i++) rz_str_printf(&s, "%zu%s", d->rows[i].line, d->rows[i].validation ? "v" : " ");
     if (s.failed) {
         rz_str_free(&s);
@@ -35,12 +37,12 @@ static radz_status run_hash(const rz_eval_wanted *w, const radz_eval_options *o,
     return RADZ_OK;
 }
 
-radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_eval_wanted *w, const radz_eval_options *o,
-                               const rz_eval_data *data, radz_error *err)
+radz_status rz_eval_shard_save(const rz_eval_films *f, const rz_eval_wanted *const *wanted, size_t n,
+                               const radz_eval_options *o, const rz_eval_data *data, radz_error *err)
 {
     rz_str s = {.host = f->host};
     char run_of[65];
-    RZ_TRY(run_hash(w, o, data, run_of, err));
+    RZ_TRY(run_hash(wanted, n, o, data, run_of, err));
     rz_str_printf(&s, "{\"schema\":\"radz.shard/1\",\"run\":\"%s\",\"films\":[\n", run_of);
     const char *between = "";
     for (size_t i = 0; i < f->n; i++) {
@@ -93,11 +95,11 @@ static radz_status load_shard(const char *path, const char *run_of, rz_eval_film
     return status;
 }
 
-static radz_status list_films(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_data *data,
-                              rz_eval_films *f, radz_error *err)
+radz_status rz_eval_shards_list(const rz_eval_wanted *const *wanted, size_t n, const radz_eval_options *o,
+                                const rz_eval_data *data, rz_eval_films *f, radz_error *err)
 {
     char run_of[65];
-    RZ_TRY(run_hash(w, o, data, run_of, err));
+    RZ_TRY(run_hash(wanted, n, o, data, run_of, err));
     for (int shard = 1; shard <= o->n_shards; shard++) {
         char *path = shard_path(f->host, o, shard);
         radz_status status = path ? load_shard(path, run_of, f, err) : RZ_NO_MEMORY(err, "shard");
@@ -125,12 +127,11 @@ static radz_status take_films(const rz_store *cache, const rz_eval_wanted *w, co
     return RADZ_OK;
 }
 
-radz_status rz_eval_shards_load(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_data *data,
-                                const rz_eval_taker *taker, rz_eval_films *f, radz_error *err)
+radz_status rz_eval_shards_take(const rz_eval_wanted *w, const radz_eval_options *o, const rz_eval_taker *taker,
+                                const rz_eval_films *f, radz_error *err)
 {
     rz_store *cache = NULL;
     rz_eval_values v = {0};
-    RZ_TRY(list_films(w, o, data, f, err));
     radz_status status = rz_store_open(w->model, o, &cache, err);
     if (!status) status = rz_eval_values_open(w, &v, err);
     if (!status) status = take_films(cache, w, taker, f, &v, err);

@@ -90,32 +90,52 @@ static radz_status run_map(const rz_net *net, const rz_film *film, const rz_sali
     return status;
 }
 
+static radz_status run_towards(const rz_net *net, const rz_film *film, const float *direction,
+                               const radz_heatmap_options *options, float *patches, radz_error *err)
+{
+    rz_saliency heat;
+    RZ_TRY(rz_model_require_films(net->model, err));
+    RZ_TRY(check_options(&net->model->cfg, options, &heat, err));
+    heat.direction = direction;
+    return run_map(net, film, &heat, patches, err);
+}
+
 static radz_status patches_of(const rz_net *net, const rz_bank *bank, const rz_film *film, const char *label,
                               const radz_heatmap_options *options, float *patches, radz_error *err)
 {
     size_t class_index;
-    rz_saliency heat;
-    RZ_TRY(rz_model_require_films(net->model, err));
     RZ_TRY(rz_bank_require_model(bank, net->model, err));
     RZ_TRY(rz_bank_find(bank, label, &class_index, err));
-    RZ_TRY(check_options(&net->model->cfg, options, &heat, err));
     float *direction = make_direction(bank, class_index, options->contrast, err);
     if (!direction) return RADZ_E_MEMORY;
-    heat.direction = direction;
-    const radz_status status = run_map(net, film, &heat, patches, err);
+    const radz_status status = run_towards(net, film, direction, options, patches, err);
     rz_free(bank->host, direction);
     return status;
+}
+
+/* NaN where it failed; of a gradient, nothing that speaks against the class. */
+static void finish(const rz_config *cfg, const radz_heatmap_options *options, radz_status status, float *patches)
+{
+    const size_t n = rz_patch_side(cfg) * rz_patch_side(cfg);
+    for (size_t i = 0; i < n; i++) {
+        if (status != RADZ_OK) patches[i] = NAN;
+        if (options->method == RADZ_HEATMAP_GRADIENT && patches[i] < 0) patches[i] = 0;
+    }
 }
 
 radz_status rz_heatmap_patches(const rz_net *net, const rz_bank *bank, const rz_film *film, const char *label,
                                const radz_heatmap_options *options, float *patches, radz_error *err)
 {
-    const size_t n = rz_patch_side(&net->model->cfg) * rz_patch_side(&net->model->cfg);
     const radz_status status = patches_of(net, bank, film, label, options, patches, err);
-    for (size_t i = 0; i < n; i++) {
-        if (status != RADZ_OK) patches[i] = NAN;
-        if (options->method == RADZ_HEATMAP_GRADIENT && patches[i] < 0) patches[i] = 0; /* what speaks against it */
-    }
+    finish(&net->model->cfg, options, status, patches);
+    return status;
+}
+
+radz_status rz_heatmap_towards(const rz_net *net, const rz_film *film, const float *direction,
+                               const radz_heatmap_options *options, float *patches, radz_error *err)
+{
+    const radz_status status = run_towards(net, film, direction, options, patches, err);
+    finish(&net->model->cfg, options, status, patches);
     return status;
 }
 

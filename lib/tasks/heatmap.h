@@ -10,6 +10,10 @@
  * memory; filled with NaN on failure. */
 radz_status rz_heatmap_patches(const rz_net *net, const rz_bank *bank, const rz_film *film, const char *label,
                                const radz_heatmap_options *options, float *patches, radz_error *err) RZ_CHECK;
+/* The same for any direction (radz.dim) that a film's global vector is measured along; of the options, contrast is not
+ * read. */
+radz_status rz_heatmap_towards(const rz_net *net, const rz_film *film, const float *direction,
+                               const radz_heatmap_options *options, float *patches, radz_error *err) RZ_CHECK;
 /* From patches to pixels: map (height, width), NaN where a pixel is cropped away. */
 radz_status rz_heatmap_expand(const rz_config *cfg, size_t width_px, size_t height_px, const float *patches, float *map,
                               radz_error *err) RZ_CHECK;
@@ -24,5 +28,11 @@ radz_status rz_heatmap_pointing(const float *map, size_t width_px, size_t height
 radz_status rz_heatmap_draw(const rz_host *host, const rz_pixels *film, const float *map,
                             const radz_heatmap_picture *picture, const char *banner, rz_pixels *out,
                             radz_error *err) RZ_CHECK;
+/* The film alone, gray, 8 bits, as dark and bright as rz_heatmap_draw shows it; with a map (NULL: none) its colours
+ * over it, RGB, from the map's least to its greatest number, which go to low and high (may be NULL without a map). */
+radz_status rz_heatmap_thumb(const rz_host *host, const rz_pixels *film, const float *map, double *low, double *high,
+                             rz_pixels *out, radz_error *err) RZ_CHECK;
+/* The colours as a list for CSS, coldest first; static storage. */
+const char *rz_heatmap_colors(void);
 
 #endif

@@ -31,6 +31,11 @@ static inline bool rz_ranked_both(const rz_ranked *r)
     return r->n_pos > 0 && r->n_pos < r->n;
 }
 
+/* The figures of radz_metrics that are means or shares: everything but counts and the threshold. */
+enum { RZ_N_FIGURES = 10 };
+const char *rz_figure_name(size_t k); /* "auc" */
+double rz_figure_of(const radz_metrics *m, size_t k);
+
 /* weights: how often each film counts, by rz_scored.film; NULL: once. */
 void rz_measure(const rz_ranked *r, const uint32_t *weights, const radz_metrics_options *o, radz_metrics *out);
 double rz_find_threshold(const rz_ranked *r, radz_threshold_rule rule); /* NaN unless both outcomes are there */
@@ -53,9 +58,32 @@ typedef struct rz_bootstrap {
     size_t n_films, n_groups;
     const radz_metrics_options *options; /* threshold is not read */
 } rz_bootstrap;
-/* low, high: (n_classes + 1), the last one the macro mean of the classes that count. The same bits for any number of
- * threads. */
-radz_status rz_bootstrap_run(const rz_bootstrap *b, radz_metrics *low, radz_metrics *high, radz_error *err) RZ_CHECK;
+/* What was drawn, for differences between two scores of the same films: the same seed draws the same patients. */
+typedef struct rz_rounds {
+    const rz_host *host;
+    size_t n;      /* rounds; 0: none were kept */
+    double *macro; /* (RZ_N_FIGURES, n) */
+    double *auc;   /* (n_classes, n) */
+} rz_rounds;
+void rz_rounds_free(rz_rounds *r); /* safe on a zeroed one */
+
+/* low, high: (n_classes + 1), the last one the macro mean of the classes that count. kept: NULL, or to be freed. The
+ * same bits for any number of threads. */
+radz_status rz_bootstrap_run(const rz_bootstrap *b, radz_metrics *low, radz_metrics *high, rz_rounds *kept,
+                             radz_error *err) RZ_CHECK;
+
+/* The interval of n drawn values, between the two nearest as numpy's percentile; those that are NaN are left out. Moves
+ * the values. */
+void rz_interval(double *v, size_t n, double confidence, double *low, double *high);
+
+/* A figure of one score less that of another one, drawn in pairs. NaN where it is undefined. */
+typedef struct rz_difference {
+    double value, low, high;
+    double above; /* share of the rounds in which it is above 0, a tie counting half */
+} rz_difference;
+/* of, than: (n) of the same rounds; those where one is NaN are left out. scratch (n). Does not set value. */
+void rz_difference_of(const double *of, const double *than, size_t n, double confidence, double *scratch,
+                      rz_difference *out);
 /* groups (n) to numbers 0 .. *n_groups - 1, in order of first appearance; NULL: every film for itself. */
 radz_status rz_number_groups(const rz_host *host, const size_t *groups, size_t n, size_t *numbered, size_t *n_groups,
                              radz_error *err) RZ_CHECK;

@@ -22,6 +22,11 @@ static uint8_t level(double v)
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v + .5);
 }
 
+const char *rz_heatmap_colors(void)
+{
+    return "#14000a,#730a23,#c82d14,#f58214,#ffcd46,#fffac3"; /* control[] */
+}
+
 /* Colour for t over gray; t below 0: gray alone. */
 static void blend(double gray, double t, double opacity, uint8_t *rgb)
 {
@@ -183,6 +188,30 @@ static void draw_scale(drawing *d)
         for (size_t i = 0; text[i]; i++)
             draw_char(&d->to, left + bar + 4 * unit + i * CELL_W * unit, y - 3 * unit, unit, text[i]);
     }
+}
+
+static void draw_gray(const drawing *d, uint8_t *to)
+{
+    for (size_t i = 0; i < d->film->width_px * d->film->height_px; i++)
+        to[i] = level(255 * (gray_at(d->film, i) - d->black) / (d->white - d->black));
+}
+
+radz_status rz_heatmap_thumb(const rz_host *host, const rz_pixels *film, const float *map, double *low, double *high,
+                             rz_pixels *out, radz_error *err)
+{
+    const radz_heatmap_picture whole = {.low = NAN, .high = NAN};
+    drawing d = {.host = host, .film = film, .map = map, .opacity = .6, .zoom = 1};
+    find_range(&d);
+    RZ_TRY(rz_pixels_alloc(host, film->width_px, film->height_px, map ? 3 : 1, 8, "raw", "thumbnail", out, err));
+    if (!map) {
+        draw_gray(&d, out->data);
+        return RADZ_OK;
+    }
+    find_ends(&d, &whole);
+    d.to = (canvas){out->data, film->width_px, film->height_px};
+    draw_film(&d);
+    *low = d.low, *high = d.high;
+    return RADZ_OK;
 }
 
 enum { SCALE_UNITS = 6 + 10 + 5 + 9 * CELL_W + 2, MIN_SIDE = 512, MIN_HEIGHT_UNITS = 72 };

@@ -147,7 +147,7 @@ def test_sizes_and_offsets_are_those_of_the_compiler(tmp_path: Path) -> None:
         (_trainer.TrainOptions, _abi.radz_train_options, ("progress_fn", "user", "comm")),
         (_trainer.TrainProgress, _abi.radz_train_progress, ()),
         (_trainer.TrainPlan, _abi.radz_train_plan, ()),
-        (_evaluate.EvalOptions, _abi.radz_eval_options, ("progress_fn", "user", "writing")),
+        (_evaluate.EvalOptions, _abi.radz_eval_options, ("progress_fn", "user", "writing", "others", "n_others")),
         (_evaluate.EvalProgress, _abi.radz_eval_progress, ()),
         (_evaluate.ScoreOptions, _abi.radz_score_options, ("n_templates", "n_negatives")),
     ],

@@ -430,6 +430,9 @@ class radz_eval_progress(Structure):
         ("n_failed", c_size_t),
         ("n_cached", c_size_t),
         ("seconds_left", c_double),
+        ("stage", c_char_p),
+        ("stage_done", c_size_t),
+        ("stage_n", c_size_t),
     )
 
 
@@ -446,6 +449,14 @@ class radz_method_options(Structure):
         ("chat_template", c_char_p),
         ("system", c_char_p),
         ("max_tokens", c_int),
+    )
+
+
+class radz_eval_model(Structure):
+    _fields_ = (
+        ("session", POINTER(radz_session)),
+        ("bank", POINTER(radz_bank)),
+        ("name", c_char_p),
     )
 
 
@@ -484,6 +495,12 @@ class radz_eval_options(Structure):
         ("user", c_void_p),
         ("writing", POINTER(radz_method_options)),
         ("leave_out", c_int),
+        ("name", c_char_p),
+        ("others", POINTER(radz_eval_model)),
+        ("n_others", c_size_t),
+        ("boxes", c_char_p),
+        ("n_box_steps", c_size_t),
+        ("no_heatmaps", c_int),
     )
 
 

@@ -133,17 +133,27 @@ class EvalOptions:
     n_examples: int | None = None
     write_scores: bool | None = None
     leave_out: bool | None = None
+    name: str | None = None
+    boxes: Path | None = None
+    n_box_steps: int | None = None
+    no_heatmaps: bool | None = None
 
 
 @dataclass(frozen=True)
 class EvalProgress:
-    """Films done, of how many, of which failed and came from the cache; seconds_left is a guess."""
+    """Films done, of how many, of which failed and came from the cache; seconds_left is a guess.
+
+    stage: "films", then "figures", "boxes", "pictures", each with its own count of parts.
+    """
 
     n_done: int
     n_films: int
     n_failed: int
     n_cached: int
     seconds_left: float
+    stage: str
+    stage_done: int
+    stage_n: int
 
 
 def evaluate(
