@@ -5,10 +5,11 @@
 
 /* ---- What is asked for ---- */
 
-static radz_status find_kind(const rz_eval *e, const char *name, size_t n, unsigned *kind, radz_error *err)
+static radz_status find_kind(const rz_eval_arm *arm, const char *name, size_t n, unsigned *kind, radz_error *err)
 {
-    const bool fused = e->net->model->cfg.radz.fused_score && e->o->score.score == RADZ_SCORE_IMG_ANCHOR;
-    *kind = fused ? RADZ_SCORE_FUSED : e->o->score.score;
+    const unsigned own = arm->e->o->score.score;
+    const bool fused = arm->of.net->model->cfg.radz.fused_score && own == RADZ_SCORE_IMG_ANCHOR;
+    *kind = fused ? RADZ_SCORE_FUSED : own;
     if (n == 5 && strncmp(name, "embed", n) == 0) return RADZ_OK;
     for (*kind = 0; rz_score_name(*kind); ++*kind)
         if (strlen(rz_score_name(*kind)) == n && strncmp(rz_score_name(*kind), name, n) == 0) return RADZ_OK;
@@ -107,7 +108,7 @@ static radz_status open_arm(rz_eval_arm *arm, radz_error *err)
     for (const char *s = e->o->methods;;) {
         size_t len = strcspn(s, ",");
         unsigned kind;
-        RZ_TRY(find_kind(e, s, len, &kind, err));
+        RZ_TRY(find_kind(arm, s, len, &kind, err));
         RZ_TRY(open_method(arm, kind, err));
         if (!s[len]) break;
         s += len + 1;
