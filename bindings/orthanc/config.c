@@ -1,13 +1,15 @@
 /* config.c - "Radz" of Orthanc's configuration, checked word by word: a misspelt entry is said, not ignored.
  * SPDX-License-Identifier: GPL-3.0-or-later */
+#include <math.h>
 #include <string.h>
 
 #include "plugin.h"
 
 settings config;
 
-static const char *const known[] = {"Model",   "Bank",       "Labels",  "Threads",  "Jobs",       "Automatic",
-                                    "Backlog", "Modalities", "Outputs", "HeatMaps", "Thresholds", "Threshold"};
+static const char *const known[] = {"Model",      "Bank",      "Labels",     "Threads", "Jobs",
+                                    "Automatic",  "Backlog",   "Modalities", "Outputs", "HeatMaps",
+                                    "Thresholds", "Threshold", "Strict"};
 
 static int is_known(const char *name)
 {
@@ -66,6 +68,18 @@ static int take_thresholds(char **problem)
     return !*problem;
 }
 
+/* Codes and thresholds of findings, as the library reads them too: "radz.labels/1". */
+static int take_labels(char **problem)
+{
+    json_error_t error;
+    if (!config.labels) return 1;
+    config.table = json_load_file(config.labels, 0, &error);
+    if (!json_is_object(json_object_get(config.table, "labels")))
+        *problem = print("\"Radz\": \"Labels\": %s: %s", config.labels,
+                         config.table ? "no object \"labels\" in it" : error.text);
+    return !*problem;
+}
+
 static int take_outputs(char **problem)
 {
     json_t *list = json_object_get(config.all, "Outputs"), *each;
@@ -99,7 +113,7 @@ static int take_modalities(char **problem)
 int config_read(char **problem)
 {
     memset(&config, 0, sizeof config);
-    config.jobs = 1, config.automatic = 1, config.sr = config.sc = 1, config.heatmaps = 1, config.threshold = 0.5;
+    config.jobs = 1, config.automatic = 1, config.sr = config.sc = 1, config.heatmaps = 1, config.threshold = NAN;
     *problem = NULL;
     char *text = OrthancPluginGetConfiguration(orthanc);
     json_t *whole = text ? json_loads(text, 0, NULL) : NULL;
@@ -114,18 +128,33 @@ int config_read(char **problem)
     return !*problem && take_text("Model", &config.model, problem) && take_text("Bank", &config.bank, problem) &&
            take_text("Labels", &config.labels, problem) && take_int("Threads", 0, 1024, &config.threads, problem) &&
            take_int("Jobs", 1, 64, &config.jobs, problem) && take_bool("Automatic", &config.automatic, problem) &&
-           take_bool("Backlog", &config.backlog, problem) && take_int("HeatMaps", 0, 100, &config.heatmaps, problem) &&
+           take_bool("Backlog", &config.backlog, problem) && take_bool("Strict", &config.strict, problem) &&
+           take_int("HeatMaps", 0, 100, &config.heatmaps, problem) && take_labels(problem) &&
            take_thresholds(problem) && take_outputs(problem) && take_modalities(problem);
+}
+
+char *config_text(void)
+{
+    json_t *what =
+        json_pack("{s:O?, s:O?, s:o, s:[b,b,b], s:i, s:b}", "table", config.table, "thresholds", config.thresholds,
+                  "threshold", isnan(config.threshold) ? json_null() : json_real(config.threshold), "outputs",
+                  config.sr, config.sc, config.gsps, "heatmaps", config.heatmaps, "strict", config.strict);
+    char *text = json_dumps(what, JSON_SORT_KEYS | JSON_COMPACT);
+    json_decref(what);
+    return text;
 }
 
 void config_free(void)
 {
     json_decref(config.all);
+    json_decref(config.table);
     memset(&config, 0, sizeof config);
 }
 
-double config_threshold(const char *label)
+double config_threshold(const char *label, double calibrated)
 {
-    json_t *v = json_object_get(config.thresholds, label);
-    return v ? json_number_value(v) : config.threshold;
+    json_t *own = json_object_get(config.thresholds, label);
+    if (!own) own = json_object_get(json_object_get(json_object_get(config.table, "labels"), label), "threshold");
+    if (own) return json_number_value(own);
+    return !isnan(config.threshold) ? config.threshold : !isnan(calibrated) ? calibrated : 0.5;
 }

@@ -114,6 +114,7 @@ VISIBLE void OrthancPluginFinalize(void)
 {
     engine_stop();
     watch_stop();
+    job_end_all();
     engine_close();
     config_free();
 }

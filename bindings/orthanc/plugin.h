@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <orthanc/OrthancCPlugin.h>
 #include <radz.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -37,16 +38,21 @@ typedef struct settings {
     json_t *thresholds; /* object: label -> probability from which a finding is called present */
     int threads, jobs;  /* of the library; films at once */
     int automatic, backlog;
+    int strict; /* films whose own DICOM tags speak against them are refused */
     int sr, sc, gsps;
-    int heatmaps;     /* findings of one film that get a heat map in the archive */
-    double threshold; /* of labels that thresholds does not name */
+    int heatmaps;     /* findings of one film that get a heat map in the archive, at most */
+    double threshold; /* of labels that have none of their own; NaN: not given */
+    json_t *table;    /* what `labels` holds; NULL: none */
 } settings;
 extern settings config;
 
 /* Unknown or misshapen entries: 0, and *problem (freed by the caller) says which. */
 int config_read(char **problem);
 void config_free(void);
-double config_threshold(const char *label);
+/* Probability from which a finding is called present. calibrated: the bank's own, NaN where it has none. */
+double config_threshold(const char *label, double calibrated);
+/* What of the configuration a result depends on, as text (freed by the caller). */
+char *config_text(void);
 
 /* ---- engine: the model ------------------------------------------------------------------------------ */
 
@@ -63,9 +69,12 @@ void engine_open(void);
 void engine_stop(void);
 int engine_stopping(void);
 void engine_close(void);
-/* A session for this thread alone; waits for one. NULL: stopping, or there is no model. */
-radz_session *engine_take(void);
+/* A session for this thread alone; its calls end when *cancel (may be NULL) is set. Waits for one, not longer than
+ * `seconds` where that is not 0. NULL: none, cancelled, stopping, or there is no model. */
+radz_session *engine_take(const atomic_int *cancel, int seconds);
 void engine_give(radz_session *session);
+/* After a `cancel` has been set: who waits looks at it. */
+void engine_wake(void);
 
 /* ---- rest: Orthanc's own interface ------------------------------------------------------------------- */
 
@@ -79,23 +88,32 @@ int rest_put(const char *uri, const void *body, size_t n);
 
 typedef struct film film;
 
-/* NULL: no memory. */
-film *film_open(const char *instance);
+/* *cancel ends the running step between two layers of the network. NULL: no memory. */
+film *film_open(const char *instance, const atomic_int *cancel);
 void film_close(film *f);
 enum { FILM_DONE, FILM_MORE, FILM_FAILED, FILM_STOPPED };
 int film_step(film *f);
 float film_progress(const film *f);
+/* Why it failed, one line. */
+const char *film_problem(const film *f);
+/* 1: no film, but what this plugin has put into the archive. */
+int film_is_output(const char *instance);
+/* Patches of a heat map that no job has made, side * side numbers. */
+radz_status film_map(const char *instance, const char *label, float *patches, radz_error *err);
 /* The stored result, NULL: none. current: 0 where another model, bank or setting made it. */
 json_t *film_result(const char *instance, int *current);
 
 /* ---- job: films as jobs of Orthanc -------------------------------------------------------------------- */
 
 void job_register(void);
-/* The job's identifier (freed with OrthancPluginFreeString); NULL: refused. seq: of the change, 0: none. */
-char *job_submit(const char *instance, int priority, json_int_t seq);
+/* A job for the film, the one that is at work on it where there is one: its identifier. 0: refused. seq: of the change,
+ * 0: none. */
+enum { JOB_ID = 64 };
+int job_ask(const char *instance, int priority, json_int_t seq, char id[JOB_ID]);
+/* Ends the threads of all jobs. */
+void job_end_all(void);
 /* Films that jobs hold now, waiting ones too. */
 size_t job_count(void);
-int job_has(const char *instance);
 /* The smallest change that a job still works for; 0: none. */
 json_int_t job_first_change(void);
 

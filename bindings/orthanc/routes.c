@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "outputs.h"
 #include "plugin.h"
 
 enum { MAX_WAITING = 1000, MAP_SIDE = 512 };
@@ -62,7 +63,7 @@ static json_t *describe_classes(void)
     for (size_t i = 0; i < radz_bank_count(engine.bank); i++) {
         const char *label = radz_bank_label(engine.bank, i), *text = radz_bank_description(engine.bank, i);
         json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:b}", "label", label, "description", text ? text : "",
-                                              "threshold", config_threshold(label), "reference",
+                                              "threshold", config_threshold(label, NAN), "reference",
                                               i == radz_bank_reference(engine.bank)));
     }
     return list;
@@ -102,14 +103,15 @@ static OrthancPluginErrorCode post_classify(OrthancPluginRestOutput *out, const 
     (void)url;
     if (wrong_method(out, r, OrthancPluginHttpMethod_Post)) return OrthancPluginErrorCode_Success;
     if (engine.error) return answer_error(out, 503, engine.error);
-    if (!is_instance(r->groups[0])) return answer_error(out, 404, "no such instance");
+    const char *instance = r->groups[0];
+    char id[JOB_ID];
+    if (!is_instance(instance)) return answer_error(out, 404, "no such instance");
+    if (film_is_output(instance)) return answer_error(out, 409, "this is an output of radz, no film");
     if (job_count() >= MAX_WAITING) return answer_error(out, 503, "too many films are waiting");
-    char *id = job_submit(r->groups[0], 0, 0);
-    if (!id) return answer_error(out, 500, "no job could be made");
+    if (!job_ask(instance, 0, 0, id)) return answer_error(out, 500, "no job could be made");
     char *path = print("/jobs/%s", id);
     json_t *json = json_pack("{s:s, s:s}", "ID", id, "Path", path ? path : "");
     free(path);
-    OrthancPluginFreeString(orthanc, id);
     return answer_json(out, 200, json);
 }
 
@@ -126,8 +128,7 @@ static OrthancPluginErrorCode get_result(OrthancPluginRestOutput *out, const cha
     return answer_json(out, 200, result);
 }
 
-/* ---- Heat maps ----------------------------------------------------------------------------------------------------
- */
+/* ---- Heat maps ------------------------------------------------------------------------------------------------- */
 
 /* An empty film of the stored one's shape, small: a map is smooth, the page draws it larger. */
 static radz_image *shape_of(json_t *result, uint32_t *width, uint32_t *height)
@@ -146,17 +147,6 @@ static radz_image *shape_of(json_t *result, uint32_t *width, uint32_t *height)
     return image;
 }
 
-static int read_patches(json_t *result, const char *label, float *patches, size_t n)
-{
-    json_t *list = json_object_get(json_object_get(json_object_get(result, "heatmaps"), "patches"), label);
-    if (json_array_size(list) != n) return 0;
-    for (size_t i = 0; i < n; i++) {
-        json_t *v = json_array_get(list, i);
-        patches[i] = json_is_number(v) ? (float)json_number_value(v) : NAN;
-    }
-    return 1;
-}
-
 /* 0..255 between the map's least and greatest number; what the model has not seen is 0. */
 static unsigned char *to_gray(const float *map, size_t n)
 {
@@ -171,19 +161,40 @@ static unsigned char *to_gray(const float *map, size_t n)
     return gray;
 }
 
-static OrthancPluginErrorCode send_map(OrthancPluginRestOutput *out, json_t *result, const char *label)
+static OrthancPluginErrorCode send_map(OrthancPluginRestOutput *out, json_t *result, const float *patches)
 {
-    size_t side = radz_heatmap_side(engine.model);
     uint32_t w = 0, h = 0;
     radz_image *image = shape_of(result, &w, &h);
-    float *patches = calloc(side * side + 1, sizeof *patches), *map = calloc((size_t)w * h + 1, sizeof *map);
+    float *map = calloc((size_t)w * h + 1, sizeof *map);
     unsigned char *gray = NULL;
-    int found = image && patches && map && read_patches(result, label, patches, side * side);
-    if (found && !radz_heatmap_expand(engine.model, image, patches, map, NULL)) gray = to_gray(map, (size_t)w * h);
+    if (image && map && !radz_heatmap_expand(engine.model, image, patches, map, NULL))
+        gray = to_gray(map, (size_t)w * h);
     if (gray) OrthancPluginCompressAndAnswerPngImage(orthanc, out, OrthancPluginPixelFormat_Grayscale8, w, h, w, gray);
     radz_image_close(image);
-    free(gray), free(patches), free(map);
-    return gray ? OrthancPluginErrorCode_Success : answer_error(out, 404, "no heat map of this finding");
+    free(gray), free(map);
+    return gray ? OrthancPluginErrorCode_Success : answer_error(out, 500, "the heat map cannot be drawn");
+}
+
+static int status_of(radz_status code)
+{
+    return code == RADZ_E_CANCELLED ? 503 : code == RADZ_E_ARGUMENT ? 404 : 500;
+}
+
+/* The stored map, or one made now: only the findings that were over their threshold have one that is kept. */
+static OrthancPluginErrorCode answer_map(OrthancPluginRestOutput *out, const char *instance, json_t *result,
+                                         const char *label)
+{
+    const size_t side = radz_heatmap_side(engine.model);
+    radz_error err = {RADZ_E_MEMORY, "out of memory"};
+    float *patches = calloc(side * side + 1, sizeof *patches);
+    json_t *kept = json_object_get(json_object_get(result, "heatmaps"), "patches");
+    radz_status code = patches ? RADZ_OK : RADZ_E_MEMORY;
+    if (!code && !outputs_read_patches(kept, label, patches, side * side))
+        code = film_map(instance, label, patches, &err);
+    const OrthancPluginErrorCode answer =
+        code ? answer_error(out, status_of(code), err.message) : send_map(out, result, patches);
+    free(patches);
+    return answer;
 }
 
 static OrthancPluginErrorCode get_heatmap(OrthancPluginRestOutput *out, const char *url,
@@ -198,13 +209,13 @@ static OrthancPluginErrorCode get_heatmap(OrthancPluginRestOutput *out, const ch
     if (!is_instance(r->groups[0])) return answer_error(out, 404, "no such instance");
     json_t *result = film_result(r->groups[0], &current);
     if (!result) return answer_error(out, 404, "no result yet: POST .../radz/classify makes one");
-    OrthancPluginErrorCode code = send_map(out, result, label);
+    OrthancPluginErrorCode code = current ? answer_map(out, r->groups[0], result, label)
+                                          : answer_error(out, 409, "the result is of another model or configuration");
     json_decref(result);
     return code;
 }
 
-/* ---- The page -------------------------------------------------------------------------------------------------------
- */
+/* ---- The page -------------------------------------------------------------------------------------------------- */
 
 /* Put into the plugin by page.S. */
 extern const char page_html[], page_html_end[], page_js[], page_js_end[], page_css[], page_css_end[];

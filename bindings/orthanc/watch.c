@@ -81,28 +81,24 @@ static int is_wanted_modality(const char *modality)
     return 0;
 }
 
-/* Own outputs are no films: they name this library as what made them. */
 static int is_film(const char *instance)
 {
     json_t *tags = rest_get("/instances/%s/simplified-tags", instance);
-    const char *modality = json_string_value(json_object_get(tags, "Modality"));
-    const char *maker = json_string_value(json_object_get(tags, "ManufacturerModelName"));
-    int is = is_wanted_modality(modality) && (!maker || strncmp(maker, "libradz", 7) != 0);
+    int is = is_wanted_modality(json_string_value(json_object_get(tags, "Modality")));
     json_decref(tags);
-    return is;
+    return is && !film_is_output(instance);
 }
 
 static void consider(const char *instance, json_int_t seq)
 {
     int current;
-    if (job_has(instance) || !is_film(instance)) return;
+    char id[JOB_ID];
+    if (!is_film(instance)) return;
     json_t *result = film_result(instance, &current);
     json_decref(result);
     if (result && current) return;
     /* Below what people ask for: an archive sends and receives first. */
-    char *id = job_submit(instance, -10, seq);
-    if (!id) log_warning("radz: no job could be made for instance %s", instance);
-    OrthancPluginFreeString(orthanc, id);
+    if (!job_ask(instance, -10, seq, id)) log_warning("radz: no job could be made for instance %s", instance);
 }
 
 /* 0: it is time to end. A few jobs ahead are enough: the rest waits in Orthanc's list of changes. */

@@ -5,8 +5,8 @@
 const root = '../../';
 const id = (new URLSearchParams(location.search).get('instance') || '').replace(/[^0-9a-f-]/g, '');
 const at = name => document.getElementById(name);
-const state = {film: null, window: null, first: null, invert: false, show: true, chosen: 0, findings: [], maps: {},
-  opacity: {}, zoom: 1, x: 0, y: 0};
+const state = {film: null, window: null, first: null, invert: false, show: false, hidden: false, chosen: -1,
+  findings: [], classes: {}, maps: {}, opacity: {}, zoom: 1, x: 0, y: 0, job: null};
 
 function element(name, attributes, ...children) {
   const e = document.createElement(name);
@@ -41,48 +41,99 @@ function readNumpy(buffer) {
   return {shape, values: new arrays[type](buffer.slice(start + n))};
 }
 
+/* Gray values as places in a table of at most 65536 shades, so that a new window costs one look per pixel. */
+function indexGray(values, n) {
+  let low = Infinity, high = -Infinity;
+  for (let i = 0; i < n; i++) { low = Math.min(low, values[i]); high = Math.max(high, values[i]); }
+  const step = Math.max(1, (high - low) / 65535), index = new Uint16Array(n);
+  for (let i = 0; i < n; i++) index[i] = Math.round((values[i] - low) / step);
+  return {low, step, index, levels: Math.round((high - low) / step) + 1};
+}
+
+/* Without a window of its own: from the darkest to the brightest half percent. */
+function guessWindow(film) {
+  const count = new Uint32Array(film.levels), n = film.index.length;
+  film.index.forEach(i => count[i]++);
+  const find = share => { let i = 0, sum = 0; while (i < film.levels - 1 && (sum += count[i]) <= share * n) i++; return i; };
+  const low = find(.005), high = Math.max(low + 1, find(.995));
+  return [film.low + film.step * (low + high) / 2, film.step * (high - low)];
+}
+
+function showPatient(tags) {
+  const date = t => (t || '').replace(/^(\d{4})(\d\d)(\d\d)$/, '$1-$2-$3');
+  const name = (tags.PatientName || '').replace(/=.*/, '').replace(/\^+/g, ' ').trim();
+  const parts = [tags.PatientID && 'ID ' + tags.PatientID, tags.PatientBirthDate && 'born ' + date(tags.PatientBirthDate),
+    tags.PatientSex, tags.StudyDate && 'film of ' + date(tags.StudyDate), tags.StudyDescription,
+    [tags.Modality, tags.ViewPosition, tags.BodyPartExamined].filter(Boolean).join(' ')].filter(Boolean);
+  at('who').replaceChildren(element('b', {}, name || 'No name'), parts.map(p => ' · ' + p).join(''));
+}
+
 async function loadFilm() {
   const tags = await getJson('instances/' + id + '/simplified-tags');
+  showPatient(tags);
   const answer = await fetch(root + 'instances/' + id + '/numpy?rescale=true');
   if (!answer.ok) throw new Error('the archive cannot decode this film; its transfer syntax may need a plugin');
   const {shape, values} = readNumpy(await answer.arrayBuffer());
-  const [frames, height, width, channels] = shape.length === 4 ? shape : [1, ...shape, 1];
-  const film = {width, height, channels: channels || 1, values, frames, inverted: tags.PhotometricInterpretation === 'MONOCHROME1'};
-  const n = width * height * film.channels;
-  let low = Infinity, high = -Infinity;
-  for (let i = 0; i < n; i++) { low = Math.min(low, values[i]); high = Math.max(high, values[i]); }
+  const [, height, width, channels] = shape.length === 4 ? shape : [1, ...shape, 1];
+  const film = {width, height, channels: channels || 1, inverted: tags.PhotometricInterpretation === 'MONOCHROME1'};
+  if (film.channels === 1) Object.assign(film, indexGray(values, width * height));
+  else film.rgb = values;
   const first = text => parseFloat(String(text || '').split('\\')[0]);
   const center = first(tags.WindowCenter), size = first(tags.WindowWidth);
-  film.range = Math.max(1, high - low);
+  film.range = film.rgb ? 255 : Math.max(1, film.step * (film.levels - 1));
   state.film = film;
-  state.first = film.channels === 1 && size > 0 && isFinite(center) ? [center, size] : [(low + high) / 2, film.range];
+  state.first = film.rgb ? [127.5, 256] : size >= 1 && isFinite(center) ? [center, size] : guessWindow(film);
+  state.window = state.first;
+}
+
+function shade(value, invert) {
+  const [center, size] = state.window;
+  const v = 255 * ((value - (center - .5)) / Math.max(1e-6, size - 1) + .5), gray = Math.min(255, Math.max(0, v));
+  return Math.round(invert ? 255 - gray : gray);
 }
 
 function drawFilm() {
-  const {film} = state, [center, size] = state.window, canvas = at('film');
-  canvas.width = film.width, canvas.height = film.height;
-  const context = canvas.getContext('2d'), image = context.createImageData(film.width, film.height);
-  const low = center - size / 2, gain = 255 / size, dark = film.inverted !== state.invert, c = film.channels;
-  for (let i = 0, n = film.width * film.height; i < n; i++) {
-    for (let k = 0; k < 3; k++) {
-      const v = Math.min(255, Math.max(0, (film.values[i * c + (c === 3 ? k : 0)] - low) * gain));
-      image.data[4 * i + k] = dark ? 255 - v : v;
-    }
-    image.data[4 * i + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
+  const {film} = state, canvas = at('film'), n = film.width * film.height;
+  if (canvas.width !== film.width || canvas.height !== film.height) canvas.width = film.width, canvas.height = film.height;
+  const context = canvas.getContext('2d');
+  film.picture = film.picture || context.createImageData(film.width, film.height);
+  const pixels = new Uint32Array(film.picture.data.buffer), invert = film.inverted !== state.invert;
+  const table = Uint32Array.from({length: film.rgb ? 256 : film.levels}, (_, i) => {
+    const g = shade(film.rgb ? i : film.low + film.step * i, invert);
+    return film.rgb ? g : 0xff000000 | g << 16 | g << 8 | g;
+  });
+  if (film.rgb) for (let i = 0, c = film.channels; i < n; i++)
+    pixels[i] = 0xff000000 | table[film.rgb[i * c + 2]] << 16 | table[film.rgb[i * c + 1]] << 8 | table[film.rgb[i * c]];
+  else for (let i = 0; i < n; i++) pixels[i] = table[film.index[i]];
+  context.putImageData(film.picture, 0, 0);
+  const [center, size] = state.window;
   at('window').textContent = 'Window ' + Math.round(size) + ', level ' + Math.round(center);
 }
 
-function place() {
+/* Where the film lies on the stage: scale, and its corner. */
+function placing() {
   const stage = at('stage'), {film} = state;
-  if (!film) return;
   const fit = Math.min(stage.clientWidth / film.width, stage.clientHeight / film.height) * state.zoom;
-  const x = (stage.clientWidth - film.width * fit) / 2 + state.x, y = (stage.clientHeight - film.height * fit) / 2 + state.y;
+  return {fit, x: (stage.clientWidth - film.width * fit) / 2 + state.x, y: (stage.clientHeight - film.height * fit) / 2 + state.y};
+}
+
+function place() {
+  if (!state.film) return;
+  const {fit, x, y} = placing();
   for (const name of ['film', 'map']) {
-    const canvas = at(name), scale = fit * film.width / (canvas.width || 1);
+    const canvas = at(name), scale = fit * state.film.width / (canvas.width || 1);
     canvas.style.transform = 'translate(' + x + 'px,' + y + 'px) scale(' + scale + ')';
   }
+}
+
+/* What lies under (x, y) of the stage stays there. */
+function zoomAt(x, y, by) {
+  if (!state.film) return;
+  const before = placing(), zoom = Math.min(20, Math.max(.5, state.zoom * by)), k = zoom / state.zoom;
+  state.zoom = zoom;
+  const after = placing();
+  state.x += x - (x - before.x) * k - after.x, state.y += y - (y - before.y) * k - after.y;
+  place();
 }
 
 /* ---- Heat maps ---------------------------------------------------------------------------------------------- */
@@ -94,121 +145,187 @@ function colour(v) {
   return stops[i].map((a, k) => a + (t - i) * (stops[i + 1][k] - a));
 }
 
-async function loadMap(label) {
-  if (state.maps[label]) return state.maps[label];
+async function fetchMap(label) {
   const answer = await fetch(root + 'instances/' + id + '/radz/heatmap?label=' + encodeURIComponent(label));
-  if (!answer.ok) return null;
+  if (!answer.ok) throw new Error('no heat map: ' + ((await answer.json().catch(() => ({}))).error || answer.status));
   const picture = await createImageBitmap(await answer.blob());
   const canvas = element('canvas', {width: picture.width, height: picture.height}), context = canvas.getContext('2d');
   context.drawImage(picture, 0, 0);
-  return state.maps[label] = context.getImageData(0, 0, picture.width, picture.height);
+  return context.getImageData(0, 0, picture.width, picture.height);
+}
+
+/* Asked for once, also while it is on its way. */
+function loadMap(label) {
+  state.maps[label] = state.maps[label] || fetchMap(label).catch(e => { delete state.maps[label]; throw e; });
+  return state.maps[label];
 }
 
 async function drawMap() {
-  const canvas = at('map'), finding = state.findings[state.chosen];
-  const map = finding && state.show ? await loadMap(finding.label) : null;
-  if (finding !== state.findings[state.chosen]) return; /* another one was chosen meanwhile */
-  at('scale').hidden = !map;
-  canvas.hidden = !map;
+  const canvas = at('map'), finding = state.show && state.findings[state.chosen];
+  let map = null;
+  if (finding) {
+    const slow = setTimeout(() => { at('busy').textContent = 'Making the heat map'; }, 300);
+    map = await loadMap(finding.label).finally(() => clearTimeout(slow));
+    if (!state.show || finding !== state.findings[state.chosen]) return; /* another one was chosen meanwhile */
+  }
+  at('busy').textContent = '';
+  at('scale').hidden = canvas.hidden = !map;
   if (!map) return;
+  at('scale-label').textContent = finding.label;
   canvas.width = map.width, canvas.height = map.height;
   const context = canvas.getContext('2d'), image = context.createImageData(map.width, map.height);
-  const opacity = state.opacity[finding.label];
   for (let i = 0; i < map.data.length; i += 4) {
-    const v = map.data[i];
-    image.data.set(colour(v), i);
-    image.data[i + 3] = 255 * opacity * v / 255;
+    image.data.set(colour(map.data[i]), i);
+    image.data[i + 3] = state.opacity[finding.label] * map.data[i];
   }
   context.putImageData(image, 0, 0);
-  place();
 }
 
 /* ---- Findings ------------------------------------------------------------------------------------------------ */
 
 function percent(v) {
-  return (100 * v).toFixed(1) + ' %';
+  return v > 0 && v < .01 ? '<1 %' : v < 1 && v > .99 ? '>99 %' : Math.round(100 * v) + ' %';
+}
+
+function describe(f) {
+  const more = [element('p', {}, f.description)];
+  if (f.similarity !== null) more.push(element('p', {}, 'Cosine with this description: ' + f.similarity.toFixed(4)));
+  if (!f.reference)
+    more.push(element('p', {}, (f.over ? 'At or over' : 'Below') + ' its threshold of ' + percent(f.threshold)));
+  const slider = element('input', {type: 'range', min: 0, max: 100, value: 100 * state.opacity[f.label],
+    'aria-label': 'Heat map of ' + f.label});
+  slider.addEventListener('input', () => {
+    state.opacity[f.label] = slider.value / 100;
+    setShown(true);
+  });
+  more.push(element('label', {}, 'Heat map', slider));
+  return element('div', {class: 'more'}, ...more);
 }
 
 function showFinding(f, i) {
-  const known = state.classes[f.label] || {threshold: .5, description: ''}, over = f.probability >= known.threshold;
-  const slider = element('input', {type: 'range', min: 0, max: 100, value: 100 * state.opacity[f.label],
-    'aria-label': 'Heat map of ' + f.label});
-  slider.addEventListener('input', () => { state.opacity[f.label] = slider.value / 100; state.show = true; update(); });
-  const fill = element('div', {class: 'fill'}), mark = element('div', {class: 'mark', title: 'threshold ' + known.threshold});
+  const fill = element('span', {class: 'fill'}), track = element('span', {class: 'track'}, fill);
   fill.style.width = 100 * f.probability + '%';
-  mark.style.left = 100 * known.threshold + '%';
-  const more = element('div', {class: 'more'}, element('p', {}, known.description),
-    element('p', {}, f.similarity === null ? '' : 'Cosine with the description: ' + f.similarity.toFixed(4)),
-    element('label', {}, 'Heat map', slider));
-  const item = element('li', {class: 'finding' + (over && !known.reference ? ' over' : ''), role: 'option', tabindex: 0,
-    'data-label': f.label, 'data-probability': f.probability},
-    element('div', {class: 'head'}, element('span', {}, f.label), element('span', {class: 'value'}, percent(f.probability))),
-    element('div', {class: 'track'}, fill, mark), more);
-  item.addEventListener('click', () => choose(i));
-  item.addEventListener('focus', () => choose(i));
-  return item;
+  if (!f.reference) {
+    const mark = element('span', {class: 'mark', title: 'threshold ' + percent(f.threshold)});
+    mark.style.left = 'calc(' + 100 * f.threshold + '% - 1px)';
+    track.append(mark);
+  }
+  const button = element('button', {type: 'button', 'aria-expanded': 'false'},
+    element('span', {class: 'head'}, element('span', {}, f.label), element('span', {class: 'value'}, percent(f.probability))), track);
+  button.addEventListener('click', () => pick(i));
+  return element('li', {class: 'finding' + (f.over ? ' over' : '') + (f.reference ? ' reference' : ''),
+    'data-label': f.label, 'data-probability': f.probability}, button, describe(f));
 }
 
-function choose(i) {
-  if (i < 0 || i >= state.findings.length) return;
-  state.chosen = i;
-  [...at('findings').children].forEach((item, k) => item.setAttribute('aria-selected', k === i));
+function setShown(show) {
+  state.show = show, state.hidden = !show;
   update();
 }
 
-function showProvenance(result) {
-  const list = at('provenance'), p = result.provenance || {};
-  list.replaceChildren();
-  for (const [key, value] of Object.entries(p)) {
-    if (value === null) continue;
-    list.append(element('dt', {}, key), element('dd', {}, typeof value === 'object' ? JSON.stringify(value) : String(value)));
-  }
-  at('warnings').replaceChildren(...(result.warnings || []).map(w => element('li', {}, w)));
+function choose(i) {
+  state.chosen = i;
+  [...at('findings').children].forEach((item, k) => {
+    item.classList.toggle('chosen', k === i);
+    item.firstChild.setAttribute('aria-expanded', k === i);
+  });
+  update();
+}
+
+/* Somebody wants to see this one: its heat map too, unless they are hidden on purpose. */
+function pick(i) {
+  if (i < 0 || i >= state.findings.length) return;
+  state.show = !state.hidden;
+  choose(i);
+  at('findings').children[i].scrollIntoView({block: 'nearest'});
+}
+
+function flatten(value, name, list) {
+  if (value === null || value === undefined) return;
+  if (typeof value === 'object' && !Array.isArray(value))
+    for (const [key, inner] of Object.entries(value)) flatten(inner, name ? name + ' ' + key : key, list);
+  else
+    list.append(element('dt', {}, name.replace(/_/g, ' ')), element('dd', {}, Array.isArray(value) ? value.join(', ') : String(value)));
+}
+
+function showArchive(outputs) {
+  const links = [], link = (text, o) => links.push(links.length ? ' · ' : ' ', element('a', {href: root + 'app/explorer.html#instance?uuid=' + o.instance}, text));
+  for (const o of outputs.SR || []) link('report', o);
+  for (const o of outputs.SC || []) link('heat map of ' + o.label, o);
+  for (const o of outputs.GSPS || []) link('outline of ' + o.label, o);
+  at('archive').replaceChildren('In the archive:', ...links);
+  at('archive').hidden = !links.length;
+}
+
+function showSummary() {
+  const over = state.findings.filter(f => f.over).length;
+  at('summary').textContent = over === 0 ? 'No finding reaches its threshold' :
+    over === 1 ? '1 finding at or over its threshold' : over + ' findings at or over their thresholds';
 }
 
 function showResult(document_) {
-  const result = document_.result || {};
-  if (result.error) throw new Error(result.error.message);
-  state.findings = result.scores || [];
-  state.findings.forEach(f => { state.opacity[f.label] ??= .5; });
-  at('findings').setAttribute('role', 'listbox');
+  const result = document_.result || {}, thresholds = document_.thresholds || {}, outputs = document_.outputs || {};
+  at('provenance').replaceChildren();
+  flatten(result.provenance, '', at('provenance'));
+  at('classify').hidden = document_.current && !result.error;
+  at('classify').textContent = 'Classify again';
+  if (result.error) throw new Error('This film could not be classified: ' + result.error.message);
+  state.maps = {};
+  state.findings = (result.scores || []).map(f => {
+    const known = state.classes[f.label] || {}, threshold = thresholds[f.label] ?? known.threshold ?? .5;
+    state.opacity[f.label] ??= .5;
+    return {...f, threshold, reference: !!known.reference, description: known.description || '',
+      over: !known.reference && f.probability >= threshold};
+  });
+  const warnings = [...(result.warnings || [])];
+  if (!document_.current) warnings.unshift('of another model or configuration than the server has now: no heat maps');
+  if (outputs.error) warnings.push('not all reports are in the archive: ' + outputs.error);
+  at('warnings').replaceChildren(...warnings.map(w => element('li', {}, w)));
   at('findings').replaceChildren(...state.findings.map(showFinding));
-  showProvenance(result);
-  at('classify').hidden = document_.current;
-  const first = state.findings.findIndex(f => !(state.classes[f.label] || {}).reference);
-  choose(Math.max(0, first));
+  showSummary();
+  showArchive(outputs);
+  const over = state.findings.findIndex(f => f.over);
+  state.show = document_.current && over >= 0 && !state.hidden;
+  choose(over >= 0 ? over : state.findings.findIndex(f => !f.reference));
 }
 
 async function loadResult() {
   const status = await getJson('radz/status');
   state.classes = Object.fromEntries(status.classes.map(c => [c.label, c]));
-  at('notice').textContent = 'AI result, research use only, not for diagnosis';
   try {
     showResult(await getJson('instances/' + id + '/radz/result'));
+    say('');
   } catch (e) {
     if (e.status !== 404) throw e;
     at('classify').hidden = false;
     say('This film has not been classified yet');
-    return false;
   }
-  return true;
 }
 
 async function classify() {
   at('classify').disabled = true;
-  const job = await getJson('instances/' + id + '/radz/classify', {method: 'POST', body: '{}'});
-  for (;;) {
-    const now = await getJson('jobs/' + job.ID);
-    say('Classifying: ' + now.Progress + ' %');
-    if (now.State === 'Success' || now.State === 'Failure') break;
-    await new Promise(done => setTimeout(done, 300));
+  at('stop').hidden = false;
+  try {
+    state.job = (await getJson('instances/' + id + '/radz/classify', {method: 'POST', body: '{}'})).ID;
+    let now;
+    do {
+      await new Promise(done => setTimeout(done, 300));
+      now = await getJson('jobs/' + state.job).catch(e => {
+        if (e.status === 404) return {State: 'Success'}; /* Orthanc forgets old jobs soon */
+        throw e;
+      });
+      if (now.Progress !== undefined) say('Classifying: ' + now.Progress + ' %');
+    } while (now.State !== 'Success' && now.State !== 'Failure');
+    const error = now.State === 'Failure' && ((now.Content || {}).Error || 'stopped');
+    say('');
+    if (error) say('Not classified: ' + error);
+    else await loadResult();
+  } finally {
+    at('classify').disabled = false;
+    at('stop').hidden = true;
   }
-  at('classify').disabled = false;
-  say('');
-  await loadResult();
 }
 
-/* ---- Mouse, keys ------------------------------------------------------------------------------------------------ */
+/* ---- Mouse, fingers, keys --------------------------------------------------------------------------------------- */
 
 let pending = false;
 function update() {
@@ -219,7 +336,8 @@ function update() {
     at('invert').setAttribute('aria-pressed', state.invert);
     at('toggle').setAttribute('aria-pressed', state.show);
     if (state.film) drawFilm();
-    await drawMap().catch(() => {});
+    place();
+    await drawMap().catch(e => { at('busy').textContent = e.message; at('map').hidden = at('scale').hidden = true; });
     place();
   });
 }
@@ -229,14 +347,28 @@ function reset() {
   update();
 }
 
+const fingers = new Map();
+
+function pinch(event) {
+  const old = [...fingers.values()], box = at('stage').getBoundingClientRect();
+  fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  const now = [...fingers.values()], middle = p => [(p[0][0] + p[1][0]) / 2, (p[0][1] + p[1][1]) / 2];
+  const length = p => Math.hypot(p[0][0] - p[1][0], p[0][1] - p[1][1]) || 1, [x, y] = middle(now), [x0, y0] = middle(old);
+  state.x += x - x0, state.y += y - y0;
+  zoomAt(x - box.left, y - box.top, length(now) / length(old));
+}
+
 function drag(event) {
-  if (!event.buttons || !state.film) return;
+  if (!fingers.has(event.pointerId) || !state.film) return;
+  if (fingers.size === 2) return pinch(event);
+  const [x, y] = fingers.get(event.pointerId), dx = event.clientX - x, dy = event.clientY - y;
+  fingers.set(event.pointerId, [event.clientX, event.clientY]);
   if (event.buttons & 2 || event.shiftKey) {
-    state.x += event.movementX, state.y += event.movementY;
+    state.x += dx, state.y += dy;
     return place();
   }
   const step = state.film.range / 600, [center, size] = state.window;
-  state.window = [center - event.movementY * step, Math.max(1, size + event.movementX * step)];
+  state.window = [center - dy * step, Math.max(1, size + dx * step)];
   update();
 }
 
@@ -244,37 +376,45 @@ function nudge(by) {
   const finding = state.findings[state.chosen];
   if (!finding) return;
   state.opacity[finding.label] = Math.min(1, Math.max(0, state.opacity[finding.label] + by));
-  const slider = at('findings').children[state.chosen].querySelector('input');
-  slider.value = 100 * state.opacity[finding.label];
-  update();
+  at('findings').children[state.chosen].querySelector('input').value = 100 * state.opacity[finding.label];
+  setShown(true);
 }
 
+function zoomMiddle(by) {
+  zoomAt(at('stage').clientWidth / 2, at('stage').clientHeight / 2, by);
+}
+
+const keys = {ArrowDown: () => pick(state.chosen + 1), ArrowUp: () => pick(state.chosen - 1), ArrowLeft: () => nudge(-.1),
+  ArrowRight: () => nudge(.1), r: reset, i: () => { state.invert = !state.invert; update(); },
+  h: () => setShown(!state.show), '+': () => zoomMiddle(1.25), '=': () => zoomMiddle(1.25), '-': () => zoomMiddle(.8)};
+
 function press(event) {
-  const slider = event.target.tagName === 'INPUT';
-  const keys = {ArrowDown: () => choose(state.chosen + 1), ArrowUp: () => choose(state.chosen - 1),
-    ArrowLeft: slider ? null : () => nudge(-.1), ArrowRight: slider ? null : () => nudge(.1), r: reset, R: reset,
-    i: () => { state.invert = !state.invert; update(); }, h: () => { state.show = !state.show; update(); }};
   const act = event.ctrlKey || event.metaKey || event.altKey ? null : keys[event.key] || keys[event.key.toLowerCase()];
-  if (!act) return;
+  if (!act || (event.target.tagName === 'INPUT' && /^Arrow(Left|Right)/.test(event.key))) return;
   act();
   event.preventDefault();
 }
 
 function listen() {
-  const stage = at('stage');
-  stage.addEventListener('pointerdown', e => stage.setPointerCapture(e.pointerId));
+  const stage = at('stage'), gone = e => fingers.delete(e.pointerId);
+  stage.addEventListener('pointerdown', e => {
+    stage.setPointerCapture(e.pointerId);
+    fingers.set(e.pointerId, [e.clientX, e.clientY]);
+  });
   stage.addEventListener('pointermove', drag);
+  for (const end of ['pointerup', 'pointercancel', 'lostpointercapture']) stage.addEventListener(end, gone);
   stage.addEventListener('contextmenu', e => e.preventDefault());
   stage.addEventListener('dblclick', reset);
   stage.addEventListener('wheel', e => {
-    state.zoom = Math.min(20, Math.max(.5, state.zoom * Math.exp(-e.deltaY / 500)));
-    place();
+    const box = stage.getBoundingClientRect();
+    zoomAt(e.clientX - box.left, e.clientY - box.top, Math.exp(-e.deltaY / 500));
     e.preventDefault();
   }, {passive: false});
-  at('invert').addEventListener('click', () => { state.invert = !state.invert; update(); });
-  at('toggle').addEventListener('click', () => { state.show = !state.show; update(); });
+  at('invert').addEventListener('click', keys.i);
+  at('toggle').addEventListener('click', keys.h);
   at('reset').addEventListener('click', reset);
   at('classify').addEventListener('click', () => classify().catch(e => say(e.message)));
+  at('stop').addEventListener('click', () => getJson('jobs/' + state.job + '/cancel', {method: 'POST', body: '{}'}).catch(e => say(e.message)));
   document.addEventListener('keydown', press);
   window.addEventListener('resize', place);
 }
@@ -284,10 +424,8 @@ async function start() {
   at('back').href = root + 'app/explorer.html#instance?uuid=' + id;
   listen();
   const parts = await Promise.allSettled([loadFilm(), loadResult()]);
-  state.window = state.first;
   const wrong = parts.filter(p => p.status === 'rejected').map(p => p.reason.message);
   if (wrong.length) say(wrong.join('; '));
-  else if (parts[1].value) say('');
   update();
   document.body.dataset.ready = 'true';
 }

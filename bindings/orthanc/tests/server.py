@@ -18,6 +18,8 @@ BUILD = os.path.join(TOP, "build", os.environ.get("BUILD", "release"))
 PLUGIN = os.path.join(BUILD, "orthanc", "libOrthancRadz.so")
 MODEL = os.path.join(TOP, "models", "radz-tiny")
 DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+FILMS = [os.path.join(TOP, "examples", "data", name)
+         for name in ("nih_00006759_001.jpg", "kermany_person1086_bacteria_3026.jpg", "nih_00002301_000.jpg")]
 
 
 def missing():
@@ -25,7 +27,7 @@ def missing():
     for tool in ("Orthanc", "img2dcm", "storescu", "unshare", "ip"):
         if not shutil.which(tool):
             return tool + " is not installed"
-    return None if os.path.exists(PLUGIN) else "the plugin is not built: make orthanc"
+    return None if os.path.exists(PLUGIN) else "the plugin is not built: make -C bindings/orthanc"
 
 
 def enter_network():
@@ -50,15 +52,35 @@ def film(jpeg, to, **tags):
 
 
 def new_uid():
-    return "2.25.%d" % uuid.uuid4().int
+    return "2.25.1%037d" % (uuid.uuid4().int % 10 ** 37)  # always as long
+
+
+class Mould:
+    """Films cast from one: the same but for their UIDs, which are as long."""
+
+    def __init__(self, path):
+        uids = [new_uid() for _ in range(3)]
+        film(path, path + ".dcm", StudyInstanceUID=uids[0], SeriesInstanceUID=uids[1], SOPInstanceUID=uids[2])
+        with open(path + ".dcm", "rb") as f:
+            self.bytes = f.read()
+        self.uids = [u.encode() for u in uids]
+
+    def cast(self, broken=False):
+        data = self.bytes
+        for uid in self.uids:
+            data = data.replace(uid, new_uid().encode())
+        if broken:  # the header is whole, the picture is not
+            start = data.index(b"\xff\xd8\xff") + 2
+            data = data[:start] + b"\xab" * 64 + data[start + 64:]
+        return data
 
 
 class Server:
     http, dicom = 18042, 14242
 
-    def __init__(self, **radz):
+    def __init__(self, orthanc=None, **radz):
         self.dir = tempfile.mkdtemp(prefix="radz-orthanc-")
-        self.settings = {"Model": MODEL, **radz}
+        self.settings, self.orthanc = {"Model": MODEL, **radz}, orthanc or {}
         self.process = None
         self.url = "http://127.0.0.1:%d" % self.http
 
@@ -67,12 +89,17 @@ class Server:
         config = {"Name": "radz-test", "StorageDirectory": self.dir + "/db", "IndexDirectory": self.dir + "/db",
                   "HttpPort": self.http, "DicomPort": self.dicom, "DicomServerEnabled": True, "DicomAet": "ORTHANC",
                   "DicomCheckCalledAet": False, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
-                  "StableAge": 1, "Plugins": plugins, "DicomAlwaysAllowStore": True, "Radz": self.settings}
+                  "StableAge": 1, "Plugins": plugins, "DicomAlwaysAllowStore": True, "Radz": self.settings,
+                  **self.orthanc}
         with open(self.dir + "/orthanc.json", "w") as f:
             json.dump(config, f)
         self.log = open(self.dir + "/log", "ab")
-        self.process = subprocess.Popen(["Orthanc", self.dir + "/orthanc.json"], stdout=self.log, stderr=self.log)
-        for _ in range(300):
+        env = dict(os.environ)
+        if os.environ.get("RADZ_PRELOAD"):  # a sanitizer's library, for a plugin that was built with it
+            env["LD_PRELOAD"] = os.environ["RADZ_PRELOAD"]
+        self.process = subprocess.Popen(["Orthanc", self.dir + "/orthanc.json"], stdout=self.log, stderr=self.log,
+                                        env=env)
+        for _ in range(600):
             try:
                 return self.get("/system")
             except (urllib.error.URLError, ConnectionError):
@@ -82,23 +109,35 @@ class Server:
         raise RuntimeError("Orthanc does not start:\n" + self.read_log()[-2000:])
 
     def stop(self, number=signal.SIGTERM):
-        if self.process:
-            self.process.send_signal(number)
-            self.process.wait(60)
+        """How it ended; what it says of itself must hold no report of a sanitizer."""
+        if not self.process:
+            return 0
+        self.process.send_signal(number)
+        try:
+            code = self.process.wait(300)
+        finally:
+            self.process.kill()  # nobody else finds its ports taken
+            self.process.wait()
             self.process = None
             self.log.close()
+        if number == signal.SIGTERM and (code or "Sanitizer" in self.read_log() or "runtime error:" in self.read_log()):
+            raise RuntimeError("Orthanc ended with %d:\n%s" % (code, self.read_log()[-4000:]))
+        return code
 
     def close(self):
-        self.stop()
-        shutil.rmtree(self.dir)
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.dir)
 
     def read_log(self):
         with open(self.dir + "/log", errors="replace") as f:
             return f.read()
 
-    def rss(self):
+    def rss(self, what="VmRSS"):
+        """Kilobytes."""
         with open("/proc/%d/status" % self.process.pid) as f:
-            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+            return next(int(line.split()[1]) for line in f if line.startswith(what))
 
     def send(self, path, data=None, method=None, headers=None):
         """(status, bytes)"""
@@ -119,9 +158,12 @@ class Server:
         status, body = self.send(path, data if isinstance(data, bytes) else json.dumps(data).encode())
         return json.loads(body) if status == 200 else {"status": status}
 
-    def store(self, path):
-        with open(path, "rb") as f:
-            return self.post("/instances", f.read()).get("ID")
+    def store(self, film):
+        """A file's path or bytes; the instance."""
+        if not isinstance(film, bytes):
+            with open(film, "rb") as f:
+                film = f.read()
+        return self.post("/instances", film).get("ID")
 
     def stow(self, path):
         with open(path, "rb") as f:
@@ -129,11 +171,36 @@ class Server:
         kind = 'multipart/related; type="application/dicom"; boundary=b'
         return self.send("/dicom-web/studies", body, "POST", {"Content-Type": kind, "Accept": "application/dicom+json"})
 
-    def wait_result(self, instance, seconds=60):
+    def c_store(self, path):
+        """As a modality sends it, with the transfer syntax that the film has."""
+        subprocess.run(["storescu", "-xy", "-aec", "ORTHANC", "127.0.0.1", str(self.dicom), path], check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def wait_until(self, true, seconds=60):
         until = time.time() + seconds
         while time.time() < until:
-            status, body = self.send("/instances/%s/radz/result" % instance)
-            if status == 200:
-                return json.loads(body)
-            time.sleep(0.1)
-        raise RuntimeError("no result of %s\n%s" % (instance, self.read_log()[-1500:]))
+            value = true()
+            if value:
+                return value
+            time.sleep(0.05)
+        raise RuntimeError("waited for nothing:\n" + self.read_log()[-2000:])
+
+    def result(self, instance):
+        status, body = self.send("/instances/%s/radz/result" % instance)
+        return json.loads(body) if status == 200 else None
+
+    def wait_result(self, instance, seconds=60):
+        return self.wait_until(lambda: self.result(instance), seconds)
+
+    def classify(self, instance):
+        """Asks for it and waits; the job as it ended."""
+        job = self.post("/instances/%s/radz/classify" % instance, {})["ID"]
+        return self.wait_until(lambda: self.job_if_ended(job))
+
+    def job_if_ended(self, job):
+        state = self.get("/jobs/" + job)
+        return state if state["State"] in ("Success", "Failure") else None
+
+    def find(self, instance):
+        """The film that a modality has sent: the instance of a SOP instance UID."""
+        return self.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": instance}})
