@@ -333,6 +333,8 @@ int open_engine(engine *e, const engine_options *o)
     model.vision_source = (radz_vision_source)o->vision_source;
     model.vision_dir = o->vision_dir;
     model.adapter_dir = o->adapter;
+    model.weights = o->weights;
+    model.keep_weights = o->keep_weights && strcmp(o->keep_weights, "none") == 0 ? "" : o->keep_weights;
     if ((!e->runtime && radz_runtime_create(&runtime, &e->runtime, &err)) ||
         radz_model_open(e->runtime, dir, &model, &e->model, &err) ||
         radz_session_open(e->model, &session, &e->session, &err)) {

@@ -70,8 +70,9 @@ typedef struct engine_options {
     const char *adapter, *vision_dir, *device; /* NULL: none, none, any */
     int vision_source;                         /* radz_vision_source */
     int n_threads;
-    bool read_weights; /* do not map them */
-    bool strict;       /* refuse films that are no frontal chest films by their own file */
+    bool read_weights;                  /* do not map them */
+    const char *weights, *keep_weights; /* as radz_model_options */
+    bool strict;                        /* refuse films that are no frontal chest films by their own file */
 } engine_options;
 
 /* Entries of an option table that fill an engine_options, and their lines of the help. */
@@ -80,7 +81,8 @@ typedef struct engine_options {
 #define ENGINE_REST(o)                                                                                                 \
     {"vision-dir", .text = &(o).vision_dir},                                                                           \
         {"vision-source", .choice = &(o).vision_source, .words = "auto|checkpoint|external"},                          \
-        {"read-weights", .flag = &(o).read_weights}, {"threads", .integer = &(o).n_threads, .max = 1024},              \
+        {"read-weights", .flag = &(o).read_weights}, {"weights", .text = &(o).weights},                                \
+        {"keep-weights", .text = &(o).keep_weights}, {"threads", .integer = &(o).n_threads, .max = 1024},              \
     {                                                                                                                  \
         "device", .text = &(o).device, .words = "auto|cpu|cuda"                                                        \
     }
@@ -93,6 +95,12 @@ typedef struct engine_options {
     "                  auto (default), checkpoint: the tower in the model's files,\n"                                  \
     "                  external: --vision-dir, else the one the model names\n"                                         \
     "  --read-weights  read the weights into memory instead of mapping their files\n"                                  \
+    "  --weights TYPE  numbers of the weights: f32, bf16 (products of bf16 too), int8 or int4\n"                       \
+    "                  (int8/32: groups of 32 in place of 128), made when they are loaded;\n"                          \
+    "                  default: as the files have them\n"                                                              \
+    "  --keep-weights LIST\n"                                                                                          \
+    "                  what --weights leaves as stored: embeddings, tower, projector, heads,\n"                        \
+    "                  lm_head, first, last, or patterns of tensor names; 'none': nothing\n"                           \
     "  --threads N     worker threads, 0 = one per core (default)\n"                                                   \
     "  --device NAME   auto (default), cpu or cuda\n"
 

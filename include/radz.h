@@ -174,6 +174,23 @@ typedef struct radz_model_options {
     radz_vision_source vision_source;
     const char *vision_dir;  /* directory of a CLIP model: config.json and *.safetensors; NULL: none */
     const char *adapter_dir; /* directory of a PEFT LoRA adapter, merged into the weights; NULL: none */
+    /* Numbers of the weights. NULL (default): as the files have them, products exact to float. "f32"; "bf16": products
+     * of bfloat16 too; "int8", "int4", also "int8/64" or "int8/32": symmetric integers with a scale per row and group
+     * of 128, 64 or 32 columns. What the files have otherwise is converted in memory, by all threads: for a start
+     * without that, see radz_model_quantize. Integers of the files become no other integers (RADZ_E_MISMATCH). */
+    const char *weights;
+    /* Matrices that `weights` leaves as stored: a list with commas of parts ("embeddings", "tower", "projector",
+     * "lm_head", "heads", "first", "last": that decoder block of those a vector depends on) and patterns of Hugging
+     * Face names with '*' ("language_model.model.layers.*.down_proj.weight"). NULL (default): what has been measured to
+     * matter for the type; "": nothing. Vectors (norms, biases), the special tokens' rows and tables of positions
+     * always stay. */
+    const char *keep_weights;
+    /* 0 (default): the weights stay in memory. Else a model larger than memory runs in about so many bytes, library,
+     * weights and scratch of one session together: big matrices are read from the files while others are at work. The
+     * same bits, as fast as the disk allows. Weights must be in the files as they are used: `weights` may ask for
+     * nothing but "bf16" of bf16 or integers, no adapter (RADZ_E_UNSUPPORTED, see radz_model_quantize). Too few bytes
+     * is RADZ_E_LIMIT, with how many it takes. A file that fails or changes under way is RADZ_E_IO from the call. */
+    uint64_t memory_bytes;
 } radz_model_options;
 
 RADZ_API void radz_model_options_init_sized(radz_model_options *options, size_t struct_size);
@@ -185,10 +202,16 @@ RADZ_API RADZ_CHECK radz_status radz_model_open(radz_runtime *runtime, const cha
 RADZ_API void radz_model_close(radz_model *model);
 
 RADZ_API size_t radz_model_embedding_dim(const radz_model *model); /* K, floats per vector */
-RADZ_API const char *radz_model_hash(const radz_model *model);     /* sha256, 64 hex digits, over all files that
-                                                                      change a vector */
-RADZ_API const char *radz_model_name(const radz_model *model);     /* last component of the directory */
-RADZ_API const char *radz_model_device(const radz_model *model);   /* as radz_runtime_device */
+/* sha256, 64 hex digits, over everything that changes a vector: settings, tokenizer, adapter, `weights` as asked for,
+ * and the weight files: all bytes of those up to 32 MiB, of larger ones the header and three samples of every tensor.
+ */
+RADZ_API const char *radz_model_hash(const radz_model *model);
+/* The same of the model that these weights were made from, by `weights` or radz_model_quantize; its own hash where
+ * there is none. A bank made by any member of a family may be used with any other; results then say so in their
+ * provenance. */
+RADZ_API const char *radz_model_family(const radz_model *model);
+RADZ_API const char *radz_model_name(const radz_model *model);   /* last component of the directory */
+RADZ_API const char *radz_model_device(const radz_model *model); /* as radz_runtime_device */
 
 /* What a model is. Texts belong to the model. Layers are indices as in radz_embed_options. */
 typedef struct radz_model_info {
@@ -218,6 +241,10 @@ typedef struct radz_model_info {
     const char *adapter_hash;             /* sha256 of its config and weights, 64 hex digits; NULL: none */
     size_t adapter_rank;                  /* r of its config; single modules may have others */
     size_t n_head_classes;                /* of the linear head that radz_classify uses; 0: it has none */
+    const char *weights; /* what options.weights made of them, "int8, groups of 128; as stored: ..."; NULL: as the files
+                            have them */
+    uint64_t streamed_bytes; /* of weight_bytes, what a film's pass reads from the files (memory_bytes); 0: resident */
+    uint64_t peak_bytes;     /* memory of a process that reads films one by one, all in all, about */
 } radz_model_info;
 
 RADZ_API void radz_model_info_init_sized(radz_model_info *info, size_t struct_size);

@@ -100,19 +100,22 @@ static void model_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_model_options, 32);
+    SIZE(radz_model_options, 56);
     AT(radz_model_options, struct_size, 0);
     AT(radz_model_options, use_mmap, 8);
     AT(radz_model_options, vision_source, 12);
     AT(radz_model_options, vision_dir, 16);
     AT(radz_model_options, adapter_dir, 24);
+    AT(radz_model_options, weights, 32);
+    AT(radz_model_options, keep_weights, 40);
+    AT(radz_model_options, memory_bytes, 48);
 }
 
 static void model_info(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_model_info, 296);
+    SIZE(radz_model_info, 320);
     AT(radz_model_info, struct_size, 0);
     AT(radz_model_info, dtype, 8);
     AT(radz_model_info, tower_source, 16);
@@ -151,6 +154,9 @@ static void model_info(void **state)
     AT(radz_model_info, adapter_hash, 272);
     AT(radz_model_info, adapter_rank, 280);
     AT(radz_model_info, n_head_classes, 288);
+    AT(radz_model_info, weights, 296);
+    AT(radz_model_info, streamed_bytes, 304);
+    AT(radz_model_info, peak_bytes, 312);
 }
 
 static void dicom_options(void **state)

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "handles.h"
 #include "lora.h"
+#include "precision.h"
 #include "reuse.h"
 
 /* ---- Model ---- */
@@ -28,6 +29,7 @@ static void model_free(radz_model *m)
     rz_model_unload(m->net);
     rz_free(&rt->host, m->name);
     rz_free(&rt->host, m->dir);
+    rz_free(&rt->host, m->weights);
     rz_free(&rt->host, m);
     radz_runtime_close(rt);
 }
@@ -52,6 +54,9 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     default:
         return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
     }
+    if (o->memory_bytes)
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "radz_model_open: memory_bytes: streaming is not there yet");
+    RZ_TRY(rz_precision_parse(o->weights, 0, o->keep_weights, &source.precision, err));
     RZ_TRY(rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
                               err));
     if (m->net->lora) {
@@ -60,7 +65,10 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
         rz_lora_hash(m->net->lora, &hash);
         rz_sha256_hex(&hash, m->adapter_hash);
     }
-    return RADZ_OK;
+    rz_str text = {.host = host};
+    rz_precision_text(&m->net->precision, &text);
+    m->weights = text.data;
+    return text.failed ? RZ_NO_MEMORY(err, "model") : RADZ_OK;
 }
 
 radz_status radz_model_open(radz_runtime *runtime, const char *dir, const radz_model_options *options,
@@ -103,6 +111,10 @@ size_t radz_model_embedding_dim(const radz_model *model)
 const char *radz_model_hash(const radz_model *model)
 {
     return model ? model->net->hash : NULL;
+}
+const char *radz_model_family(const radz_model *model)
+{
+    return model ? model->net->family : NULL;
 }
 const char *radz_model_name(const radz_model *model)
 {
@@ -189,6 +201,7 @@ static void fill_info(const radz_model *model, radz_model_info *info)
     info->file_bytes = rz_model_file_bytes(m);
     info->film_bytes = rz_net_film_bytes(m);
     info->tau = rz_model_tau(m);
+    info->weights = model->weights;
 }
 
 radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err)

@@ -34,6 +34,7 @@ struct radz_model {
     rz_model *net;
     char *dir, *name;
     char adapter_hash[65]; /* "": no adapter */
+    char *weights;         /* what the weights were turned into; NULL: nothing else */
 };
 struct radz_session {
     rz_handle h;

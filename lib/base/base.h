@@ -101,6 +101,9 @@ typedef struct rz_file {
 typedef enum rz_file_mode { RZ_FILE_READ, RZ_FILE_MAP } rz_file_mode;
 radz_status rz_file_open(const rz_host *host, const char *path, rz_file_mode mode, size_t max_bytes, rz_file *out,
                          radz_error *err) RZ_CHECK;
+/* Of a mapped file: bytes that will be read soon; that have been read and need not stay in memory. Else nothing. */
+void rz_file_soon(const rz_file *f, size_t at, size_t n);
+void rz_file_forget(const rz_file *f, size_t at, size_t n);
 void rz_file_close(rz_file *f); /* zeroes the struct; safe on a zeroed one */
 bool rz_path_exists(const char *path);
 radz_status rz_mkdir_p(const char *path, radz_error *err) RZ_CHECK; /* existing directory is fine */

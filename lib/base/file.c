@@ -95,6 +95,26 @@ radz_status rz_file_open(const rz_host *host, const char *path, rz_file_mode mod
     return status;
 }
 
+/* Whole pages; those that are wanted hold the bytes, those that go hold nothing else. */
+static void advise(const rz_file *f, size_t at, size_t n, int advice, bool outward)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), end = at + n;
+    const size_t first = (outward || !at ? at : at + page - 1) / page * page;
+    const size_t last = (outward || end == f->size ? end + page - 1 : end) / page * page;
+    if (f->data && !f->priv && f->size && last > first)
+        madvise((void *)(uintptr_t)(f->data + first), last - first, advice);
+}
+
+void rz_file_soon(const rz_file *f, size_t at, size_t n)
+{
+    advise(f, at, n, MADV_WILLNEED, true);
+}
+
+void rz_file_forget(const rz_file *f, size_t at, size_t n)
+{
+    advise(f, at, n, MADV_DONTNEED, false);
+}
+
 void rz_file_close(rz_file *f)
 {
     if (f->priv)

@@ -51,6 +51,10 @@ size_t rz_st_metadata_count(const rz_st *st);
 const char *rz_st_metadata_at(const rz_st *st, size_t i, const char **value); /* key, in file order */
 /* The whole file's bytes, for hashing. */
 const uint8_t *rz_st_bytes(const rz_st *st, size_t *n);
+/* Of a mapped file: these bytes will be read soon; they have been, and their memory is wanted elsewhere (whoever reads
+ * them again gets them from the disk). Else nothing. */
+void rz_st_soon(const rz_st *st, const uint8_t *p, size_t n);
+void rz_st_forget(const rz_st *st, const uint8_t *p, size_t n);
 
 /* Writing. Readable by the Python package: data begins at a multiple of 64, tensors follow as declared but those with
  * wider elements first, so that each is aligned to its element. What rz_st_parse would refuse is RADZ_E_ARGUMENT. */
@@ -100,6 +104,8 @@ uint16_t rz_f32_to_bf16(float v); /* round to nearest even, NaN stays NaN */
 uint16_t rz_f32_to_f16(float v);
 /* dtype "F32" | "F16" | "BF16" (else RADZ_E_UNSUPPORTED naming the tensor) -> out[n_elements]. */
 radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err) RZ_CHECK;
+/* Rows [first, first + n) of it, the first dimension's. */
+radz_status rz_st_rows_f32(const rz_st_tensor *t, size_t first, size_t n, float *out, radz_error *err) RZ_CHECK;
 
 /* ---- Tokenizer (tokenizer.c): tokenizer.model (tokenizer_spm.c) or tokenizer.json (tokenizer_json.c), by content ----
  */

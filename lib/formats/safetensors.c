@@ -527,6 +527,16 @@ const uint8_t *rz_st_bytes(const rz_st *st, size_t *n)
     return st->bytes;
 }
 
+void rz_st_soon(const rz_st *st, const uint8_t *p, size_t n)
+{
+    rz_file_soon(&st->file, (size_t)(p - st->bytes), n);
+}
+
+void rz_st_forget(const rz_st *st, const uint8_t *p, size_t n)
+{
+    rz_file_forget(&st->file, (size_t)(p - st->bytes), n);
+}
+
 /* ---- Writing --------------------------------------------------------------------------------- */
 
 static radz_status out_size(const rz_st_out *t, size_t *n_bytes, radz_error *err)
@@ -742,19 +752,22 @@ uint16_t rz_f32_to_f16(float f)
     return (uint16_t)(sign | a);
 }
 
-radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err)
+radz_status rz_st_rows_f32(const rz_st_tensor *t, size_t first, size_t n, float *out, radz_error *err)
 {
-    const uint8_t *p = t->data;
-    bool f16 = strcmp(t->dtype, "F16") == 0;
-    if (strcmp(t->dtype, "F32") == 0) {
-        if (t->n_bytes) memcpy(out, p, t->n_bytes);
-        return RADZ_OK;
-    }
-    if (!f16 && strcmp(t->dtype, "BF16") != 0)
+    const size_t n_rows = t->n_dims ? (size_t)t->dims[0] : 1, cols = n_rows ? t->n_elements / n_rows : 0;
+    const bool f16 = !strcmp(t->dtype, "F16"), f32 = !strcmp(t->dtype, "F32");
+    const uint8_t *p = t->data + first * cols * (f32 ? 4 : 2);
+    if (!f32 && !f16 && strcmp(t->dtype, "BF16") != 0)
         return rz_fail(err, RADZ_E_UNSUPPORTED, "tensor '%s': dtype %s, expected F32, F16 or BF16", t->name, t->dtype);
-    for (size_t i = 0; i < t->n_elements; i++, p += 2) {
-        uint16_t v = (uint16_t)(p[0] | p[1] << 8);
+    if (f32 && n && cols) memcpy(out, p, n * cols * sizeof *out);
+    for (size_t i = 0; !f32 && i < n * cols; i++, p += 2) {
+        const uint16_t v = (uint16_t)(p[0] | p[1] << 8);
         out[i] = f16 ? rz_f16_to_f32(v) : rz_bf16_to_f32(v);
     }
     return RADZ_OK;
+}
+
+radz_status rz_st_to_f32(const rz_st_tensor *t, float *out, radz_error *err)
+{
+    return rz_st_rows_f32(t, 0, t->n_dims ? (size_t)t->dims[0] : 1, out, err);
 }

@@ -80,6 +80,20 @@ typedef struct rz_preprocess_config {
 typedef enum rz_tower_source { RZ_TOWER_AUTO, RZ_TOWER_CHECKPOINT, RZ_TOWER_EXTERNAL } rz_tower_source;
 
 /* What a model is put together from. */
+/* What weights are turned into when they are loaded (precision.h). */
+typedef enum rz_weights_type {
+    RZ_WEIGHTS_STORED = 0,
+    RZ_WEIGHTS_F32,
+    RZ_WEIGHTS_BF16, /* products of bfloat16 too */
+    RZ_WEIGHTS_INT8,
+    RZ_WEIGHTS_INT4
+} rz_weights_type;
+typedef struct rz_precision {
+    rz_weights_type type;
+    size_t group;     /* of integers */
+    const char *keep; /* what stays as stored */
+} rz_precision;
+
 typedef struct rz_source {
     const char *dir;
     const char *vision_dir;  /* a CLIP model; NULL: what config.json names, in dir */
@@ -89,6 +103,7 @@ typedef struct rz_source {
     rz_tower_source tower;
     const char *vectors;         /* "paper" or "refcode": rz_config_choose; NULL: what radz.json says */
     const rz_name_list *classes; /* of a linear head to be trained (n = 0: no head); NULL: what radz.json says */
+    rz_precision precision;
 } rz_source;
 
 typedef struct rz_config {

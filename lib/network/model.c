@@ -7,6 +7,7 @@
 
 #include "initial.h"
 #include "lora.h"
+#include "precision.h"
 #include "rope.h"
 #include "tensors.h"
 #include "weights.h"
@@ -291,15 +292,58 @@ static radz_status merge(const rz_model *m, const rz_param *p, float *w, radz_er
     return p == m->lm_head && m->cfg.text.tied ? rz_lora_merge_tied(m->lora, p, m->embed->name, w, err) : RADZ_OK;
 }
 
-/* Read as float, the adapter's part added. */
+/* All numbers as floats, the adapter's part added; the caller frees. */
+static radz_status read_float(const rz_model *m, const rz_param *p, const rz_st_tensor *t, float **out, radz_error *err)
+{
+    float *f = *out = rz_malloc(m->cfg.host, p->n * sizeof *f);
+    if (!f) return RZ_NO_MEMORY(err, p->name);
+    RZ_TRY(rz_tensor_to_f32(m, t, f, err));
+    return adapter_changes(m, p) ? merge(m, p, f, err) : RADZ_OK;
+}
+
 static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
 {
-    float *f = rz_malloc(m->cfg.host, p->n * sizeof *f);
-    if (!f) return RZ_NO_MEMORY(err, p->name);
-    radz_status status = rz_tensor_to_f32(m, t, f, err);
-    if (!status && adapter_changes(m, p)) status = merge(m, p, f, err);
+    float *f = NULL;
+    radz_status status = read_float(m, p, t, &f, err);
     if (!status) status = to_device(m, p, f, p->n * sizeof *f, err);
     p->w.dtype = RZ_F32;
+    rz_free(m->cfg.host, f);
+    return status;
+}
+
+/* Room for a matrix of other numbers, where the device has it. */
+static radz_status alloc_matrix(rz_model *m, rz_param *p, radz_error *err)
+{
+    void *data = NULL, *scale = NULL;
+    if (!rz_device_is_host(m->dev))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "weights cannot be converted while they are loaded to this device");
+    RZ_TRY(rz_device_alloc(m->dev, rz_dtype_bytes(p->w.dtype, p->n), &data, err));
+    p->w.data = data, p->owned = true;
+    if (rz_dtype_is_float(p->w.dtype)) return RADZ_OK;
+    RZ_TRY(rz_device_alloc(m->dev, p->dims[0] * rz_mat_groups(p->w) * sizeof(uint16_t), &scale, err));
+    p->w.scale = scale, p->scale_owned = true;
+    return RADZ_OK;
+}
+
+/* As other numbers than the files have. */
+static radz_status fill_converted(rz_model *m, rz_param *p, const rz_st_tensor *t, rz_dtype dtype, radz_error *err)
+{
+    float *f = NULL;
+    rz_quantised q;
+    rz_matrix_source from = {.name = p->name, .rows = p->dims[0], .cols = p->dims[1], .tensor = t};
+    p->w.dtype = dtype;
+    if (!rz_dtype_is_float(dtype)) p->w.group = m->precision.group, p->w.scale_dtype = RZ_BF16;
+    radz_status status = alloc_matrix(m, p, err);
+    if (!status && adapter_changes(m, p)) {
+        status = read_float(m, p, t, &f, err);
+        from.floats = f;
+    } else if (!status && rz_st_is_quantised(t)) {
+        status = rz_tensor_quantised(m, t, &q, err);
+        from.q = &q;
+    }
+    if (!status)
+        status = rz_precision_convert(m->cfg.host, rz_device_pool(m->dev), &from, 0, from.rows, dtype, p->w.group,
+                                      (void *)(uintptr_t)p->w.data, (uint16_t *)(uintptr_t)p->w.scale, err);
     rz_free(m->cfg.host, f);
     return status;
 }
@@ -358,8 +402,15 @@ static radz_status init_param(rz_model *m, rz_param *p, rz_init_kind kind, uint6
 static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_error *err)
 {
     const rz_st_tensor *t = rz_tensor_of(m, p);
+    rz_dtype dtype = RZ_F32, compute;
+    bool converts;
     if (!t) return init_param(m, p, RZ_INIT_ZERO, 0, err); /* optional: the others have been checked */
-    return as_float || adapter_changes(m, p) ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
+    if (as_float) return fill_float(m, p, t, err);
+    const bool merged = adapter_changes(m, p);
+    RZ_TRY(rz_precision_of(&m->precision, &m->cfg, p->name, t, merged, &dtype, &compute, &converts, err));
+    p->w.compute = compute;
+    if (converts) return fill_converted(m, p, t, dtype, err);
+    return merged ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
 }
 
 static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t seed, radz_error *err)
@@ -424,43 +475,93 @@ static radz_status make_inv_freq(rz_model *m, radz_error *err)
 
 /* ---- The directory -------------------------------------------------------------------------- */
 
-static radz_status hash_small_file(rz_model *m, const char *dir, const char *name, rz_sha256 *h, radz_error *err)
+static radz_status hash_small_file(const rz_host *host, const char *dir, const char *name, rz_sha256 *h,
+                                   radz_error *err)
 {
-    char *path = rz_path_join(m->cfg.host, dir, name);
+    char *path = rz_path_join(host, dir, name);
     rz_file f = {0};
     radz_status status = path ? RADZ_OK : RZ_NO_MEMORY(err, name);
-    if (!status && rz_path_exists(path)) status = rz_file_open(m->cfg.host, path, RZ_FILE_READ, 64u << 20, &f, err);
+    if (!status && rz_path_exists(path)) status = rz_file_open(host, path, RZ_FILE_READ, 64u << 20, &f, err);
     if (!status) {
         uint64_t size = f.data ? f.size : UINT64_MAX; /* an absent file is not an empty one */
         rz_sha256_put(h, &size, sizeof size);
         if (f.data) rz_sha256_put(h, f.data, f.size);
         rz_file_close(&f);
     }
-    rz_free(m->cfg.host, path);
+    rz_free(host, path);
+    return status;
+}
+
+/* Whatever of a directory changes a vector and is no weight. */
+static radz_status hash_settings(const rz_host *host, const char *dir, bool tok_is_json, rz_sha256 *h, radz_error *err)
+{
+    static const char *const files[] = {"config.json",     "preprocessor_config.json", "radz.json",
+                                        "tokenizer.model", "tokenizer.json",           "tokenizer_config.json"};
+    const size_t n = RZ_COUNT(files) - (tok_is_json ? 0 : 2);
+    for (size_t i = 0; i < n; i++) RZ_TRY(hash_small_file(host, dir, files[i], h, err));
+    return RADZ_OK;
+}
+
+radz_status rz_model_settings_hash(const rz_host *host, const char *dir, bool tok_is_json, char hex[65],
+                                   radz_error *err)
+{
+    rz_sha256 h;
+    rz_sha256_init(&h);
+    RZ_TRY(hash_settings(host, dir, tok_is_json, &h, err));
+    rz_sha256_hex(&h, hex);
+    return RADZ_OK;
+}
+
+/* The files say which model they were made from, and nothing else has been changed since. */
+static radz_status find_family(rz_model *m, const char *dir, radz_error *err)
+{
+    const char *source = rz_weights_metadata(m->files, RZ_SOURCE_HASH),
+               *settings = rz_weights_metadata(m->files, RZ_SOURCE_SETTINGS);
+    char now[65];
+    memcpy(m->family, m->hash, sizeof m->family);
+    if (!source || !settings || strlen(source) != 64 || m->lora) return RADZ_OK;
+    if (m->tower_files) {
+        const char *tower = rz_weights_metadata(m->tower_files, RZ_SOURCE_HASH);
+        if (!tower || strcmp(tower, source)) return RADZ_OK;
+    }
+    RZ_TRY(rz_model_settings_hash(m->cfg.host, dir, m->tok_is_json, now, err));
+    if (!strcmp(now, settings)) memcpy(m->family, source, 65);
+    return RADZ_OK;
+}
+
+/* Other numbers are another model. */
+static radz_status hash_precision(rz_model *m, radz_error *err)
+{
+    rz_str text = {.host = m->cfg.host};
+    rz_sha256 h;
+    if (m->precision.type == RZ_WEIGHTS_STORED) return RADZ_OK;
+    rz_precision_text(&m->precision, &text);
+    rz_sha256_init(&h);
+    rz_sha256_put(&h, m->hash, 64);
+    if (!text.failed) rz_sha256_put(&h, text.data, text.len);
+    const radz_status status = text.failed ? RZ_NO_MEMORY(err, "hash") : RADZ_OK;
+    rz_str_free(&text);
+    if (!status) rz_sha256_hex(&h, m->hash);
     return status;
 }
 
 /* Everything that changes a vector. */
 static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
 {
-    static const char *const files[] = {"config.json", "preprocessor_config.json", "radz.json", "tokenizer.model"};
+    const rz_host *host = m->cfg.host;
     rz_sha256 h;
     rz_sha256_init(&h);
-    for (size_t i = 0; i < RZ_COUNT(files); i++) RZ_TRY(hash_small_file(m, dir, files[i], &h, err));
-    if (m->tok_is_json) {
-        RZ_TRY(hash_small_file(m, dir, "tokenizer.json", &h, err));
-        RZ_TRY(hash_small_file(m, dir, "tokenizer_config.json", &h, err));
-    }
+    RZ_TRY(hash_settings(host, dir, m->tok_is_json, &h, err));
     rz_weights_hash(m->files, &h);
     if (m->radz_files) {
         rz_sha256_put(&h, "radz", 4);
-        RZ_TRY(hash_small_file(m, m->radz_dir, "radz.json", &h, err));
+        RZ_TRY(hash_small_file(host, m->radz_dir, "radz.json", &h, err));
         rz_weights_hash(m->radz_files, &h);
     }
     if (m->tower_files) {
         rz_sha256_put(&h, "tower", 5);
-        RZ_TRY(hash_small_file(m, m->cfg.vision_dir, "config.json", &h, err));
-        RZ_TRY(hash_small_file(m, m->cfg.vision_dir, "preprocessor_config.json", &h, err));
+        RZ_TRY(hash_small_file(host, m->cfg.vision_dir, "config.json", &h, err));
+        RZ_TRY(hash_small_file(host, m->cfg.vision_dir, "preprocessor_config.json", &h, err));
         rz_weights_hash(m->tower_files, &h);
     }
     if (m->lora) {
@@ -468,7 +569,8 @@ static radz_status hash_model(rz_model *m, const char *dir, radz_error *err)
         rz_lora_hash(m->lora, &h);
     }
     rz_sha256_hex(&h, m->hash);
-    return RADZ_OK;
+    RZ_TRY(find_family(m, dir, err));
+    return hash_precision(m, err);
 }
 
 /* *tok stays NULL where there is no such file. */
@@ -593,6 +695,10 @@ static radz_status load_model(rz_model *m, const rz_host *host, const rz_source 
 {
     rz_source from = *src;
     if (mode == RZ_MODEL_INIT) from.tower = RZ_TOWER_CHECKPOINT; /* random as everything else */
+    if (src->precision.type != RZ_WEIGHTS_STORED) {
+        m->precision = src->precision;
+        if (!(m->precision.keep = rz_strdup(host, src->precision.keep))) return RZ_NO_MEMORY(err, "model");
+    }
     RZ_TRY(find_parts(m, host, &from, err));
     radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
     m->cfg.host = host;
@@ -671,6 +777,7 @@ void rz_model_unload(rz_model *m)
     rz_free(host, m->pairs);
     rz_free(host, m->base_dir);
     rz_free(host, m->radz_dir);
+    rz_free(host, (void *)(uintptr_t)m->precision.keep);
     rz_config_free(&m->cfg);
     rz_free(host, m);
 }

@@ -63,6 +63,7 @@ typedef struct rz_model {
     bool tok_is_json;  /* tokenizer.json, there being no tokenizer.model */
     rz_tokenizer *tok; /* NULL where the directory has none (weights only) */
     char hash[65];     /* sha256 over everything that changes a vector; "" for a model being trained */
+    char family[65];   /* hash of the model that these weights were made from: the same for every precision */
     /* tower */
     rz_param *class_row, *patch, *positions;
     rz_norm tower_pre, tower_post;
@@ -89,8 +90,9 @@ typedef struct rz_model {
     rz_train_setup setup;      /* of a model being trained */
     rz_lowrank *pairs;         /* its LoRA */
     size_t n_pairs;
-    bool lora_merged;    /* an adapter has been added into the weights */
-    const char **unused; /* tensors of `files` that no parameter took, see rz_weights_unused */
+    bool lora_merged;       /* an adapter has been added into the weights */
+    rz_precision precision; /* as the weights were asked for; its keep is owned */
+    const char **unused;    /* tensors of `files` that no parameter took, see rz_weights_unused */
     size_t n_unused;
 } rz_model;
 
@@ -124,6 +126,9 @@ radz_status rz_model_save(const rz_model *model, const char *dir, const char *dt
 radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
                                   const char *save_id, radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
+/* sha256 over what of a directory changes a vector and is no weight. */
+radz_status rz_model_settings_hash(const rz_host *host, const char *dir, bool tok_is_json, char hex[65],
+                                   radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not.

@@ -5,7 +5,8 @@
 #include <stdio.h>
 
 #define MAX_SHARDS 1000
-#define HASH_WHOLE_BYTES ((size_t)256 << 20)
+#define HASH_WHOLE_BYTES ((size_t)32 << 20)
+#define SAMPLE_BYTES ((size_t)4096)
 #define INDEX_MAX_BYTES ((size_t)64 << 20)
 
 struct rz_weights {
@@ -275,30 +276,59 @@ size_t rz_weights_unused(const rz_weights *w, const char **names, size_t max)
     return n;
 }
 
-/* 64 blocks of 4 KiB, evenly spaced, first and last included. */
-static void hash_samples(const rz_st_tensor *t, rz_sha256 *hash)
+/* Calls fn for the blocks of a tensor that its hash is of. */
+static void each_sample(const rz_st *st, const rz_st_tensor *t, rz_sha256 *hash,
+                        void (*fn)(const rz_st *st, const uint8_t *p, size_t n, rz_sha256 *hash))
 {
-    const size_t block = 4096, n = 64;
-    if (t->n_bytes <= n * block) {
-        rz_sha256_put(hash, t->data, t->n_bytes);
+    const size_t places[] = {0, t->n_bytes / 2, t->n_bytes - SAMPLE_BYTES};
+    if (t->n_bytes <= RZ_COUNT(places) * SAMPLE_BYTES) {
+        fn(st, t->data, t->n_bytes, hash);
         return;
     }
-    for (size_t i = 0; i < n; i++) rz_sha256_put(hash, t->data + (t->n_bytes - block) / (n - 1) * i, block);
+    for (size_t i = 0; i < RZ_COUNT(places); i++) fn(st, t->data + places[i], SAMPLE_BYTES, hash);
+}
+
+static void ask_for(const rz_st *st, const uint8_t *p, size_t n, rz_sha256 *hash)
+{
+    (void)hash;
+    rz_st_soon(st, p, n);
+}
+
+static void hash_bytes(const rz_st *st, const uint8_t *p, size_t n, rz_sha256 *hash)
+{
+    (void)st;
+    rz_sha256_put(hash, p, n);
+}
+
+static void hash_file(const rz_st *st, rz_sha256 *hash)
+{
+    size_t size = 0;
+    const uint8_t *bytes = rz_st_bytes(st, &size);
+    const rz_st_tensor *first = rz_st_count(st) ? rz_st_at(st, 0) : NULL;
+    if (size <= HASH_WHOLE_BYTES || !first) {
+        rz_sha256_put(hash, bytes, size);
+        return;
+    }
+    rz_sha256_put(hash, bytes, (size_t)(first->data - bytes));
+    for (size_t i = 0; i < rz_st_count(st); i++) each_sample(st, rz_st_at(st, i), hash, hash_bytes);
 }
 
 void rz_weights_hash(const rz_weights *w, rz_sha256 *hash)
 {
-    for (size_t f = 0; f < w->n_files; f++) {
+    for (size_t f = 0; f < w->n_files; f++) { /* all at once: a disk serves many requests as fast as one */
         size_t size = 0;
-        const uint8_t *bytes = rz_st_bytes(w->files[f], &size);
-        const rz_st_tensor *first = rz_st_count(w->files[f]) ? rz_st_at(w->files[f], 0) : NULL;
-        if (size <= HASH_WHOLE_BYTES || !first) {
-            rz_sha256_put(hash, bytes, size);
-            continue;
-        }
-        rz_sha256_put(hash, bytes, (size_t)(first->data - bytes));
-        for (size_t i = 0; i < rz_st_count(w->files[f]); i++) hash_samples(rz_st_at(w->files[f], i), hash);
+        rz_st_bytes(w->files[f], &size);
+        for (size_t i = 0; i < rz_st_count(w->files[f]) && size > HASH_WHOLE_BYTES; i++)
+            each_sample(w->files[f], rz_st_at(w->files[f], i), hash, ask_for);
     }
+    for (size_t f = 0; f < w->n_files; f++) hash_file(w->files[f], hash);
+}
+
+const char *rz_weights_metadata(const rz_weights *w, const char *key)
+{
+    const char *value = NULL;
+    for (size_t f = 0; f < w->n_files && !value; f++) value = rz_st_metadata(w->files[f], key);
+    return value;
 }
 
 uint64_t rz_weights_bytes(const rz_weights *w)

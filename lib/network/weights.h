@@ -30,9 +30,17 @@ radz_status rz_weights_hold(const rz_host *host, const char *dir, const char *na
                             radz_error *err) RZ_CHECK;
 /* How many tensors nobody asked for, buffers such as inv_freq left out; the first max of their names go to names. */
 size_t rz_weights_unused(const rz_weights *w, const char **names, size_t max);
-/* Puts every file's fingerprint into the hash: all bytes of files up to 256 MiB; of larger ones the header and
- * samples of every tensor, so that opening a 7B model does not read 14 GB. */
+/* Puts every file's fingerprint into the hash: all bytes of files up to 32 MiB; of larger ones the header (every
+ * tensor's name, type, shape and place, the file's metadata) and the first, middle and last 4 KiB of every tensor, so
+ * that opening a 7B model reads a few MB and not 14 GB. Training, merging and converting move all of a tensor's
+ * numbers; a change of some numbers in the middle of a large tensor goes unseen. */
 void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);
+/* Metadata of weights that were made from another model's (lib/tasks/quantize.c): that model's hash; the settings hash
+ * (rz_model_settings_hash) of the directory they were written into. */
+#define RZ_SOURCE_HASH "source_hash"
+#define RZ_SOURCE_SETTINGS "source_settings"
+/* Of the first file that has it; NULL: none. */
+const char *rz_weights_metadata(const rz_weights *w, const char *key);
 uint64_t rz_weights_bytes(const rz_weights *w); /* of all files */
 /* As rz_weights_exist, for which a failed allocation means no. */
 radz_status rz_weights_there(const rz_host *host, const char *dir, bool *there, radz_error *err) RZ_CHECK;

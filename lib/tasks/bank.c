@@ -32,6 +32,7 @@ radz_status rz_bank_new_like(const rz_bank *like, size_t n, rz_bank **out, radz_
     b->layer = like->layer, b->mlp_then_mean = like->mlp_then_mean;
     memcpy(b->tokenizer_hash, like->tokenizer_hash, sizeof b->tokenizer_hash);
     memcpy(b->model_hash, like->model_hash, sizeof b->model_hash);
+    memcpy(b->family, like->family, sizeof b->family);
     b->labels = rz_calloc(b->host, n, sizeof *b->labels);
     b->descriptions = rz_calloc(b->host, n, sizeof *b->descriptions);
     b->anchors = rz_calloc(b->host, n, b->dim * sizeof *b->anchors);
@@ -57,6 +58,7 @@ radz_status rz_bank_new(const rz_model *m, size_t n, rz_bank **out, radz_error *
                     .mlp_then_mean = radz->mlp_then_mean,
                     .fused = radz->fused_score};
     memcpy(like.model_hash, m->hash, sizeof like.model_hash);
+    memcpy(like.family, m->family, sizeof like.family);
     if (m->tok) memcpy(like.tokenizer_hash, rz_tokenizer_hash(m->tok), sizeof like.tokenizer_hash);
     return rz_bank_new_like(&like, n, out, err);
 }

@@ -31,6 +31,7 @@ typedef struct rz_bank {
     bool mlp_then_mean;
     char tokenizer_hash[65];     /* "": no tokenizer */
     char model_hash[65];         /* rz_model.hash of the model that made it */
+    char family[65];             /* its rz_model.family */
     char hash[65];               /* sha256 of the file */
     char base_hash[65];          /* the same without the calibration: what calibrations are fitted for */
     rz_calibration *calibration; /* NULL: none */
@@ -59,7 +60,8 @@ radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, siz
                           radz_error *err) RZ_CHECK;
 /* Fourteen common findings by name, for models that come without a bank. */
 radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *err) RZ_CHECK;
-/* The classes of `bank` and n more, of which only these are run; RADZ_E_MISMATCH when another model made `bank`. */
+/* The classes of `bank` and n more, of which only these are run; RADZ_E_MISMATCH when a model of another family made
+ * `bank`. */
 radz_status rz_bank_with(const rz_net *net, const rz_bank *bank, const radz_bank_entry *entries, size_t n,
                          rz_bank **out, radz_error *err) RZ_CHECK;
 /* The classes of `bank` but for those named, in any case; each must be there, and one must be left. */
@@ -74,12 +76,14 @@ radz_status rz_bank_calibrate(const rz_bank *bank, const char *path, const char 
                               radz_error *err) RZ_CHECK;
 /* Of a bank that nobody else has seen yet: `written` (bank->n) descriptions are the model's own. */
 radz_status rz_bank_set_writer(rz_bank *bank, const char *writer, const bool *written, radz_error *err) RZ_CHECK;
-/* A saved bank, refused with RADZ_E_MISMATCH unless `model` made it. */
+/* A saved bank, refused with RADZ_E_MISMATCH unless `model` or one of its family made it. */
 radz_status rz_bank_open(const rz_model *model, const char *path, rz_bank **bank, radz_error *err) RZ_CHECK;
 /* Index of a class by name, in any case; RADZ_E_ARGUMENT: there is none. */
 radz_status rz_bank_find(const rz_bank *bank, const char *label, size_t *class_index, radz_error *err) RZ_CHECK;
-/* RADZ_E_MISMATCH unless `model` made the bank. */
+/* RADZ_E_MISMATCH unless `model` made the bank, or the same model with weights of other numbers. */
 radz_status rz_bank_require_model(const rz_bank *bank, const rz_model *model, radz_error *err) RZ_CHECK;
+/* `model` itself made the bank, with the very weights it has now. */
+bool rz_bank_made_by(const rz_bank *bank, const rz_model *model);
 radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err) RZ_CHECK;
 void rz_bank_free(rz_bank *bank);
 

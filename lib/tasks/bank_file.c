@@ -70,7 +70,7 @@ static size_t find_hash(const char *s, size_t n)
     return n;
 }
 
-enum { MAX_METADATA = 24 }; /* keys and values */
+enum { MAX_METADATA = 28 }; /* keys and values */
 
 static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
 {
@@ -103,6 +103,7 @@ static radz_status encode_bank(const rz_bank *b, rz_str *s, radz_error *err)
         metadata[n++] = "written", metadata[n++] = written.data;
     }
     if (b->calibration) metadata[n++] = "calibration", metadata[n++] = b->calibration->text;
+    if (strcmp(b->family, b->model_hash) != 0) metadata[n++] = "family", metadata[n++] = b->family;
     metadata[n++] = "sha256", metadata[n++] = zero_hash;
     const rz_st_out t[2] = {
         {.name = "anchors", .dtype = "F32", .n_dims = 2, .dims = {b->n, b->dim}, .data = b->anchors},
@@ -171,7 +172,7 @@ enum { N_TRAITS = 4, TRAIT_BYTES = 72 };
 
 /* Who made a bank, and what a reader wants to hear when it was another model. */
 typedef struct origin {
-    const char *model_hash;
+    const char *model_hash, *family;
     char traits[N_TRAITS][TRAIT_BYTES]; /* "": not known */
 } origin;
 
@@ -192,6 +193,7 @@ static radz_status require_origin(const origin *theirs, const rz_model *m, const
     origin ours;
     rz_str s = {.host = m->cfg.host};
     if (strcmp(theirs->model_hash, m->hash) == 0) return RADZ_OK;
+    if (theirs->family && m->family[0] && strcmp(theirs->family, m->family) == 0) return RADZ_OK;
     fill_origin(&ours, m->hash, radz->dim, radz->layer, pool_name(radz->mlp_then_mean),
                 m->tok ? rz_tokenizer_hash(m->tok) : "");
     for (size_t i = 0; i < N_TRAITS; i++)
@@ -208,8 +210,14 @@ static radz_status require_origin(const origin *theirs, const rz_model *m, const
 radz_status rz_bank_require_model(const rz_bank *b, const rz_model *m, radz_error *err)
 {
     origin made_by;
+    made_by.family = b->family;
     fill_origin(&made_by, b->model_hash, b->dim, b->layer, pool_name(b->mlp_then_mean), b->tokenizer_hash);
     return require_origin(&made_by, m, "the bank was", err);
+}
+
+bool rz_bank_made_by(const rz_bank *b, const rz_model *m)
+{
+    return !strcmp(b->model_hash, m->hash);
 }
 
 /* ---- Loading ---- */
@@ -227,9 +235,9 @@ static radz_status check_schema(const rz_st *st, const char *path, radz_error *e
 static radz_status check_model(const rz_st *st, const rz_model *m, const char *path, radz_error *err)
 {
     static const char *const keys[N_TRAITS] = {NULL, "layer", "pool", "tokenizer"}; /* older files lack some */
-    const char *made_by = rz_st_metadata(st, "model");
+    const char *made_by = rz_st_metadata(st, "model"), *family = rz_st_metadata(st, "family");
     const rz_st_tensor *t = rz_st_find(st, "anchors");
-    origin o = {.model_hash = made_by};
+    origin o = {.model_hash = made_by, .family = family ? family : made_by};
     char what[400];
     if (!made_by) return rz_fail(err, RADZ_E_FORMAT, "%s: does not say which model made it", path);
     if (t && t->n_dims == 2) snprintf(o.traits[0], TRAIT_BYTES, "%llu", (unsigned long long)t->dims[1]);
@@ -350,6 +358,7 @@ static radz_status parse_bank(const rz_model *m, const rz_st *st, const char *pa
                        m->cfg.radz.dim);
     rz_bank *b = NULL;
     RZ_TRY(rz_bank_new(m, (size_t)t->dims[0], &b, err));
+    snprintf(b->model_hash, sizeof b->model_hash, "%.64s", rz_st_metadata(st, "model"));
     return rz_bank_done(b, load_bank(b, st, path, err), bank);
 }
 
@@ -363,6 +372,10 @@ static radz_status open_bank(const rz_model *m, const rz_file *file, const char 
     if (status != RADZ_OK) return status;
     hash_of((const char *)file->data, file->size, (*bank)->hash);
     if (!(*bank)->calibration) memcpy((*bank)->base_hash, (*bank)->hash, sizeof(*bank)->hash);
+    if (!rz_bank_made_by(*bank, m))
+        rz_log(m->cfg.host, RADZ_LOG_WARNING,
+               "%s: made with other weights of this model (hash %.12s, these have %.12s): similarities move a little",
+               path, (*bank)->model_hash, m->hash);
     return RADZ_OK;
 }
 

@@ -178,6 +178,7 @@ static void put_model(rz_str *s, const rz_eval_model *of)
     char device[64];
     put_text(s, "\"model\":{\"name\":", of->name);
     put_text(s, ",\"hash\":", m->hash);
+    rz_precision_put_json(s, m);
     put_adapter(s, m);
     put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     rz_str_printf(s, ",\"layer\":%d", m->cfg.radz.layer);

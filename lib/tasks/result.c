@@ -3,6 +3,7 @@
 #include "result.h"
 
 #include "classes.h"
+#include "precision.h"
 
 #define SMALL_SIDE 64   /* pixels */
 #define LONG_ASPECT 3.0 /* a chest film is nearly square */
@@ -111,6 +112,16 @@ void rz_preprocess_put_json(rz_str *s, const rz_config *cfg)
     rz_str_puts(s, "}");
 }
 
+void rz_precision_put_json(rz_str *s, const rz_model *m)
+{
+    rz_str text = {.host = m->cfg.host};
+    rz_precision_text(&m->precision, &text);
+    if (text.len) put_text(s, ",\"weights\":", text.data);
+    if (strcmp(m->family, m->hash)) put_text(s, ",\"family\":", m->family);
+    s->failed |= text.failed;
+    rz_str_free(&text);
+}
+
 static char *provenance(const rz_model *m, const char *model_name, const rz_bank *bank, radz_error *err)
 {
     rz_str s = {.host = m->cfg.host};
@@ -118,9 +129,11 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     put_text(&s, ",\"device\":", rz_device_name(m->dev));
     put_text(&s, ",\"model\":{\"name\":", model_name);
     put_text(&s, ",\"hash\":", m->hash);
+    rz_precision_put_json(&s, m);
     put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
     put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
+    if (bank && !rz_bank_made_by(bank, m)) put_text(&s, ",\"made_with\":", bank->model_hash);
     put_text(&s, "},\"score\":", !bank ? "linear-head" : bank->fused ? "fused" : "img_anchor");
     rz_str_puts(&s, ",\"tau\":");
     rz_str_put_double(&s, !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));

@@ -45,6 +45,8 @@ radz_status rz_classify_files(const rz_classifier *by, const char *const *paths,
 void rz_result_free(rz_result *r);
 /* One line without the newline, appended to s; path NULL: the result's own. */
 void rz_result_put_json(rz_str *s, const rz_result *r, const char *path);
+/* Members of an object that say what weights were made into (,"weights":...,"family":...), where they were. */
+void rz_precision_put_json(rz_str *s, const rz_model *m);
 /* How films become pixels: an object. */
 void rz_preprocess_put_json(rz_str *s, const rz_config *cfg);
 void rz_error_put_json(rz_str *s, const radz_error *error, const char *path);

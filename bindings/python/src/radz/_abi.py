@@ -183,6 +183,9 @@ class radz_model_options(Structure):
         ("vision_source", c_int),
         ("vision_dir", c_char_p),
         ("adapter_dir", c_char_p),
+        ("weights", c_char_p),
+        ("keep_weights", c_char_p),
+        ("memory_bytes", c_uint64),
     )
 
 
@@ -226,6 +229,9 @@ class radz_model_info(Structure):
         ("adapter_hash", c_char_p),
         ("adapter_rank", c_size_t),
         ("n_head_classes", c_size_t),
+        ("weights", c_char_p),
+        ("streamed_bytes", c_uint64),
+        ("peak_bytes", c_uint64),
     )
 
 
@@ -646,6 +652,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "radz_model_close": (None, POINTER(radz_model)),
     "radz_model_embedding_dim": (c_size_t, POINTER(radz_model)),
     "radz_model_hash": (c_char_p, POINTER(radz_model)),
+    "radz_model_family": (c_char_p, POINTER(radz_model)),
     "radz_model_name": (c_char_p, POINTER(radz_model)),
     "radz_model_device": (c_char_p, POINTER(radz_model)),
     "radz_model_info_init_sized": (None, POINTER(radz_model_info), c_size_t),

@@ -115,6 +115,9 @@ class ModelInfo:
     adapter_hash: str | None
     adapter_rank: int
     n_head_classes: int
+    weights: str | None
+    streamed_bytes: int
+    peak_bytes: int
 
 
 class Model(Handle):
@@ -122,6 +125,8 @@ class Model(Handle):
 
     use_mmap: True (default) maps the weights; False reads them. vision_source: "auto" (default), "checkpoint",
     "external". vision_dir: directory of a CLIP model. adapter_dir: directory of a PEFT LoRA adapter, merged in.
+    weights: None (as the files have them), "f32", "bf16", "int8", "int4", "int4/32" ...; keep_weights: what that leaves
+    as stored. memory_bytes: weights are read from the files while others are at work, in about so much memory.
     """
 
     _kind = _abi.radz_model
@@ -135,12 +140,16 @@ class Model(Handle):
         vision_source: Literal["auto", "checkpoint", "external"] = "auto",
         vision_dir: Path | None = None,
         adapter_dir: Path | None = None,
+        weights: str | None = None,
+        keep_weights: str | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         super().__init__()
         self.runtime = runtime
         options = new_options(_abi.radz_model_options)
         source = choice("vision_source", _abi.radz_vision_source, "RADZ_VISION_", vision_source)
         fill(options, use_mmap=use_mmap, vision_source=source, vision_dir=vision_dir, adapter_dir=adapter_dir)
+        fill(options, weights=weights, keep_weights=keep_weights, memory_bytes=memory_bytes)
         place = to_bytes("directory", directory)
         with using(runtime):
             lib.radz_model_open(pointer(runtime), place, options, self._pointer, _abi.radz_error())
@@ -156,6 +165,12 @@ class Model(Handle):
         """sha256 over all files that change a vector, 64 hex digits."""
         with using(self):
             return to_text(lib.radz_model_hash(self._pointer))
+
+    @property
+    def family(self) -> str:
+        """The hash of the model that these weights were made from; its own where there is none."""
+        with using(self):
+            return to_text(lib.radz_model_family(self._pointer))
 
     @property
     def name(self) -> str:
