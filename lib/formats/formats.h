@@ -91,7 +91,8 @@ bool rz_st_is_quantised(const rz_st_tensor *t); /* its dtype says so */
 radz_status rz_quantised_of(const rz_st_tensor *t, const rz_st_tensor *scale, rz_quantised *out,
                             radz_error *err) RZ_CHECK;
 void rz_quantised_row(const rz_quantised *q, size_t row, float *out);
-/* A row of n numbers (even with 4 bits) to integers and bfloat16 scales, one per group. */
+/* A row of n numbers (even with 4 bits) to integers and bfloat16 scales, one per group: NaN where a number of it is not
+ * finite. */
 void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *q, uint16_t *scale);
 
 /* What stands before the numbers of a .npy file of little-endian float32 (rows, cols), C order. */

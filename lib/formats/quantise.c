@@ -13,29 +13,33 @@ static inline float round_near(float x)
     return (x + big) - big;
 }
 
-/* How well scale s does: the sum of squared errors over n numbers. top: the largest integer; low: the smallest. Lanes
- * of their own, so that a compiler may add several at once. */
-static float error_of(const float *x, size_t n, float s, float low, float top)
+/* x at 1 / scale inv as an integer of -8 .. 7. No comparisons, which would keep a compiler from doing several at once:
+ * on whole numbers the means below are exact. */
+static inline float to_nibble(float x, float inv)
 {
-    enum { LANES = 8 };
-    const float inv = s != 0 ? 1.0f / s : 0;
-    float sum[LANES] = {0}, total = 0;
+    float q = round_near(x * inv);
+    q = 0.5f * (q + 7 - fabsf(q - 7));
+    return 0.5f * (q - 8 + fabsf(q + 8));
+}
+
+enum { LANES = 8 };
+
+/* Of n numbers x and their integers q at 1 / scale inv: the sums of x q and of q q. */
+static void fit(const float *x, size_t n, float inv, float *xq, float *qq)
+{
+    float a[LANES] = {0}, b[LANES] = {0};
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (size_t k = 0; k < LANES; k++) {
-            float q = x[i + k] * inv, e;
-            q = q < low ? low : q > top ? top : q;
-            e = x[i + k] - round_near(q) * s;
-            sum[k] += e * e;
+            const float q = to_nibble(x[i + k], inv);
+            a[k] += x[i + k] * q, b[k] += q * q;
         }
-    for (; i < n; i++) {
-        float q = x[i] * inv, e;
-        q = q < low ? low : q > top ? top : q;
-        e = x[i] - round_near(q) * s;
-        total += e * e;
+    for (size_t k = 0; i < n; i++, k++) {
+        const float q = to_nibble(x[i], inv);
+        a[k] += x[i] * q, b[k] += q * q;
     }
-    for (size_t k = 0; k < LANES; k++) total += sum[k];
-    return total;
+    *xq = *qq = 0;
+    for (size_t k = 0; k < LANES; k++) *xq += a[k], *qq += b[k];
 }
 
 static float bf16(float x)
@@ -53,20 +57,20 @@ static float extreme(const float *x, size_t n)
 }
 
 /* 4 bits have one level more below zero than above: a negative scale puts it where it is needed. The extreme itself may
- * be cut where that serves the others. */
+ * be cut where that serves the others. Of the integers that some scales give, those are taken that lie best along x,
+ * and with them the scale that brings them closest (least squares). */
 static float scale4(const float *x, size_t n)
 {
-    enum { STEPS = 9 };
+    static const float tops[] = {-8, 7.2f, -8.9f, 8.3f, 9.5f, -10};
     const float m = extreme(x, n);
-    float best = bf16(m / -8), least = error_of(x, n, best, -8, 7);
-    for (int i = 0; i < STEPS; i++) {
-        const float divisor = 7.0f + 0.35f * (float)i;
-        for (int sign = -1; sign <= 1; sign += 2) {
-            const float s = bf16((float)sign * m / divisor), e = error_of(x, n, s, -8, 7);
-            if (e < least) least = e, best = s;
-        }
+    float best = 0, most = 0;
+    if (m == 0) return 0;
+    for (size_t i = 0; i < RZ_COUNT(tops); i++) {
+        float xq, qq;
+        fit(x, n, tops[i] / m, &xq, &qq);
+        if (qq > 0 && xq * xq > most * qq) most = xq * xq / qq, best = xq / qq;
     }
-    return best;
+    return bf16(best);
 }
 
 static float scale8(const float *x, size_t n)
@@ -74,24 +78,35 @@ static float scale8(const float *x, size_t n)
     return bf16(fabsf(extreme(x, n)) / 127);
 }
 
-static int to_integer(float x, float inv, int low, int top)
+/* One group, n of at most GROUP_MAX numbers. */
+static void round_group(const float *x, size_t n, int bits, float s, uint8_t *q)
 {
-    const float q = x * inv;
-    /* NaN: 0; the scale says NaN */
-    return q <= (float)low ? low : q >= (float)top ? top : q == q ? (int)round_near(q) : 0;
+    const float inv = fabsf(s) > 1e-37f ? 1.0f / s : 0;
+    int v[GROUP_MAX + 1];
+    if (bits == 8)
+        for (size_t i = 0; i < n; i++) v[i] = (int)round_near(x[i] * inv);
+    else
+        for (size_t i = 0; i < n; i++) v[i] = (int)to_nibble(x[i], inv) + 8;
+    for (size_t i = 0; i < n && bits == 8; i++) q[i] = (uint8_t)(v[i] < -127 ? -127 : v[i] > 127 ? 127 : v[i]);
+    for (size_t i = 0; i < n && bits == 4; i += 2) q[i / 2] = (uint8_t)(v[i] | v[i + 1] << 4);
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i] * 0;
+    return sum == 0;
 }
 
 void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *q, uint16_t *scale)
 {
+    static const float zeros[GROUP_MAX];
     for (size_t g = 0; g < n; g += group) {
-        const size_t end = n - g < group ? n : g + group;
-        const float s = bits == 8 ? scale8(x + g, end - g) : scale4(x + g, end - g), inv = s != 0 ? 1.0f / s : 0;
+        const size_t size = n - g < group ? n - g : group;
+        const bool finite = all_finite(x + g, size);
+        const float s = !finite ? NAN : bits == 8 ? scale8(x + g, size) : scale4(x + g, size);
         scale[g / group] = rz_f32_to_bf16(s);
-        if (bits == 8)
-            for (size_t i = g; i < end; i++) q[i] = (uint8_t)to_integer(x[i], inv, -127, 127);
-        else
-            for (size_t i = g; i < end; i += 2)
-                q[i / 2] = (uint8_t)((to_integer(x[i], inv, -8, 7) + 8) | (to_integer(x[i + 1], inv, -8, 7) + 8) << 4);
+        round_group(finite ? x + g : zeros, size, bits, finite ? s : 0, q + (bits == 8 ? g : g / 2));
     }
 }
 
