@@ -238,6 +238,7 @@ $O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
 # ---- Installing -----------------------------------------------------------------------------------------------
 
 MODEL_FILES := $(wildcard models/radz-tiny/*)
+DATA_FILES := models/labels.json
 MAN_PAGES := $(wildcard docs/man/*.1)
 MAN_PAGES_3 := $(wildcard docs/man/*.3)
 # bash looks for a file of the program's name
@@ -255,7 +256,7 @@ fill = sed -e 's|@TO_PREFIX@|$(call from_to,$(2),$(PREFIX))|' -e 's|@TO_INCLUDE@
 INSTALLED = $(INCLUDEDIR)/radz.h $(LIBDIR)/libradz.a $(LIBDIR)/libradz.so.$(VERSION) $(LIBDIR)/libradz.so.$(SOVERSION) \
 	$(LIBDIR)/libradz.so $(LIBDIR)/radz-mpi.so $(LIBDIR)/pkgconfig/radz.pc $(addprefix $(CMAKE_DIR)/,$(CMAKE_FILES)) \
 	$(addprefix $(BINDIR)/,$(notdir $(PROGRAMS))) \
-	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES)) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES))) \
+	$(addprefix $(DATADIR)/radz/,$(MODEL_FILES) $(notdir $(DATA_FILES))) $(addprefix $(DATADIR)/man/man1/,$(notdir $(MAN_PAGES))) \
 	$(addprefix $(DATADIR)/man/man3/,$(notdir $(MAN_PAGES_3))) $(COMPLETIONS)
 
 install: all ## into $(DESTDIR)$(PREFIX); PREFIX=/usr/local unless given
@@ -271,6 +272,7 @@ install-built: # what is there, as it is
 	$(foreach f,$(CMAKE_FILES),$(call fill,pkgconfig/$f.in,$(CMAKE_DIR)) &&) true
 	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) '$(DESTDIR)$(BINDIR)')
 	$(if $(MODEL_FILES),install -m 644 $(MODEL_FILES) '$(DESTDIR)$(DATADIR)/radz/models/radz-tiny')
+	install -m 644 $(DATA_FILES) '$(DESTDIR)$(DATADIR)/radz'
 	$(if $(MAN_PAGES),install -d '$(DESTDIR)$(DATADIR)/man/man1' && install -m 644 $(MAN_PAGES) '$(DESTDIR)$(DATADIR)/man/man1')
 	install -d '$(DESTDIR)$(DATADIR)/man/man3' '$(DESTDIR)$(DATADIR)/bash-completion/completions'
 	install -m 644 $(MAN_PAGES_3) '$(DESTDIR)$(DATADIR)/man/man3'

@@ -181,6 +181,8 @@ radz_status rz_dicom_tone(const rz_dicom *d, rz_dicom_header *h, rz_pixels *film
         table[w] = (uint16_t)(shown * (narrow ? 255 : 65535) + .5);
     }
     look_up(table, film, narrow);
+    film->shown = narrow ? RZ_SHOWN_AS_IT_IS : t.voi == VOI_RANGE ? RZ_SHOWN_RANGE : RZ_SHOWN_VOI;
+    film->low = t.low, film->high = t.high;
     rz_free(d->host, table);
     return RADZ_OK;
 }

@@ -149,6 +149,8 @@ bool rz_tokenizer_is_control(const rz_tokenizer *tok, int32_t id);
 #define RZ_IMAGE_MAX_PIXELS 100000000u
 #define RZ_IMAGE_MAX_SIDE 65500u
 
+typedef enum rz_shown { RZ_SHOWN_AS_IT_IS, RZ_SHOWN_VOI /* its own window or table */, RZ_SHOWN_RANGE } rz_shown;
+
 /* Decoded film: interleaved samples, row after row, no padding. 16-bit samples in native byte order. Alpha is
  * dropped as PIL's convert("RGB") drops it, palettes expanded, gray below 8 bits scaled to 8. */
 typedef struct rz_pixels {
@@ -158,6 +160,8 @@ typedef struct rz_pixels {
     void *data;         /* uint8_t or uint16_t, from rz_malloc(host) */
     const char *format; /* "png", "jpeg", "dicom", "raw"; static */
     unsigned notes;     /* RZ_NOTE_...: what a DICOM file says that speaks against using it */
+    rz_shown shown;     /* of a gray DICOM film: what made its levels */
+    double low, high;   /* RZ_SHOWN_RANGE: its numbers that became black and white */
 } rz_pixels;
 /* Static texts stand for them, so that nothing of a file can get into a result with them. */
 enum {

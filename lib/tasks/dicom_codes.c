@@ -5,7 +5,7 @@
 #define MAX_FILE ((size_t)4 << 20)
 #define NO_THRESHOLD ((double)NAN)
 
-/* The same as share/labels.json: tests/test_dicom_write.c compares them. */
+/* The same as models/labels.json: tests/test_dicom_write.c compares them. */
 static const rz_code_entry built_in[] = {
     {"No Finding", {"281900007", "SCT", "No abnormality detected"}, NO_THRESHOLD},
     {"Normal", {"281900007", "SCT", "No abnormality detected"}, NO_THRESHOLD},
@@ -15,15 +15,15 @@ static const rz_code_entry built_in[] = {
     {"Pleural Effusion", {"60046008", "SCT", "Pleural effusion"}, NO_THRESHOLD},
     {"Infiltration", {"409609008", "SCT", "Radiologic infiltrate of lung"}, NO_THRESHOLD},
     {"Mass", {"309529002", "SCT", "Lung mass"}, NO_THRESHOLD},
-    {"Nodule", {"427359005", "SCT", "Solitary nodule of lung"}, NO_THRESHOLD},
+    {"Nodule", {"786838002", "SCT", "Pulmonary nodule"}, NO_THRESHOLD},
     {"Pneumonia", {"233604007", "SCT", "Pneumonia"}, NO_THRESHOLD},
     {"Pneumothorax", {"36118008", "SCT", "Pneumothorax"}, NO_THRESHOLD},
     {"Consolidation", {"95436008", "SCT", "Lung consolidation"}, NO_THRESHOLD},
     {"Edema", {"19242006", "SCT", "Pulmonary edema"}, NO_THRESHOLD},
     {"Emphysema", {"87433001", "SCT", "Pulmonary emphysema"}, NO_THRESHOLD},
     {"Fibrosis", {"51615001", "SCT", "Fibrosis of lung"}, NO_THRESHOLD},
-    {"Pleural Thickening", {"196121004", "SCT", "Pleural thickening"}, NO_THRESHOLD},
-    {"Pleural_Thickening", {"196121004", "SCT", "Pleural thickening"}, NO_THRESHOLD},
+    {"Pleural Thickening", {"PLEURAL-THICK", "99RADZ", "Pleural thickening"}, NO_THRESHOLD},
+    {"Pleural_Thickening", {"PLEURAL-THICK", "99RADZ", "Pleural thickening"}, NO_THRESHOLD},
     {"Hernia", {"39839004", "SCT", "Diaphragmatic hernia"}, NO_THRESHOLD},
 };
 

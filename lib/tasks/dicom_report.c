@@ -88,6 +88,15 @@ double rz_class_threshold(const rz_object_work *w, size_t class)
     return isnan(o->threshold) ? w->ask->result->scores[class].threshold : o->threshold;
 }
 
+void rz_put_finding(const rz_object_work *w, rz_str *s)
+{
+    const rz_result *r = w->ask->result;
+    rz_str_printf(s, "%s ", r->labels[w->shown]);
+    rz_str_put_double(s, round(r->scores[w->shown].probability * 1000) / 10);
+    rz_str_puts(s, " %");
+    if (w->ask->options->map_method) rz_str_printf(s, ", %s map", w->ask->options->map_method);
+}
+
 const char *rz_manufacturer(const rz_object_work *w)
 {
     return w->ask->options->manufacturer ? w->ask->options->manufacturer : "libradz";
@@ -123,6 +132,15 @@ static void put_contribution(rz_object_work *w)
     rz_dicom_end(o);
 }
 
+/* Of the chest there is one. Of anything else the side is not known. */
+static void put_body_part(rz_object_work *w)
+{
+    char part[17];
+    rz_dicom_code(w->source, RZ_TAG(0x0018, 0x0015), part);
+    if (part[0]) rz_dicom_put_text(&w->out, RZ_TAG(0x0018, 0x0015), "CS", part);
+    if (strcmp(part, "CHEST")) rz_dicom_put_text(&w->out, RZ_TAG(0x0020, 0x0060), "CS", "");
+}
+
 static void put_common(rz_object_work *w, rz_object_kind kind)
 {
     rz_dicom_out *o = &w->out;
@@ -136,6 +154,7 @@ static void put_common(rz_object_work *w, rz_object_kind kind)
     put_uid(o, RZ_TAG(0x0020, 0x000e), w->object->series_uid);
     rz_dicom_put_integer(o, RZ_TAG(0x0020, 0x0011), kinds[kind].series_number);
     rz_dicom_put_integer(o, RZ_TAG(0x0020, 0x0013), (long long)(w->shown % w->ask->result->n) + 1);
+    if (kind != RZ_OBJECT_SR) put_body_part(w);
     put_equipment(w);
     put_contribution(w);
 }

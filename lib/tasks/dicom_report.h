@@ -28,7 +28,7 @@ radz_status rz_codes_open(const rz_host *host, const char *path, rz_codes *codes
 void rz_codes_close(rz_codes *codes); /* safe on a zeroed one */
 /* The file's entry, else that of the table that ships, in any case; false: neither. */
 bool rz_codes_find(const rz_codes *codes, const char *label, rz_code_entry *entry);
-/* The table that ships, in the order of labels.json; NULL past the last. */
+/* The table that ships, in the order of models/labels.json; NULL past the last. */
 const rz_code_entry *rz_codes_built_in(size_t i);
 
 /* ---- Objects ----------------------------------------------------------------------------- */
@@ -76,6 +76,8 @@ void rz_put_film(rz_object_work *w, uint32_t sequence, const rz_code *purpose);
 rz_code rz_class_code(const rz_object_work *w, const char *label, char own[17]);
 /* Probability from which a class is called present; NaN: none. */
 double rz_class_threshold(const rz_object_work *w, size_t class);
+/* "Effusion 34.2 %, gradient map" */
+void rz_put_finding(const rz_object_work *w, rz_str *s);
 const char *rz_manufacturer(const rz_object_work *w);
 
 void rz_sr_put(rz_object_work *w);

@@ -57,19 +57,11 @@ static radz_status draw_smaller(const rz_object_work *w, size_t k, const radz_he
 
 /* ---- The picture ---- */
 
-static void put_percent(rz_str *s, double probability)
-{
-    rz_str_put_double(s, round(probability * 1000) / 10);
-    rz_str_puts(s, " %");
-}
-
-/* "Effusion 34.2 %, gradient": what the map is of. */
-static void describe(const rz_object_work *w, rz_str *s)
+/* What the map is of, and by which model. */
+static void describe(rz_object_work *w, rz_str *s)
 {
     const rz_result *r = w->ask->result;
-    rz_str_printf(s, "%s ", r->labels[w->shown]);
-    put_percent(s, r->scores[w->shown].probability);
-    if (w->ask->options->map_method) rz_str_printf(s, ", %s map", w->ask->options->map_method);
+    rz_put_finding(w, s);
     rz_str_printf(s, ", model %s %.8s, libradz %s", r->model_name, r->model_hash, radz_version());
 }
 
@@ -81,7 +73,7 @@ static radz_status draw(const rz_object_work *w, const char *what, rz_pixels *dr
     const size_t wanted = (longest + MAX_SIDE - 1) / MAX_SIDE, k = wanted < shortest ? wanted : shortest;
     radz_heatmap_picture picture = {sizeof picture, (double)NAN, (double)NAN, .6, NULL};
     rz_str banner = {.host = w->ask->host};
-    rz_str_printf(&banner, "%s.  %s", BANNER, what);
+    rz_str_printf(&banner, "%s.\n%s", BANNER, what);
     radz_status status = banner.failed ? RZ_NO_MEMORY(err, "heat map") : RADZ_OK;
     if (status == RADZ_OK && k < 2)
         status = rz_heatmap_draw(w->ask->host, film, w->ask->map, &picture, banner.data, drawn, err);
@@ -130,7 +122,6 @@ radz_status rz_sc_put(rz_object_work *w, radz_error *err)
         rz_dicom_put_text(o, RZ_TAG(0x0008, 0x2111), "ST", what.data);
         rz_put_film(w, RZ_TAG(0x0008, 0x2112), &purpose);
         rz_dicom_put_text(o, RZ_TAG(0x0020, 0x0020), "CS", "");
-        rz_dicom_put_text(o, RZ_TAG(0x0020, 0x0060), "CS", ""); /* Laterality: both sides */
         rz_dicom_put_text(o, RZ_TAG(0x0020, 0x4000), "LT", radz_disclaimer());
         put_inherited(w);
         put_pixels(o, &drawn);

@@ -119,7 +119,7 @@ static void put_probability(rz_object_work *w, double probability)
 {
     const rz_code source = {"121112", "DCM", "Source of Measurement"};
     rz_dicom_out *o = &w->out;
-    begin(w, "CONTAINS", "NUM", (rz_code){"111013", "DCM", "Certainty of Finding"});
+    begin(w, "CONTAINS", "NUM", (rz_code){"111012", "DCM", "Certainty of Finding"});
     rz_dicom_begin(o, RZ_TAG(0x0040, 0xa300));
     rz_dicom_begin_item(o);
     rz_put_code(o, RZ_TAG(0x0040, 0x08ea), (rz_code){"%", "UCUM", "Percent"});
@@ -140,7 +140,7 @@ static void put_presence(rz_object_work *w, size_t class)
     if (isnan(threshold)) return;
     const bool present = w->ask->result->scores[class].probability >= threshold;
     code_item(w, "CONTAINS", (rz_code){"705057003", "SCT", "Presence"},
-              present ? (rz_code){"52101004", "SCT", "Present"} : (rz_code){"2667000", "SCT", "Absent"});
+              present ? (rz_code){"52101004", "SCT", "Present"} : (rz_code){"272519000", "SCT", "Absent"});
 }
 
 static void put_finding(rz_object_work *w, size_t i)

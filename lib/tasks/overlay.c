@@ -61,10 +61,10 @@ static void draw_char(canvas *to, size_t x, size_t y, size_t zoom, char c)
             if (rows[j] >> (RZ_GLYPH_W - 1 - i) & 1) fill(to, x + i * zoom, y + j * zoom, zoom, zoom, 235);
 }
 
-/* Where the line that begins at text ends: before the last space that leaves it at most `most` long. */
+/* Where the line that begins at text ends: at its end, or before the last space that leaves it at most `most` long. */
 static size_t line_length(const char *text, size_t most)
 {
-    const size_t n = strlen(text);
+    const size_t n = strcspn(text, "\n");
     if (n <= most) return n;
     for (size_t i = most; i > 0; i--)
         if (text[i] == ' ') return i;
@@ -82,6 +82,7 @@ static size_t draw_text(canvas *to, size_t x, size_t y, size_t width, size_t zoo
             draw_char(to, x + i * CELL_W * zoom, y + n_lines * LINE_H * zoom, zoom, text[i]);
         text += n;
         while (*text == ' ') text++;
+        if (*text == '\n') text++;
     }
     return n_lines;
 }
