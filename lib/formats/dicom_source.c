@@ -31,7 +31,7 @@ static const struct {
     {RZ_TAG(0x0012, 0x0062), "CS", COPIED},    /* PatientIdentityRemoved */
     {RZ_TAG(0x0012, 0x0063), "LO", COPIED},    /* DeidentificationMethod */
     {RZ_TAG(0x0018, 0x0015), "CS", REFERENCE}, /* BodyPartExamined */
-    {RZ_TAG(0x0020, 0x000d), "UI", COPIED},    /* StudyInstanceUID */
+    {RZ_TAG(0x0020, 0x000d), "UI", REFERENCE}, /* StudyInstanceUID */
     {RZ_TAG(0x0020, 0x000e), "UI", REFERENCE}, /* SeriesInstanceUID */
     {RZ_TAG(0x0020, 0x0010), "SH", MUST},      /* StudyID */
     {RZ_TAG(0x0028, 0x0004), "CS", REFERENCE}, /* PhotometricInterpretation */

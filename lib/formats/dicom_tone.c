@@ -11,6 +11,7 @@ typedef struct tone {
     rz_dicom_header *h;
     bool has_table; /* Modality LUT in place of a line */
     rz_dicom_lut table, voi_table;
+    bool signed_voi;
     double slope, intercept;
     voi_kind voi;
     double center, width;
@@ -70,9 +71,9 @@ static radz_status read_voi(tone *t, radz_error *err)
     const rz_dicom_element *data = rz_dicom_find_in(d, seq, RZ_TAG(0x0028, 0x3006));
     bool has_center, has_width;
     if (data) {
-        const bool is_signed = !t->has_table && (t->h->is_signed || t->intercept < 0);
+        t->signed_voi = !t->has_table && (t->h->is_signed || t->intercept < 0);
         t->voi = VOI_TABLE;
-        return rz_dicom_lut_read(d, rz_dicom_find_in(d, seq, RZ_TAG(0x0028, 0x3002)), data, is_signed, "VOI LUT",
+        return rz_dicom_lut_read(d, rz_dicom_find_in(d, seq, RZ_TAG(0x0028, 0x3002)), data, t->signed_voi, "VOI LUT",
                                  &t->voi_table, err);
     }
     RZ_TRY(rz_dicom_get_decimal(d, RZ_TAG(0x0028, 0x1050), "WindowCenter", &t->center, &has_center, err));
@@ -182,6 +183,7 @@ radz_status rz_dicom_tone(const rz_dicom *d, rz_dicom_header *h, rz_pixels *film
     }
     look_up(table, film, narrow);
     film->shown = narrow ? RZ_SHOWN_AS_IT_IS : t.voi == VOI_RANGE ? RZ_SHOWN_RANGE : RZ_SHOWN_VOI;
+    film->signed_table = t.signed_voi;
     film->low = t.low, film->high = t.high;
     rz_free(d->host, table);
     return RADZ_OK;

@@ -58,7 +58,8 @@ radz_status rz_dicom_source_read(const rz_host *host, const uint8_t *bytes, size
                                  radz_error *err) RZ_CHECK;
 /* Value representation of an element that sources keep; NULL: they do not. */
 const char *rz_dicom_source_vr(uint32_t tag);
-/* Every element of patient and study that it has, and empty ones where a data set must have them. */
+/* Every element of patient and study that it has, but for the UID, and empty ones where a data set must have them. A
+ * date, time, number or code that is none is left out. */
 void rz_dicom_source_put(const rz_dicom *source, rz_dicom_out *o);
 rz_dicom_charset rz_dicom_source_charset(const rz_dicom *source);
 

@@ -161,6 +161,7 @@ typedef struct rz_pixels {
     const char *format; /* "png", "jpeg", "dicom", "raw"; static */
     unsigned notes;     /* RZ_NOTE_...: what a DICOM file says that speaks against using it */
     rz_shown shown;     /* of a gray DICOM film: what made its levels */
+    bool signed_table;  /* of its VOI LUT the first number is signed */
     double low, high;   /* RZ_SHOWN_RANGE: its numbers that became black and white */
 } rz_pixels;
 /* Static texts stand for them, so that nothing of a file can get into a result with them. */

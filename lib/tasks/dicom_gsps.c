@@ -74,20 +74,47 @@ static void put_modality(rz_object_work *w)
         rz_dicom_put_text(&w->out, RZ_TAG(0x0028, 0x1054), "LO", "US");
 }
 
-/* A state replaces what the film says of its window, so it repeats it; where the film says none, what we showed. */
-static void put_voi(rz_object_work *w)
+/* The film's VOI LUT with entries of 16 bits, which every reader of states takes; brightness is the same. */
+static void put_voi_table(rz_dicom_out *o, const rz_dicom_lut *lut)
 {
+    const double most = (double)((1u << lut->bits) - 1);
+    rz_str entries = {.host = o->bytes.host};
+    for (size_t i = 0; i < lut->n; i++) {
+        const double v = (double)rz_dicom_lut_at(lut, (double)lut->first + (double)i) / most;
+        const unsigned w = (unsigned)((v > 1 ? 1 : v) * 65535 + .5);
+        rz_str_put(&entries, (const uint8_t[2]){(uint8_t)w, (uint8_t)(w >> 8)}, 2);
+    }
+    const uint16_t first = (uint16_t)lut->first, n = (uint16_t)lut->n; /* 65536 is written as 0 */
+    const uint8_t descriptor[6] = {(uint8_t)n, (uint8_t)(n >> 8), (uint8_t)first, (uint8_t)(first >> 8), 16, 0};
+    rz_dicom_begin(o, RZ_TAG(0x0028, 0x3010));
+    rz_dicom_begin_item(o);
+    rz_dicom_put(o, RZ_TAG(0x0028, 0x3002), lut->first < 0 ? "SS" : "US", descriptor, 6);
+    rz_dicom_put(o, RZ_TAG(0x0028, 0x3006), "OW", entries.len ? entries.data : "", entries.len);
+    rz_dicom_end(o);
+    rz_dicom_end(o);
+    o->bytes.failed = o->bytes.failed || entries.failed;
+    rz_str_free(&entries);
+}
+
+/* A state replaces what the film says of its window, so it repeats it; where the film says none, what we showed. */
+static radz_status put_voi(rz_object_work *w, radz_error *err)
+{
+    const uint32_t sequence = RZ_TAG(0x0028, 0x3010);
     rz_dicom_out *o = &w->out;
     const rz_pixels *film = &w->ask->film->pixels;
-    const bool table = rz_dicom_find_in(w->source, RZ_TAG(0x0028, 0x3010), RZ_TAG(0x0028, 0x3006));
-    if (film->shown == RZ_SHOWN_AS_IT_IS) return;
+    const rz_dicom_element *data = rz_dicom_find_in(w->source, sequence, RZ_TAG(0x0028, 0x3006));
+    rz_dicom_lut lut;
+    if (film->shown == RZ_SHOWN_AS_IT_IS) return RADZ_OK;
+    if (film->shown == RZ_SHOWN_VOI && data)
+        RZ_TRY(rz_dicom_lut_read(w->source, rz_dicom_find_in(w->source, sequence, RZ_TAG(0x0028, 0x3002)), data,
+                                 film->signed_table, "VOI LUT", &lut, err));
     rz_dicom_begin(o, RZ_TAG(0x0028, 0x3110));
     rz_dicom_begin_item(o);
     if (film->shown == RZ_SHOWN_RANGE) {
         rz_dicom_put_decimal(o, RZ_TAG(0x0028, 0x1050), (film->low + film->high + 1) / 2);
         rz_dicom_put_decimal(o, RZ_TAG(0x0028, 0x1051), film->high - film->low + 1);
-    } else if (table) {
-        rz_dicom_put_copy(o, w->source, RZ_TAG(0x0028, 0x3010));
+    } else if (data) {
+        put_voi_table(o, &lut);
     } else {
         rz_dicom_put_copy(o, w->source, RZ_TAG(0x0028, 0x1050));
         rz_dicom_put_copy(o, w->source, RZ_TAG(0x0028, 0x1051));
@@ -95,6 +122,7 @@ static void put_voi(rz_object_work *w)
     }
     rz_dicom_end(o);
     rz_dicom_end(o);
+    return RADZ_OK;
 }
 
 static void put_polarity(rz_object_work *w)
@@ -201,13 +229,13 @@ radz_status rz_gsps_put(rz_object_work *w, radz_error *err)
     if (film->channels != 1)
         return rz_fail(err, RADZ_E_UNSUPPORTED, "dicom: a presentation state is for gray films, this one is in colour");
     RZ_TRY(find_level(w, &level, err));
+    RZ_TRY(put_voi(w, err));
     RZ_TRY(
         rz_outline_trace(w->ask->host, w->ask->map, film->width_px, film->height_px, level, MAX_LINES, &outline, err));
     put_identification(w);
     put_relationship(w);
     put_area(w);
     put_modality(w);
-    put_voi(w);
     put_polarity(w);
     put_drawing(w, &outline);
     rz_outline_free(&outline);

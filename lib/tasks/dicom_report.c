@@ -151,6 +151,7 @@ static void put_common(rz_object_work *w, rz_object_kind kind)
     rz_dicom_put_text(o, RZ_TAG(0x0008, 0x0013), "TM", w->time);
     rz_dicom_put_text(o, RZ_TAG(0x0008, 0x0060), "CS", kinds[kind].modality);
     rz_dicom_put_text(o, RZ_TAG(0x0008, 0x103e), "LO", kinds[kind].series_description);
+    put_uid(o, RZ_TAG(0x0020, 0x000d), w->study_uid); /* padded rightly, which films' own are not always */
     put_uid(o, RZ_TAG(0x0020, 0x000e), w->object->series_uid);
     rz_dicom_put_integer(o, RZ_TAG(0x0020, 0x0011), kinds[kind].series_number);
     rz_dicom_put_integer(o, RZ_TAG(0x0020, 0x0013), (long long)(w->shown % w->ask->result->n) + 1);
