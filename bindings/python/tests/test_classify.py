@@ -59,12 +59,18 @@ def test_a_result(session: radz.Session) -> None:
 
 def test_a_calibrated_bank(session: radz.Session, bank: radz.Bank, tmp_path: Path) -> None:
     """A calibration written by hand: what its formula says is what comes out."""
-    assert bank.calibration is None and bank.thresholds == [None] * len(bank)
+    assert bank.calibration is None
+    assert bank.thresholds == [None] * len(bank)
     classes = [
         {"label": c, "kind": "platt", "a": 0.1, "b": -1, "threshold": 0.25, "n_positive": 9, "n_negative": 9}
         for c in bank.labels
     ]
-    fitted = {"schema": "radz.calibration/1", "model": bank.model_hash, "bank": bank.hash, "score": "img_anchor"}
+    fitted: dict[str, Any] = {
+        "schema": "radz.calibration/1",
+        "model": bank.model_hash,
+        "bank": bank.hash,
+        "score": "img_anchor",
+    }
     fitted |= {"feature": "global", "classes": "reference", "tau": 0.05, "templates": [], "negatives": []}
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(fitted | {"films": "nine films", "labels": classes}))

@@ -10,6 +10,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 from ._bank import Bank
+from ._dicom import Dicom
 from ._evaluate import EvalOptions, EvalProgress, ScoreOptions, Scorer, evaluate
 from ._heatmap import HeatMap, HeatMapScore
 from ._image import Image
@@ -45,6 +46,7 @@ __all__ = [
     "Bank",
     "CancelledError",
     "DeviceError",
+    "Dicom",
     "EvalOptions",
     "EvalProgress",
     "FormatError",

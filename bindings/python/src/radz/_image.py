@@ -117,6 +117,18 @@ class Image(Handle):
             return to_text(lib.radz_image_sha256(self._pointer))
 
     @property
+    def is_dicom(self) -> bool:
+        """True: from a DICOM file or dataset, so that a `Dicom` can be made for it."""
+        return self._ask(lib.radz_image_is_dicom) != 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the film's DICOM file says against using it, as every result says too."""
+        with using(self):
+            n = lib.radz_image_warning_count(self._pointer)
+            return [to_text(lib.radz_image_warning(self._pointer, i)) for i in range(n)]
+
+    @property
     def pixels(self) -> Any:
         """A copy of the decoded samples, uint8 or uint16 (0 black): (height, width), or (height, width, 3) for RGB."""
         with using(self):

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from . import _abi
+from ._handles import Handle
 from ._lowlevel import lib
 from ._values import number_or_none, take_text, to_text
+from .errors import StateError
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Score:
     threshold: float | None = None
 
 
+class ResultHandle(Handle):
+    """A radz_result."""
+
+    _kind = _abi.radz_result
+
+
 @dataclass(frozen=True)
 class Result:
     """The scores of a film, best first, and where they come from. Research use only, not for diagnosis.
@@ -40,6 +48,16 @@ class Result:
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     json: str
+    _handle: ResultHandle | None = field(default=None, repr=False, compare=False)
+
+    def _open(self) -> ResultHandle:
+        """The library's own, which DICOM objects are made from."""
+        if self._handle is None:
+            raise StateError("this result is a copy, or came from another process: classify the film here")
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -77,25 +95,33 @@ class Result:
         return found
 
 
-def read_result(make: Callable[[Any], None] | None, handle: Any = None) -> Result:
-    """Copies a radz_result that `make` puts into the pointer it is given, and closes it; or one that lies in handle."""
-    out = ctypes.POINTER(_abi.radz_result)() if handle is None else handle
-    try:
-        if make is not None:
-            make(out)
-        scores = tuple(
-            Score(
-                to_text(lib.radz_result_label(out, i)),
-                lib.radz_result_probability(out, i),
-                lib.radz_result_similarity(out, i),
-                number_or_none(lib.radz_result_threshold(out, i)),
-            )
-            for i in range(lib.radz_result_count(out))
+def read_result(make: Callable[[Any], object]) -> Result:
+    """The result that `make` puts into the pointer it is given."""
+    handle = ResultHandle()
+    make(handle._pointer)
+    return _copy(handle)
+
+
+def take_results(pointers: Iterable[Any]) -> list[Result]:
+    """Results that belong to us from now on."""
+    handles = [ResultHandle() for _ in pointers]
+    for handle, pointer in zip(handles, pointers, strict=True):
+        ctypes.pointer(handle._pointer)[0] = pointer
+    return [_copy(handle) for handle in handles]
+
+
+def _copy(handle: ResultHandle) -> Result:
+    out = handle._pointer
+    scores = tuple(
+        Score(
+            to_text(lib.radz_result_label(out, i)),
+            lib.radz_result_probability(out, i),
+            lib.radz_result_similarity(out, i),
+            number_or_none(lib.radz_result_threshold(out, i)),
         )
-        warnings = tuple(to_text(lib.radz_result_warning(out, i)) for i in range(lib.radz_result_warning_count(out)))
-        text = ctypes.POINTER(ctypes.c_char)()
-        lib.radz_result_json(out, None, text, _abi.radz_error())
-        return Result(scores, warnings, take_text(text))
-    finally:
-        if make is not None:
-            lib.radz_result_close(out)
+        for i in range(lib.radz_result_count(out))
+    )
+    warnings = tuple(to_text(lib.radz_result_warning(out, i)) for i in range(lib.radz_result_warning_count(out)))
+    text = ctypes.POINTER(ctypes.c_char)()
+    lib.radz_result_json(out, None, text, _abi.radz_error())
+    return Result(scores, warnings, take_text(text), handle)

@@ -18,7 +18,7 @@ from ._heatmap import HeatMap, HeatMapMethod, HeatMapScore
 from ._image import Film, Image, as_image
 from ._lowlevel import lib, new_options, read_error
 from ._model import Model
-from ._result import Result, read_result
+from ._result import Result, read_result, take_results
 from ._values import FloatArray, Matrix, NewArray, Path, choice, fill, from_struct, string_array, take_text, to_bytes
 from .errors import ArgumentError, RadzError
 
@@ -56,11 +56,15 @@ class Session(Handle):
     _kind = _abi.radz_session
     _exclusive = True
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, strict: bool = False, keep_film: bool = False) -> None:
+        """strict: a film whose own DICOM file speaks against it (lateral view, FOR PROCESSING, ...) raises
+        MismatchError when it is classified, in place of a warning. keep_film: another prompt on the film just seen
+        costs its own words alone, for more memory; the same bits.
+        """
         super().__init__()
         self.model = model
         self._cancel_flag = CancelFlag()
-        options = new_options(_abi.radz_session_options)
+        options = fill(new_options(_abi.radz_session_options), strict=strict, keep_film=keep_film)
         options.cancel_fn = ctypes.cast(self._cancel_flag.function, _abi.cancel_fn)
         options.user = self._cancel_flag.user
         with using(model):
@@ -116,11 +120,7 @@ class Session(Handle):
 
             def work(s: Any, e: Any) -> list[Result]:
                 lib.radz_classify_batch(s, pointer(bank), array, len(images), results, e)
-                try:
-                    return [read_result(None, results[i]) for i in range(len(images))]
-                finally:
-                    for i in range(len(images)):
-                        lib.radz_result_close(results[i])
+                return take_results([results[i] for i in range(len(images))])
 
             return self._run(work, bank, *images)
 
@@ -142,11 +142,9 @@ class Session(Handle):
 
         def told(i: int, result: Any, error: Any, _user: object) -> int:
             try:
-                one = read_result(None, result) if result else read_error(error.contents)
+                one = take_results([result])[0] if result else read_error(error.contents)
             except BaseException as problem:
                 return call.raises(problem)
-            finally:
-                lib.radz_result_close(result)
             done.append(one)
             return call.callback(lambda: on_film(i, one)) if on_film is not None else 0
 
