@@ -9,7 +9,7 @@ settings config;
 
 static const char *const known[] = {"Model",      "Bank",      "Labels",     "Threads", "Jobs",
                                     "Automatic",  "Backlog",   "Modalities", "Outputs", "HeatMaps",
-                                    "Thresholds", "Threshold", "Strict"};
+                                    "Thresholds", "Threshold", "Strict",     "Weights", "Memory"};
 
 static int is_known(const char *name)
 {
@@ -126,11 +126,12 @@ int config_read(char **problem)
     json_object_foreach(config.all, name, each) if (!is_known(name) && !*problem) *problem =
         print("\"Radz\": nothing is called \"%s\"", name);
     return !*problem && take_text("Model", &config.model, problem) && take_text("Bank", &config.bank, problem) &&
-           take_text("Labels", &config.labels, problem) && take_int("Threads", 0, 1024, &config.threads, problem) &&
-           take_int("Jobs", 1, 64, &config.jobs, problem) && take_bool("Automatic", &config.automatic, problem) &&
-           take_bool("Backlog", &config.backlog, problem) && take_bool("Strict", &config.strict, problem) &&
-           take_int("HeatMaps", 0, 100, &config.heatmaps, problem) && take_labels(problem) &&
-           take_thresholds(problem) && take_outputs(problem) && take_modalities(problem);
+           take_text("Labels", &config.labels, problem) && take_text("Weights", &config.weights, problem) &&
+           take_int("Memory", 0, 1 << 30, &config.memory, problem) &&
+           take_int("Threads", 0, 1024, &config.threads, problem) && take_int("Jobs", 1, 64, &config.jobs, problem) &&
+           take_bool("Automatic", &config.automatic, problem) && take_bool("Backlog", &config.backlog, problem) &&
+           take_bool("Strict", &config.strict, problem) && take_int("HeatMaps", 0, 100, &config.heatmaps, problem) &&
+           take_labels(problem) && take_thresholds(problem) && take_outputs(problem) && take_modalities(problem);
 }
 
 char *config_text(void)

@@ -75,12 +75,15 @@ void engine_open(void)
 {
     radz_error err;
     radz_runtime_options o;
+    radz_model_options m;
+    radz_model_options_init(&m);
+    m.weights = config.weights, m.memory_bytes = (uint64_t)config.memory << 20;
     radz_runtime_options_init(&o);
     o.n_threads = config.threads, o.log_fn = on_log;
     if (!config.model) {
         engine.error = print("the configuration names no model: \"Radz\": {\"Model\": \"directory\"}");
     } else if (radz_runtime_create(&o, &runtime, &err) ||
-               radz_model_open(runtime, config.model, NULL, &engine.model, &err) ||
+               radz_model_open(runtime, config.model, &m, &engine.model, &err) ||
                radz_bank_open(engine.model, config.bank, &engine.bank, &err) || !open_sessions(&err)) {
         engine.error = print("%s", err.message);
     } else {

@@ -22,6 +22,7 @@ import unittest
 import browser
 import server
 
+PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -86,14 +87,14 @@ class Plugin(Test):
         self.assertIn(b"radz_films_failed 0 ", text)
 
     def test_reports_lie_in_the_study_of_the_film_and_are_valid(self):
-        s = self.start()
+        s = self.start(Outputs=["SR", "SC", "GSPS"], Weights="bf16")
         instance = s.store(self.film())
         outputs = s.wait_result(instance)["outputs"]
         self.assertNotIn("error", outputs)
-        self.assertEqual([len(outputs[k]) for k in ("SR", "SC", "GSPS")], [1, 1, 0])
+        self.assertEqual([len(outputs[k]) for k in ("SR", "SC", "GSPS")], [1, 1, 1])
         film, study = (s.get("/instances/%s/%s" % (instance, k)) for k in ("simplified-tags", "study"))
-        self.assertEqual(len(study["Series"]), 3)
-        for kind, uid in (("SR", COMPREHENSIVE_3D_SR), ("SC", SECONDARY_CAPTURE)):
+        self.assertEqual(len(study["Series"]), 4)
+        for kind, uid in (("SR", COMPREHENSIVE_3D_SR), ("SC", SECONDARY_CAPTURE), ("GSPS", PRESENTATION_STATE)):
             tags = s.get("/instances/%s/simplified-tags" % outputs[kind][0]["instance"])
             self.assertEqual(tags["SOPClassUID"], uid)
             for name in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate"):
