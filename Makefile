@@ -85,7 +85,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline bench bench-kernels all lib programs tests demo check check-built check-shared check-python deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo check check-built check-shared check-python deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -167,11 +167,26 @@ $O/tools/%: $O/tools/%.o $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
 PYTHON ?= python3
-bench: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
+bench: ## all that follows, one after another
+	+@$(SUBMAKE) bench-kernels
+	+@$(SUBMAKE) bench-parts
+	+@$(SUBMAKE) bench-tiny
+	+@$(SUBMAKE) bench-7b
+bench-parts: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
 	+@$(SUBMAKE) $O/bench/bench_compute $O/bench/bench_train
 	@$O/bench/bench_compute 1
 	@$O/bench/bench_compute 2
 	@bench/compare_train $O/bench/bench_train '$(PYTHON)'
+bench-tiny: deps ## the model that ships beside PyTorch, a film to a vector, in turn (PYTHON=..., or installs PyTorch)
+	+@$(SUBMAKE) programs $(addprefix $O/bench/,image_radz turns)
+	@PYTHON='$(PYTHON)' bench/bench-tiny $O
+bench-7b: deps ## a 7B model of random weights beside llama.cpp, in turn; LAYERS=8, ROUNDS=1: sooner (builds llama.cpp, 57 GB)
+	+@$(SUBMAKE) programs $(addprefix $O/bench/,image_radz turns peaks) $O/tools/random_model
+	@LAYERS='$(LAYERS)' ROUNDS='$(ROUNDS)' WORK='$(WORK)' bench/bench-7b $O $(TYPES)
+accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of FROM/data/cxr; MODEL=...
+	+@$(SUBMAKE) programs
+	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
+		$(if $(wildcard $(FROM)/data/cxr/index.csv),--index '$(FROM)/data/cxr/index.csv',examples/data/*.jpg)
 
 bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
 	+@$(SUBMAKE) $O/bench/bench_kernels

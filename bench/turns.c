@@ -1,6 +1,8 @@
 /* turns.c - programs measured in turn, A B A B, each run a process of its own: medians of wall time, processor time and
  * peak memory, of what the programs say about themselves, and ratios to the first.
  * Usage: turns [-r ROUNDS] [-t SECONDS] [-o FILE] [-v] < LIST
+ * others_s is the processor time of everybody else on the machine meanwhile, stolen_s what a virtual machine wanted and
+ * did not get: much of either, and the figures say little.
  * A line of LIST: name, files to have in the page cache (spaces between; may be empty), command; tabs between the
  * three. The command is what may follow "exec" in a shell. A line "KEY NUMBER" that it prints becomes a column KEY.
  * What ends with another status than 0, or takes longer than SECONDS, is reported and left out from then on.
@@ -16,7 +18,18 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PROGRAMS = 32, MAX_ROUNDS = 99, MAX_KEYS = 16, KEY_SIZE = 24, WALL = 0, PROCESSOR, PEAK, N_OWN };
+enum {
+    MAX_PROGRAMS = 32,
+    MAX_ROUNDS = 99,
+    MAX_KEYS = 16,
+    KEY_SIZE = 24,
+    WALL = 0,
+    PROCESSOR,
+    OTHERS,
+    STOLEN,
+    PEAK,
+    N_OWN
+};
 
 typedef struct program {
     char *name, *files, *command;
@@ -26,7 +39,7 @@ typedef struct program {
     bool has[MAX_KEYS];
 } program;
 
-static char keys[MAX_KEYS][KEY_SIZE] = {"wall_s", "cpu_s", "peak_mib"};
+static char keys[MAX_KEYS][KEY_SIZE] = {"wall_s", "cpu_s", "others_s", "stolen_s", "peak_mib"};
 static int n_keys = N_OWN;
 static int rounds = 3, limit_s = 600;
 static bool verbose;
@@ -36,6 +49,21 @@ static double seconds(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Processor time that the whole machine has spent since it started, and what it was kept from. */
+static double machine_seconds(double *stolen)
+{
+    *stolen = 0;
+    unsigned long long user, nice, system, idle, wait, irq, soft, steal;
+    FILE *f = fopen("/proc/stat", "r");
+    if (!f) return 0;
+    const int n = fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &wait, &irq,
+                         &soft, &steal);
+    fclose(f);
+    if (n != 8) return 0;
+    *stolen = (double)steal / (double)sysconf(_SC_CLK_TCK);
+    return (double)(user + nice + system + irq + soft) / (double)sysconf(_SC_CLK_TCK);
 }
 
 /* ---- One run ---- */
@@ -106,7 +134,8 @@ static void run(program *p)
     struct rusage used;
     int status = 0;
     warm(p->files);
-    const double begin = seconds();
+    double stolen_before, stolen;
+    const double machine_before = machine_seconds(&stolen_before), begin = seconds();
     const pid_t pid = start(p->command, &output);
     if (pid > 0 && output) take_lines(p, output);
     while (pid > 0 && wait4(pid, &status, 0, &used) < 0 && errno == EINTR) {}
@@ -121,9 +150,12 @@ static void run(program *p)
         return;
     }
     take(p, WALL, wall);
-    take(p, PROCESSOR,
-         (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-             1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec));
+    const double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                       1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    const double others = machine_seconds(&stolen) - machine_before - cpu;
+    take(p, PROCESSOR, cpu);
+    take(p, OTHERS, others > 0 ? others : 0);
+    take(p, STOLEN, stolen - stolen_before);
     take(p, PEAK, (double)used.ru_maxrss / 1024);
     p->done++;
 }
