@@ -217,6 +217,91 @@ static void test_threads(void **state)
     close_world(&two);
 }
 
+/* ---- Towers of which several layers are read ------------------------------------------------------- */
+
+/* The projector's first layer for features [a, b] side by side: its weights for one of them, nothing for the other. */
+static float *widen(const rz_st_tensor *t, size_t place)
+{
+    const size_t rows = t->dims[0], cols = t->dims[1];
+    const float *from = (const float *)(const void *)t->data;
+    float *wide = calloc(rows * cols, 2 * sizeof *wide);
+    assert_non_null(wide);
+    for (size_t i = 0; i < rows; i++) memcpy(wide + (2 * i + place) * cols, from + i * cols, cols * sizeof *wide);
+    return wide;
+}
+
+static void write_widened(const char *dir, size_t place)
+{
+    rz_st *st;
+    ok(rz_st_open(NULL, TINY "/model.safetensors", RZ_FILE_READ, &st, &err));
+    const size_t n = rz_st_count(st);
+    rz_st_out *out = calloc(n, sizeof *out);
+    float *wide = NULL;
+    assert_non_null(out);
+    for (size_t i = 0; i < n; i++) {
+        const rz_st_tensor *t = rz_st_at(st, i);
+        out[i] = (rz_st_out){.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims, .data = t->data};
+        memcpy(out[i].dims, t->dims, t->n_dims * sizeof *t->dims);
+        if (strcmp(t->name, "multi_modal_projector.linear_1.weight") != 0) continue;
+        out[i].data = wide = widen(t, place), out[i].dims[1] *= 2;
+    }
+    assert_non_null(wide);
+    ok(rz_st_write(NULL, fixture_path(dir, "model.safetensors"), out, n, NULL, &err));
+    free(wide);
+    free(out);
+    rz_st_close(st);
+}
+
+static void copy_tiny(const char *dir, const char *layers)
+{
+    static const char *const names[] = {"config.json", "preprocessor_config.json", "radz.json", "radz.safetensors",
+                                        "tokenizer.model"};
+    for (size_t i = 0; i < RZ_COUNT(names); i++) {
+        size_t n;
+        char *bytes = fixture_read(fixture_path(TINY, names[i]), &n), *at = i ? NULL : strstr(bytes, "_layer\": -2");
+        if (i) {
+            fixture_write(fixture_path(dir, names[i]), bytes, n);
+        } else {
+            rz_str s = {.host = NULL};
+            assert_non_null(at);
+            rz_str_put(&s, bytes, (size_t)(at - bytes));
+            rz_str_printf(&s, "_layer\": %s%s", layers, at + strlen("_layer\": -2"));
+            fixture_write_text(fixture_path(dir, names[i]), s.data);
+            rz_str_free(&s);
+        }
+        free(bytes);
+    }
+}
+
+/* Two layers of which the projector reads one give the maps of that one. */
+static void test_several_tower_layers(void **state)
+{
+    static const char *const layers[] = {"[-2, 0]", "[-1, -2]"};
+    (void)state;
+    world one, two;
+    open_world(&one, TINY, 1);
+    for (size_t place = 0; place < 2; place++) {
+        char *dir = fixture_temp_dir();
+        copy_tiny(dir, layers[place]);
+        write_widened(dir, place);
+        open_world(&two, dir, 1);
+        assert_int_equal(two.m->cfg.n_feature_layers, 2);
+        for (int method = 0; method < 3; method++) {
+            float a[N], b[N];
+            double scale = 0;
+            const rz_saliency s = {(rz_saliency_method)method, RZ_ROWS_SPECIAL, 3, 0, 0, one.anchor};
+            map_of(&one, 1, &s, a);
+            map_of(&two, 1, &s, b);
+            for (size_t i = 0; i < N; i++) scale = fmax(scale, fabs((double)a[i]));
+            for (size_t i = 0; i < N; i++) assert_true(fabs((double)a[i] - (double)b[i]) <= 1e-5 * scale);
+        }
+        close_world(&two);
+        fixture_remove(dir);
+        free(dir);
+    }
+    close_world(&one);
+}
+
 /* ---- From patches to pixels ---------------------------------------------------------------------- */
 
 /* A white square of 7 / 10 of a patch, at the centre of patch (px, py) of what the tower sees, drawn on a film of any
@@ -393,6 +478,49 @@ static void test_public(void **state)
     assert_memory_equal(same, none, sizeof same);
     ok(radz_heatmap_patches(w->session, w->bank, w->image, "Edema", &o, patches, &err));
     for (size_t i = 0; i < 4; i++) assert_true(fabs((double)patches[i] - ((double)edema[i] - (double)none[i])) < 1e-6);
+}
+
+/* Cancelled when it has been asked so often. */
+typedef struct patience {
+    int asked, left;
+} patience;
+
+static int had_enough(void *user)
+{
+    patience *p = user;
+    return p->asked++ >= p->left;
+}
+
+static void test_cancel(void **state)
+{
+    public_world *w = *state;
+    patience p = {0, 0};
+    radz_session_options so;
+    radz_session *session;
+    radz_session_options_init(&so);
+    so.cancel_fn = had_enough, so.user = &p;
+    ok(radz_session_open(w->model, &so, &session, &err));
+    for (int method = 0; method < 3; method++) {
+        float want[4], got[4];
+        radz_heatmap_options o;
+        radz_heatmap_options_init(&o);
+        o.method = (radz_heatmap_method)method;
+        ok(radz_heatmap_patches(w->session, w->bank, w->image, "Edema", &o, want, &err));
+        p = (patience){0, 1 << 20};
+        ok(radz_heatmap_patches(session, w->bank, w->image, "Edema", &o, got, &err));
+        const int n = p.asked;
+        assert_true(n >= (method == RADZ_HEATMAP_SIMILARITY ? 2 : 3)); /* between layers; of attention, and back, too */
+        for (int left = 0; left < n; left++) {
+            p = (patience){0, left};
+            assert_int_equal(radz_heatmap_patches(session, w->bank, w->image, "Edema", &o, got, &err),
+                             RADZ_E_CANCELLED);
+            for (size_t i = 0; i < 4; i++) assert_true(isnan(got[i]));
+        }
+        p = (patience){0, 1 << 20};
+        ok(radz_heatmap_patches(session, w->bank, w->image, "Edema", &o, got, &err));
+        assert_memory_equal(got, want, sizeof got);
+    }
+    radz_session_close(session);
 }
 
 static void refuse(public_world *w, const radz_heatmap_options *o, const char *label, const char *word)
@@ -667,10 +795,12 @@ int main(void)
         cmocka_unit_test(test_class_row),
         cmocka_unit_test(test_finite_differences),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_several_tower_layers),
         cmocka_unit_test(test_square),
         cmocka_unit_test(test_expand_numbers),
         cmocka_unit_test(test_pointing),
         cmocka_unit_test_setup_teardown(test_public, make_public, end_public),
+        cmocka_unit_test_setup_teardown(test_cancel, make_public, end_public),
         cmocka_unit_test_setup_teardown(test_bad_arguments, make_public, end_public),
         cmocka_unit_test_setup_teardown(test_picture, make_public, end_public),
         cmocka_unit_test_setup_teardown(test_picture_refusals, make_public, end_public),
