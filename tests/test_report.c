@@ -330,6 +330,36 @@ static void other_models_through_the_library(void **state)
     }
 }
 
+/* ---- What a killed run leaves ---- */
+
+/* The cache of a run, of which one part was cut off, one overwritten, and one never finished. */
+static void damage_cache(const char *folder)
+{
+    char **names;
+    size_t n, size;
+    ok(rz_folder_names(NULL, folder, ".safetensors", &names, &n, &err));
+    assert_true(n >= 2); /* one per model */
+    for (size_t i = 0; i < n; i++) {
+        char *bytes = fixture_read(fixture_path(folder, names[i]), &size);
+        fixture_write(fixture_path(folder, names[i]), bytes, i % 2 ? size : size - size / 3);
+        if (i == 0) fixture_write(fixture_path(folder, ".radz-1-1.tmp"), bytes, size / 2);
+        free(bytes);
+    }
+    fixture_write_text(fixture_path(folder, "zero.safetensors"), "");
+    fixture_write_text(fixture_path(folder, "words.safetensors"), "these are no vectors at all, and never were");
+    rz_folder_free(NULL, names, n);
+}
+
+static void a_damaged_cache_costs_time_only(void **state)
+{
+    (void)state;
+    char cache[300];
+    snprintf(cache, sizeof cache, "%s", file("c1"));
+    damage_cache(cache);
+    good(RUN("--out", file("mended"), BOTH));
+    same_reports("both", "mended");
+}
+
 /* ---- Stages ---- */
 
 typedef struct stages {
@@ -689,6 +719,7 @@ int main(void)
         cmocka_unit_test(differences_are_drawn_in_pairs),
         cmocka_unit_test(models_stand_beside_each_other),
         cmocka_unit_test(models_in_shards),
+        cmocka_unit_test(a_damaged_cache_costs_time_only),
         cmocka_unit_test(models_have_names),
         cmocka_unit_test(other_models_through_the_library),
         cmocka_unit_test(every_stage_can_be_cancelled),

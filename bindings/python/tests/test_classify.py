@@ -328,3 +328,18 @@ def test_evaluation(session: radz.Session, tmp_path: Path) -> None:
     assert report is not None
     assert (tmp_path / "out" / "report.html").exists()
     assert seen[-1].n_done == seen[-1].n_films == 3
+    assert {p.stage for p in seen} == {"films", "figures", "pictures"}
+
+
+def test_evaluation_of_two_models(session: radz.Session, tmp_path: Path) -> None:
+    rows = "".join(f"{film},{label}\n" for film, label in zip(FILMS, ["Mass", "Edema", "Mass|Edema"], strict=False))
+    (tmp_path / "films.csv").write_text(f"path,labels\n{rows}")
+    options = radz.EvalOptions(manifest=tmp_path / "films.csv", out_dir=tmp_path / "out", n_rounds=9, n_examples=0)
+    with radz.Session(session.model) as second:
+        report = radz.evaluate(session, options, others=[radz.OtherModel(second, name="again")])
+        assert report is not None
+        assert [m["model"] for m in report["methods"]] == [session.model.name, "again"]
+        less = report["methods"][1]["tables"][-1]["less_first"]["macro"]["auc"]
+        assert less["value"] in (0, None)
+        with pytest.raises(radz.StateError, match="in use"):
+            radz.evaluate(session, options, others=[radz.OtherModel(session)])

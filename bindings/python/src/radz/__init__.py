@@ -11,7 +11,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from ._bank import Bank
 from ._dicom import Dicom
-from ._evaluate import EvalOptions, EvalProgress, ScoreOptions, Scorer, evaluate
+from ._evaluate import EvalOptions, EvalProgress, OtherModel, ScoreOptions, Scorer, evaluate
 from ._heatmap import HeatMap, HeatMapScore
 from ._image import Image
 from ._lowlevel import lib as _lib
@@ -59,6 +59,7 @@ __all__ = [
     "MismatchError",
     "Model",
     "ModelInfo",
+    "OtherModel",
     "OutOfMemoryError",
     "RadzError",
     "Result",

@@ -156,16 +156,28 @@ class EvalProgress:
     stage_n: int
 
 
+@dataclass(frozen=True)
+class OtherModel:
+    """A further model of an evaluation: a session of its own, a bank with the same classes in the same order (None: the
+    model's own), and what its rows are called (None: the name of its directory)."""
+
+    session: Session
+    bank: Bank | None = None
+    name: str | None = None
+
+
 def evaluate(
     session: Session,
     options: EvalOptions,
     bank: Bank | None = None,
     *,
+    others: Sequence[OtherModel] = (),
     preset: str | None = None,
     on_progress: Callable[[EvalProgress], object] | None = None,
 ) -> dict[str, Any] | None:
     """Evaluates a model over a manifest into out_dir, and gives back its report.json (None: a shard was written).
 
+    others: further models for the same films, each with rows of its own and their differences to the first.
     preset: "paper-table1", "paper-table2", "paper-table3", "medklip" or "chexzero", under the options that are given.
     on_progress: told now and then; to answer with something true cancels (CancelledError). bank None: the model's own.
     """
@@ -176,6 +188,11 @@ def evaluate(
     fill(filled, **values)
     if options.score is not None:
         options.score._fill(filled.score)
+    names = [None if other.name is None else to_bytes("name", other.name) for other in others]
+    made = (_abi.radz_eval_model * len(others))()
+    for place, other, name in zip(made, others, names, strict=True):
+        place.session, place.bank, place.name = other.session._pointer, pointer(other.bank), name
+    filled.others, filled.n_others = made, len(others)
     call = session._call()
 
     def told(progress: Any, _user: object) -> int:
@@ -183,7 +200,8 @@ def evaluate(
         return call.callback(lambda: on_progress is not None and on_progress(now))
 
     filled.progress_fn = _abi.eval_progress_fn(told)
-    session._run(lambda s, e: lib.radz_evaluate(s, pointer(bank), filled, e), bank, call=call)
+    also = [handle for other in others for handle in (other.session, other.session.model, other.bank)]
+    session._run(lambda s, e: lib.radz_evaluate(s, pointer(bank), filled, e), bank, *also, call=call)
     if options.n_shards and not options.merge:
         return None
     with open(os.path.join(os.fspath(options.out_dir), "report.json"), encoding="utf-8") as file:
