@@ -255,6 +255,37 @@ RADZ_API RADZ_CHECK radz_status radz_model_get_info(const radz_model *model, rad
 /* Name of the i-th of info.n_unused_tensors, in the order of the files; NULL past the last. */
 RADZ_API const char *radz_model_unused_tensor(const radz_model *model, size_t i);
 
+/* What radz_model_quantize has done. Texts live during the call only. */
+typedef struct radz_quantize_progress {
+    size_t struct_size;
+    const char *file;               /* that is being written */
+    uint64_t n_done_bytes, n_bytes; /* of the model's weights read so far, and in all */
+    uint64_t n_reused_bytes;        /* of n_done_bytes, what an earlier run had left */
+    double seconds_left;            /* NaN: not known yet */
+} radz_quantize_progress;
+
+typedef struct radz_quantize_options {
+    size_t struct_size;
+    const char *type;                     /* "int8" (default), "int4", also "int4/32"; "bf16" */
+    const char *keep;                     /* as radz_model_options.keep_weights */
+    const char *vision_dir, *adapter_dir; /* as in radz_model_options: the adapter is added in; NULL: none */
+    radz_vision_source vision_source;
+    /* Called every few MB; non-zero stops with RADZ_E_CANCELLED. */
+    int (*progress_fn)(const radz_quantize_progress *progress, void *user);
+    void *user;
+} radz_quantize_options;
+
+RADZ_API void radz_quantize_options_init_sized(radz_quantize_options *options, size_t struct_size);
+#define radz_quantize_options_init(options) radz_quantize_options_init_sized((options), sizeof *(options))
+/* Writes the model of `from` with other weights into the folder `to`, a whole model directory: settings, tokenizer and
+ * bank are copied, a tower of its own goes to to/vision_tower. Integers lie as "x" of I8, or U8 with two to a byte (the
+ * even column in the low half, each plus 8), and "x_scale" (rows, groups) of BF16; config.json then says so, for other
+ * readers. Takes little memory: some rows of a tensor, with an adapter one whole tensor. Every file is written whole or
+ * not at all, and the same bytes for any number of threads. After an interruption the same call goes on with the file
+ * that was under way. A file that is there and was made otherwise is RADZ_E_STATE. */
+RADZ_API RADZ_CHECK radz_status radz_model_quantize(radz_runtime *runtime, const char *from, const char *to,
+                                                    const radz_quantize_options *options, radz_error *err);
+
 /* ---- Session ----------------------------------------------------------------- */
 
 /* Scratch memory for one caller of one model. One thread at a time. */
@@ -894,15 +925,15 @@ typedef struct radz_eval_options {
     void *user;
     const radz_method_options *writing; /* questions of likelihood, options and cot; its method and per_token are not
                                            read; NULL: the defaults */
-    int leave_out; /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
-                      RADZ_E_MISMATCH. One must be left */
-    const char *name;              /* what the model's rows are called beside others; NULL: the name of its directory */
+    int leave_out;    /* 1: a method that this model cannot run is named in the report, with the reason; 0 (default):
+                         RADZ_E_MISMATCH. One must be left */
+    const char *name; /* what the model's rows are called beside others; NULL: the name of its directory */
     const radz_eval_model *others; /* further models for the same films, each with rows of its own (Table 3); names are
                                       told apart */
     size_t n_others;
-    const char *boxes; /* CSV path, class, x, y, width, height in the film's own pixels; optional film_width,
-                          film_height: the size the boxes were drawn at; "BBox_List_2017.csv" of ChestX-ray14 as it is.
-                          Heat maps are measured on these films. NULL: none */
+    const char *boxes;  /* CSV path, class, x, y, width, height in the film's own pixels; optional film_width,
+                           film_height: the size the boxes were drawn at; "BBox_List_2017.csv" of ChestX-ray14 as it is.
+                           Heat maps are measured on these films. NULL: none */
     size_t n_box_steps; /* of deletion and insertion (10); 0: the pointing game alone */
     int no_heatmaps;    /* 1: films in report.html have no heat map beside them (a 7B model takes long) */
 } radz_eval_options;

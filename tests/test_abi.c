@@ -111,6 +111,26 @@ static void model_options(void **state)
     AT(radz_model_options, memory_bytes, 48);
 }
 
+static void quantize(void **state)
+{
+    (void)state;
+    if (sizeof(void *) != 8) skip();
+    SIZE(radz_quantize_progress, 48);
+    AT(radz_quantize_progress, file, 8);
+    AT(radz_quantize_progress, n_done_bytes, 16);
+    AT(radz_quantize_progress, n_bytes, 24);
+    AT(radz_quantize_progress, n_reused_bytes, 32);
+    AT(radz_quantize_progress, seconds_left, 40);
+    SIZE(radz_quantize_options, 64);
+    AT(radz_quantize_options, type, 8);
+    AT(radz_quantize_options, keep, 16);
+    AT(radz_quantize_options, vision_dir, 24);
+    AT(radz_quantize_options, adapter_dir, 32);
+    AT(radz_quantize_options, vision_source, 40);
+    AT(radz_quantize_options, progress_fn, 48);
+    AT(radz_quantize_options, user, 56);
+}
+
 static void model_info(void **state)
 {
     (void)state;
@@ -507,7 +527,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),          cmocka_unit_test(error),          cmocka_unit_test(runtime_options),
-        cmocka_unit_test(model_options),    cmocka_unit_test(model_info),     cmocka_unit_test(session_options),
+        cmocka_unit_test(model_options),    cmocka_unit_test(quantize), cmocka_unit_test(model_info),     cmocka_unit_test(session_options),
         cmocka_unit_test(dicom_options),    cmocka_unit_test(embed_options),  cmocka_unit_test(bank_entry),
         cmocka_unit_test(train_progress),   cmocka_unit_test(train_options),  cmocka_unit_test(metrics_options),
         cmocka_unit_test(generate_options), cmocka_unit_test(metrics),        cmocka_unit_test(heatmaps),

@@ -34,6 +34,22 @@ static void model_free(radz_model *m)
     radz_runtime_close(rt);
 }
 
+radz_status rz_tower_source_of(radz_vision_source given, const char *function, rz_tower_source *out, radz_error *err)
+{
+    switch (given) {
+    case RADZ_VISION_AUTO:
+        *out = RZ_TOWER_AUTO;
+        return RADZ_OK;
+    case RADZ_VISION_CHECKPOINT:
+        *out = RZ_TOWER_CHECKPOINT;
+        return RADZ_OK;
+    case RADZ_VISION_EXTERNAL:
+        *out = RZ_TOWER_EXTERNAL;
+        return RADZ_OK;
+    }
+    return rz_fail(err, RADZ_E_ARGUMENT, "%s: vision_source %d is not known", function, (int)given);
+}
+
 static radz_status model_fill(radz_model *m, const char *dir, const radz_model_options *o, radz_error *err)
 {
     const rz_host *host = &m->runtime->host;
@@ -41,19 +57,7 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     m->name = dir_name(host, dir);
     if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
     rz_source source = {.dir = dir, .vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
-    switch (o->vision_source) {
-    case RADZ_VISION_AUTO:
-        source.tower = RZ_TOWER_AUTO;
-        break;
-    case RADZ_VISION_CHECKPOINT:
-        source.tower = RZ_TOWER_CHECKPOINT;
-        break;
-    case RADZ_VISION_EXTERNAL:
-        source.tower = RZ_TOWER_EXTERNAL;
-        break;
-    default:
-        return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: vision_source %d is not known", (int)o->vision_source);
-    }
+    RZ_TRY(rz_tower_source_of(o->vision_source, "radz_model_open", &source.tower, err));
     if (o->memory_bytes)
         return rz_fail(err, RADZ_E_UNSUPPORTED, "radz_model_open: memory_bytes: streaming is not there yet");
     RZ_TRY(rz_precision_parse(o->weights, 0, o->keep_weights, &source.precision, err));

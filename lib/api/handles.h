@@ -78,6 +78,10 @@ radz_status rz_options_take(void *known, size_t known_size, const void *options,
 /* RADZ_E_ARGUMENT for a size that no struct of ours can have: memory that was never initialised. */
 radz_status rz_struct_size_check(size_t given, const char *function, const char *name, radz_error *err) RZ_CHECK;
 
+/* RADZ_E_ARGUMENT for a number that is none of them. */
+radz_status rz_tower_source_of(radz_vision_source given, const char *function, rz_tower_source *out,
+                               radz_error *err) RZ_CHECK;
+
 /* The films behind images, each checked; *films is from rz_malloc(host), NULL on failure. */
 radz_status rz_images_films(const rz_host *host, const radz_image *const *images, size_t n, const char *function,
                             const rz_film ***films, radz_error *err) RZ_CHECK;

@@ -106,6 +106,9 @@ void rz_file_soon(const rz_file *f, size_t at, size_t n);
 void rz_file_forget(const rz_file *f, size_t at, size_t n);
 void rz_file_close(rz_file *f); /* zeroes the struct; safe on a zeroed one */
 bool rz_path_exists(const char *path);
+bool rz_path_is_folder(const char *path);
+bool rz_path_same(const char *a, const char *b); /* both are there and one and the same */
+uint64_t rz_path_room(const char *path); /* bytes that may still be written in this folder; UINT64_MAX: not known */
 radz_status rz_mkdir_p(const char *path, radz_error *err) RZ_CHECK; /* existing directory is fine */
 /* True when path, all links followed, lies in dir or in its ../../blobs: that is where the Hugging Face cache keeps the
  * files that its snapshot folders link to. False too where path leads nowhere. */
@@ -128,7 +131,7 @@ void rz_writer_abort(rz_writer *w);                                   /* NULL is
 radz_status rz_file_remove(const rz_host *host, const char *path, radz_error *err) RZ_CHECK; /* none there is fine */
 /* The three in one. */
 radz_status rz_write_file(const rz_host *host, const char *path, const void *bytes, size_t n, radz_error *err) RZ_CHECK;
-double rz_seconds(void);  /* monotonic clock */
+double rz_seconds(void); /* monotonic clock */
 /* Now as YYYYMMDDhhmmss, in local time or so many minutes east of Greenwich. */
 void rz_clock_text(const int *minutes_east, char out[15]);
 long rz_process_id(void); /* changes in a forked child */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -132,7 +133,19 @@ bool rz_path_exists(const char *path)
     return !stat(path, &st);
 }
 
-static bool is_directory(const char *path)
+bool rz_path_same(const char *a, const char *b)
+{
+    struct stat s, t;
+    return !stat(a, &s) && !stat(b, &t) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+uint64_t rz_path_room(const char *path)
+{
+    struct statvfs v;
+    return statvfs(path, &v) ? UINT64_MAX : (uint64_t)v.f_bavail * v.f_frsize;
+}
+
+bool rz_path_is_folder(const char *path)
 {
     struct stat st;
     return !stat(path, &st) && S_ISDIR(st.st_mode);
@@ -173,7 +186,7 @@ radz_status rz_mkdir_p(const char *path, radz_error *err)
         char kept = part[i];
         part[i] = 0;
         /* Asking first: mkdir of an existing folder may be refused for other reasons than EEXIST. */
-        if (!is_directory(part) && mkdir(part, 0777) && !(errno == EEXIST && is_directory(part)))
+        if (!rz_path_is_folder(part) && mkdir(part, 0777) && !(errno == EEXIST && rz_path_is_folder(part)))
             return rz_fail_errno(err, errno == EEXIST ? ENOTDIR : errno, "cannot create folder", part);
         part[i] = kept;
     }

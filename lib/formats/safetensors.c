@@ -585,12 +585,23 @@ static void put_entry(rz_str *s, const rz_st_out *t, uint64_t begin, uint64_t en
     rz_str_printf(s, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)begin, (unsigned long long)end);
 }
 
-/* Calls for every tensor in the order of the data: widest elements first, so that each tensor is aligned to its
- * element size (torch refuses others), else as declared. */
+/* Every tensor is aligned to its element size where they lie as declared. */
+static bool aligned_as_declared(const rz_st_out *tensors, size_t n)
+{
+    size_t at = 0, n_bytes;
+    for (size_t i = 0; i < n; i++) {
+        if (out_size(&tensors[i], &n_bytes, NULL) || at % dtype_size(tensors[i].dtype)) return false;
+        at += n_bytes;
+    }
+    return true;
+}
+
+/* Calls for every tensor in the order of the data: as declared where each is then aligned to its element size (torch
+ * refuses others), else the widest elements first. */
 #define FOR_EACH_OUT(t, tensors, n)                                                                                    \
-    for (size_t width_ = 8; width_; width_ /= 2)                                                                       \
+    for (size_t any_ = aligned_as_declared((tensors), (n)), width_ = any_ ? 1 : 8; width_; width_ /= 2)                \
         for (const rz_st_out *t = (tensors), *end_ = (n) ? t + (n) : t; t < end_; t++)                                 \
-            if (dtype_size(t->dtype) == width_)
+            if (any_ || dtype_size(t->dtype) == width_)
 
 /* What we write must pass our own reading: duplicate names, reserved names and the like are found there. */
 static radz_status check_written(const rz_str *s, size_t start, uint64_t n_data, radz_error *err)

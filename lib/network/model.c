@@ -18,7 +18,6 @@ typedef struct builder {
     rz_model *m;
     size_t cap;
     rz_init_kind *init; /* per parameter */
-    bool *as_float;     /* read as float whatever the file holds */
     bool *optional;
     bool radz, adapter; /* parameters that follow belong to radz.safetensors, to LoRA */
     char prefix[128];
@@ -55,7 +54,7 @@ static rz_param *add(builder *b, const char *name, const char *suffix, rz_init_k
     }
     p->w.ld = p->n / p->dims[0];
     b->init[m->n_params] = init;
-    b->as_float[m->n_params] = p->n_dims < 2;
+    p->as_float = p->n_dims < 2;
     m->n_params++;
     return p;
 }
@@ -87,7 +86,7 @@ static rz_norm add_norm(builder *b, const char *name, size_t n, bool bias)
 /* Tables whose rows are added or copied as they are, not multiplied. */
 static void keep_float(builder *b)
 {
-    if (!b->failed) b->as_float[b->m->n_params - 1] = true;
+    if (!b->failed) b->m->params[b->m->n_params - 1].as_float = true;
 }
 
 static void list_tower(builder *b)
@@ -180,7 +179,7 @@ static void list_radz(builder *b)
     if (!r->n_classes) return;
     m->classifier = add_linear(b, "classifier", r->n_classes, r->dim, true, RZ_INIT_ZERO);
     for (size_t i = 1; i <= 2 && !b->failed; i++) {
-        b->as_float[m->n_params - i] = true;
+        m->params[m->n_params - i].as_float = true;
         m->params[m->n_params - i].fresh = r->new_head;
     }
 }
@@ -242,9 +241,8 @@ static radz_status list_params(builder *b, radz_error *err)
     m->tower = rz_calloc(host, m->cfg.vision.layers + 1, sizeof *m->tower);
     m->decoder = rz_calloc(host, m->cfg.text.layers + 1, sizeof *m->decoder);
     b->init = rz_calloc(host, b->cap, sizeof *b->init);
-    b->as_float = rz_calloc(host, b->cap, sizeof *b->as_float);
     b->optional = rz_calloc(host, b->cap, sizeof *b->optional);
-    if (!m->pairs || !m->params || !m->tower || !m->decoder || !b->init || !b->as_float || !b->optional)
+    if (!m->pairs || !m->params || !m->tower || !m->decoder || !b->init || !b->optional)
         return RZ_NO_MEMORY(err, "list of parameters");
     if (m->cfg.has_vision) list_tower(b);
     list_decoder(b);
@@ -292,8 +290,13 @@ static radz_status merge(const rz_model *m, const rz_param *p, float *w, radz_er
     return p == m->lm_head && m->cfg.text.tied ? rz_lora_merge_tied(m->lora, p, m->embed->name, w, err) : RADZ_OK;
 }
 
-/* All numbers as floats, the adapter's part added; the caller frees. */
-static radz_status read_float(const rz_model *m, const rz_param *p, const rz_st_tensor *t, float **out, radz_error *err)
+bool rz_model_merges(const rz_model *m, const rz_param *p)
+{
+    return adapter_changes(m, p);
+}
+
+radz_status rz_model_read_float(const rz_model *m, const rz_param *p, const rz_st_tensor *t, float **out,
+                                radz_error *err)
 {
     float *f = *out = rz_malloc(m->cfg.host, p->n * sizeof *f);
     if (!f) return RZ_NO_MEMORY(err, p->name);
@@ -304,7 +307,7 @@ static radz_status read_float(const rz_model *m, const rz_param *p, const rz_st_
 static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, radz_error *err)
 {
     float *f = NULL;
-    radz_status status = read_float(m, p, t, &f, err);
+    radz_status status = rz_model_read_float(m, p, t, &f, err);
     if (!status) status = to_device(m, p, f, p->n * sizeof *f, err);
     p->w.dtype = RZ_F32;
     rz_free(m->cfg.host, f);
@@ -335,7 +338,7 @@ static radz_status fill_converted(rz_model *m, rz_param *p, const rz_st_tensor *
     if (!rz_dtype_is_float(dtype)) p->w.group = m->precision.group, p->w.scale_dtype = RZ_BF16;
     radz_status status = alloc_matrix(m, p, err);
     if (!status && adapter_changes(m, p)) {
-        status = read_float(m, p, t, &f, err);
+        status = rz_model_read_float(m, p, t, &f, err);
         from.floats = f;
     } else if (!status && rz_st_is_quantised(t)) {
         status = rz_tensor_quantised(m, t, &q, err);
@@ -421,7 +424,7 @@ static radz_status fill_params(const builder *b, rz_model_mode mode, uint64_t se
         if (mode == RZ_MODEL_INIT || p->fresh)
             RZ_TRY(init_param(m, p, b->init[i], seed, err));
         else
-            RZ_TRY(load_param(m, p, b->as_float[i] || p->trained, err));
+            RZ_TRY(load_param(m, p, p->as_float || p->trained, err));
     }
     m->lora_merged = m->lora != NULL;
     m->cfg.text.tied &= !m->lm_head;
@@ -635,6 +638,16 @@ static radz_status open_files(rz_model *m, const rz_source *src, rz_model_mode m
     return m->lora ? open_radz_files(m, src->adapter_dir, how, err) : RADZ_OK;
 }
 
+static radz_status fill_all(builder *b, const rz_source *src, rz_model_mode mode, uint64_t seed, radz_error *err)
+{
+    const radz_status status = fill_params(b, mode, seed, err);
+    if (status && mode != RZ_MODEL_INIT) rz_fail_prefix(err, status, "%s", src->dir);
+    RZ_TRY(status);
+    RZ_TRY(rz_tensors_of_adapter(b->m, err));
+    RZ_TRY(make_inv_freq(b->m, err));
+    return check_tau(b->m, src->dir, err);
+}
+
 static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mode, uint64_t seed, radz_error *err)
 {
     builder b = {.m = m};
@@ -647,15 +660,10 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status) status = open_files(m, src, mode, err);
     if (!status && training(mode)) choose_trained(m, src, mode);
     if (!status && mode != RZ_MODEL_INIT) status = rz_tensors_check(m, src->dir, b.optional, err);
-    if (!status && (status = fill_params(&b, mode, seed, err)) && mode != RZ_MODEL_INIT)
-        rz_fail_prefix(err, status, "%s", src->dir);
-    if (!status) status = rz_tensors_of_adapter(m, err);
-    if (!status) status = make_inv_freq(m, err);
-    if (!status) status = check_tau(m, src->dir, err);
+    if (!status && !src->list_only) status = fill_all(&b, src, mode, seed, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, src->dir, err);
     if (!status) status = rz_tensors_left_over(m, src->dir, err);
     rz_free(m->cfg.host, b.init);
-    rz_free(m->cfg.host, b.as_float);
     rz_free(m->cfg.host, b.optional);
     return status;
 }

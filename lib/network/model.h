@@ -16,6 +16,7 @@ typedef struct rz_param {
     bool adapter;     /* A or B of a rz_lowrank */
     bool trained;     /* an own float copy; the others are as the files have them */
     bool fresh;       /* made anew, whatever the files hold */
+    bool as_float;    /* a vector, or a table that is added or copied: floats in memory, whatever the files hold */
 } rz_param;
 
 /* LoRA beside a linear layer: y += scale * dropout(x) A^T B^T. */
@@ -125,6 +126,11 @@ radz_status rz_model_save(const rz_model *model, const char *dir, const char *dt
  * them. base: the model that it belongs to. */
 radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
                                   const char *save_id, radz_error *err) RZ_CHECK;
+/* The adapter changes the parameter; its numbers as floats from tensor t, the adapter's part added: rz_free, also after
+ * a failure. */
+bool rz_model_merges(const rz_model *model, const rz_param *p);
+radz_status rz_model_read_float(const rz_model *model, const rz_param *p, const rz_st_tensor *t, float **out,
+                                radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
 /* sha256 over what of a directory changes a vector and is no weight. */
 radz_status rz_model_settings_hash(const rz_host *host, const char *dir, bool tok_is_json, char hex[65],

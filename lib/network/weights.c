@@ -14,6 +14,7 @@ struct rz_weights {
     rz_st *files[MAX_SHARDS + 1];
     size_t n_files;
     bool *used[MAX_SHARDS + 1]; /* per tensor of each file */
+    char *names[MAX_SHARDS + 1];
 };
 
 /* Our prefix, and what the same part is called elsewhere. The first that fits is taken. */
@@ -114,6 +115,7 @@ static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz
     if (!status) status = rz_weights_same_save(w, w->files[w->n_files], path, err);
     if (!status && !(used = rz_calloc(w->host, rz_st_count(w->files[w->n_files]) + 1, sizeof *used)))
         status = RZ_NO_MEMORY(err, "weights");
+    if (!status && !(w->names[w->n_files] = rz_strdup(w->host, name))) status = RZ_NO_MEMORY(err, "weights");
     w->used[w->n_files++] = used; /* closed with the others, also after a failure */
     rz_free(w->host, path);
     return status;
@@ -250,6 +252,7 @@ void rz_weights_close(rz_weights *w)
     for (size_t f = 0; f < w->n_files; f++) {
         rz_st_close(w->files[f]);
         rz_free(w->host, w->used[f]);
+        rz_free(w->host, w->names[f]);
     }
     rz_free(w->host, w);
 }
@@ -329,6 +332,13 @@ const char *rz_weights_metadata(const rz_weights *w, const char *key)
     const char *value = NULL;
     for (size_t f = 0; f < w->n_files && !value; f++) value = rz_st_metadata(w->files[f], key);
     return value;
+}
+
+const rz_st *rz_weights_file(const rz_weights *w, size_t i, const char **name)
+{
+    if (i >= w->n_files) return NULL;
+    *name = w->names[i];
+    return w->files[i];
 }
 
 uint64_t rz_weights_bytes(const rz_weights *w)

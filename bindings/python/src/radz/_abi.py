@@ -235,6 +235,33 @@ class radz_model_info(Structure):
     )
 
 
+class radz_quantize_progress(Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("file", c_char_p),
+        ("n_done_bytes", c_uint64),
+        ("n_bytes", c_uint64),
+        ("n_reused_bytes", c_uint64),
+        ("seconds_left", c_double),
+    )
+
+
+quantize_progress_fn = CFUNCTYPE(c_int, POINTER(radz_quantize_progress), c_void_p)
+
+
+class radz_quantize_options(Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("type", c_char_p),
+        ("keep", c_char_p),
+        ("vision_dir", c_char_p),
+        ("adapter_dir", c_char_p),
+        ("vision_source", c_int),
+        ("progress_fn", quantize_progress_fn),
+        ("user", c_void_p),
+    )
+
+
 cancel_fn = CFUNCTYPE(c_int, c_void_p)
 
 
@@ -658,6 +685,15 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "radz_model_info_init_sized": (None, POINTER(radz_model_info), c_size_t),
     "radz_model_get_info": (radz_status, POINTER(radz_model), POINTER(radz_model_info), POINTER(radz_error)),
     "radz_model_unused_tensor": (c_char_p, POINTER(radz_model), c_size_t),
+    "radz_quantize_options_init_sized": (None, POINTER(radz_quantize_options), c_size_t),
+    "radz_model_quantize": (
+        radz_status,
+        POINTER(radz_runtime),
+        c_char_p,
+        c_char_p,
+        POINTER(radz_quantize_options),
+        POINTER(radz_error),
+    ),
     "radz_session_options_init_sized": (None, POINTER(radz_session_options), c_size_t),
     "radz_session_open": (
         radz_status,
