@@ -26,14 +26,14 @@ struct rz_gemm_kernels {
 };
 
 /* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of
- * B (n <= nr columns), added to C. A group of A: mr scales, mr sums to start with, then rows of mr lanes; of B: nr
+ * B (n <= nr columns), added to beta C. A group of A: mr scales, mr sums to start with, then rows of mr lanes; of B: nr
  * scales, rows of nr lanes. A lane is 32 bits: neighbours along K. */
 struct rz_int_block {
     size_t m, n, groups;
     size_t lanes, last_lanes; /* of a group; of the last one here */
     const float *a, *b;
     size_t a_stride, a_group, b_group; /* floats from one panel, from one group to the next */
-    float *c;
+    float *c, beta;                    /* beta 0: c is not read */
     size_t ldc;
 };
 

@@ -4,9 +4,11 @@
 #include "cpu.h"
 
 enum {
-    PANELS = 8,          /* of B that a task packs at once, with ... */
-    ROWS_AT_ONCE = 1536, /* ... as many rows of A packed ahead at most, ... */
-    A_FLOATS = 5 << 19,  /* ... and about so many lanes of them: they stay in the last cache */
+    B_LANES = 3 << 15,   /* of B that a task packs at once: they stay in the L2 cache; ... */
+    MIN_PANELS = 2,      /* ... so many panels, though, ... */
+    MAX_PANELS = 8,      /* ... and no more */
+    ROWS_AT_ONCE = 1536, /* of A that are packed ahead at most, ... */
+    A_LANES = 5 << 19,   /* ... and about so many lanes: they stay in the last cache */
     BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache while the panels of B pass */
     LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
     PACK_TILES = 8,      /* panels of A that one task packs */
@@ -84,7 +86,9 @@ static void tile_task(void *arg, size_t i, float *scratch)
 static size_t cut_tasks(struct gemm *g, size_t threads)
 {
     const size_t all = ceil_div(g->n, g->k->nr), mr = g->k->mr;
-    g->panels = min_size(PANELS, threads > 1 && g->m < 4 * LEAST_ROWS ? ceil_div(all, 4 * threads) : all);
+    const size_t fit = B_LANES / (g->k->nr * ceil_div(min_size(g->k->depth, g->kg), g->k->per_lane));
+    g->panels = threads > 1 && g->m < 4 * LEAST_ROWS ? ceil_div(all, 4 * threads) : all;
+    g->panels = min_size(g->panels, fit < MIN_PANELS ? MIN_PANELS : min_size(MAX_PANELS, fit));
     const size_t col_tasks = ceil_div(all, g->panels);
     const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
     g->row_tasks = min_size(wanted, ceil_div(g->m, LEAST_ROWS));
@@ -100,7 +104,7 @@ void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, 
     struct gemm g = {.k = k, .ta = ta, .tb = tb, .a = a, .b = b, .alpha = alpha, .beta = beta, .c = c};
     const size_t threads = rz_cpu_threads_for(s, (double)m * (double)n * (double)depth / 4);
     const size_t m_max = round_up(min_size(m, ROWS_AT_ONCE), k->mr);
-    const size_t k_max = min_size(depth, round_up(A_FLOATS * k->per_lane / m_max + 1, k->depth));
+    const size_t k_max = min_size(depth, round_up(A_LANES * k->per_lane / m_max + 1, k->depth));
     g.n = n, g.ldc = ldc;
     rz_mark mark = rz_arena_mark(s);
     g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));

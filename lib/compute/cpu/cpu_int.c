@@ -5,9 +5,11 @@
 
 enum {
     ROWS_AT_ONCE = 1536, /* of A that are packed ahead */
-    BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache ... */
-    BLOCK_DEPTH = 512,   /* ... so deep, with ... */
-    PANELS = 8,          /* ... so many panels of B */
+    BLOCK_ROWS = 192,    /* rows of A in turn while a panel of B stays near */
+    BLOCK_DEPTH = 4096,  /* K that is packed of B at once: the less often C is added to, the better, ... */
+    BLOCK_WORK = 8192,   /* ... times panels, so that they stay in the L2 cache; ... */
+    MIN_PANELS = 2,      /* ... so many of them, though, ... */
+    MAX_PANELS = 8,      /* ... and no more */
     LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
     PACK_TILES = 8,      /* panels of A that one task packs */
 };
@@ -19,6 +21,7 @@ struct product {
     size_t m, n, ldc;
     size_t row0; /* first of the rows in work */
     size_t groups, lanes, last_lanes;
+    size_t at_once, panels;            /* groups, and panels of B, that a task packs */
     size_t a_group, a_stride, b_group; /* floats */
     size_t row_tasks, task_rows;
     float *packed; /* A */
@@ -47,12 +50,6 @@ static void pack_task(void *arg, size_t i, float *scratch)
         }
 }
 
-static void scale_part(float *c, size_t ldc, size_t m, size_t n, float beta)
-{
-    for (size_t i = 0; i < m && beta != 1; i++)
-        for (size_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
-}
-
 /* Groups [g, g + n) of a task's columns, packed, times its rows. */
 static void multiply(const struct product *p, size_t row, size_t rows, size_t col, size_t cols, size_t g, size_t n,
                      const float *packed)
@@ -60,7 +57,7 @@ static void multiply(const struct product *p, size_t row, size_t rows, size_t co
     const size_t mr = p->k->mr, nr = p->k->nr;
     struct rz_int_block b = {.groups = n, .lanes = p->lanes, .a_stride = p->a_stride, .a_group = p->a_group};
     b.last_lanes = g + n == p->groups ? p->last_lanes : p->lanes;
-    b.b_group = p->b_group, b.ldc = p->ldc;
+    b.b_group = p->b_group, b.ldc = p->ldc, b.beta = g ? 1 : p->beta;
     for (size_t i = 0; i < rows; i += BLOCK_ROWS)
         for (size_t j = 0; j < cols; j += nr) {
             b.m = min_size(BLOCK_ROWS, rows - i), b.n = min_size(nr, cols - j);
@@ -71,19 +68,14 @@ static void multiply(const struct product *p, size_t row, size_t rows, size_t co
         }
 }
 
-static size_t groups_at_once(const struct product *p)
-{
-    return min_size(p->groups, BLOCK_DEPTH / p->b.group);
-}
-
 static void tile_task(void *arg, size_t i, float *scratch)
 {
     const struct product *p = arg;
-    const size_t nr = p->k->nr, col = i / p->row_tasks * PANELS * nr, cols = min_size(PANELS * nr, p->n - col);
+    const size_t nr = p->k->nr, col = i / p->row_tasks * p->panels * nr;
+    const size_t cols = min_size(p->panels * nr, p->n - col);
     const size_t row = i % p->row_tasks * p->task_rows, rows = min_size(p->task_rows, p->m - row);
-    scale_part(p->c + (p->row0 + row) * p->ldc + col, p->ldc, rows, cols, p->beta);
     for (size_t g = 0, n; g < p->groups; g += n) {
-        n = min_size(groups_at_once(p), p->groups - g);
+        n = min_size(p->at_once, p->groups - g);
         for (size_t j = 0; j < cols; j += nr)
             for (size_t q = 0; q < n; q++)
                 p->k->pack_weights(scratch + (j / nr * n + q) * p->b_group, p->b, col + j, min_size(nr, cols - j),
@@ -95,7 +87,7 @@ static void tile_task(void *arg, size_t i, float *scratch)
 /* Rows are shared out where the columns alone do not keep the threads busy. A task's rows are whole panels. */
 static size_t cut_tasks(struct product *p, size_t threads)
 {
-    const size_t col_tasks = ceil_div(p->n, PANELS * p->k->nr), mr = p->k->mr;
+    const size_t col_tasks = ceil_div(p->n, p->panels * p->k->nr), mr = p->k->mr;
     const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
     p->row_tasks = min_size(wanted, ceil_div(p->m, LEAST_ROWS));
     p->task_rows = ceil_div(ceil_div(p->m, p->row_tasks), mr) * mr;
@@ -114,6 +106,9 @@ void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz
     p.groups = rz_mat_groups(b);
     p.lanes = ceil_div(min_size(b.group, k), p.k->per_lane);
     p.last_lanes = ceil_div(k - (p.groups - 1) * b.group, p.k->per_lane);
+    p.at_once = min_size(p.groups, BLOCK_DEPTH / b.group);
+    p.panels = min_size(MAX_PANELS, BLOCK_WORK / (p.at_once * b.group));
+    p.panels = p.panels > MIN_PANELS ? p.panels : MIN_PANELS;
     p.a_group = (2 + p.lanes) * mr, p.b_group = (1 + p.lanes) * p.k->nr;
     p.a_stride = p.groups * p.a_group;
     p.packed = rz_arena_f32(s, ceil_div(min_size(m, ROWS_AT_ONCE), mr), p.a_stride);
@@ -121,7 +116,7 @@ void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz
         p.m = min_size(ROWS_AT_ONCE, m - p.row0);
         const size_t n_tasks = cut_tasks(&p, threads);
         rz_cpu_tasks(s, ceil_div(ceil_div(p.m, mr), PACK_TILES), threads, 0, pack_task, &p);
-        rz_cpu_tasks(s, n_tasks, threads, PANELS * groups_at_once(&p) * p.b_group, tile_task, &p);
+        rz_cpu_tasks(s, n_tasks, threads, p.panels * p.at_once * p.b_group, tile_task, &p);
     }
     if (!rz_stream_failed(s)) rz_arena_release(s, mark);
 }

@@ -33,7 +33,7 @@ INT_BLOCK(narrow)
 
 const struct rz_kernels RZ_KERNELS = {
     .name = RZ_KERNELS_NAME,
-    .f32 = {RZ_KERNELS_NAME " fma", MR, NR, 1, 384, pack, gemm_block},
+    .f32 = {RZ_KERNELS_NAME " fma", MR, NR, 1, W == 16 ? 768 : 384, pack, gemm_block},
     .attention_scratch = attention_scratch,
     .attention = attention,
     .attention_bwd = attention_bwd,

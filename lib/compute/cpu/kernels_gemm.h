@@ -80,6 +80,7 @@ static tile_fn *const tiles[MR + 1] = {NULL,   tile_1, tile_2, tile_3,  tile_4, 
 static tile_fn *const tiles[MR + 1] = {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 #endif
 
+/* Panels of B stream from the L2 cache past a tile of A. */
 static void gemm_block(size_t m, size_t n, size_t kc, float alpha, struct rz_packed a, struct rz_packed b, float beta,
                        float *c, size_t ldc)
 {

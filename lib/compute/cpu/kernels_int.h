@@ -100,16 +100,14 @@ static void expand_quads(uint8_t *y, rz_mat x, size_t at, size_t n)
     for (size_t i = n; i % 4; i++) y[i] = 0; /* the activations are zero there */
 }
 
-INLINE float int_scale(rz_mat x, size_t i)
+/* Bytes of whole lanes as they lie, then signed to unsigned. */
+INLINE void pack_bytes(float *dst, const void *bytes, size_t ld, size_t cols, size_t lanes)
 {
-    float f;
-    if (x.scale_dtype == RZ_F32) {
-        memcpy(&f, (const char *)x.scale + 4 * i, sizeof f);
-        return f;
+    interleave(dst, NR, bytes, ld / 4, cols, lanes);
+    for (size_t i = 0; i < NR * lanes; i += W) {
+        vi_mem *v = (vi_mem *)(dst + i);
+        *v = *v ^ v_set_int(-0x7f7f7f80); /* 0x80808080 */
     }
-    uint32_t bits = (uint32_t)((const uint16_t *)x.scale)[i] << 16;
-    memcpy(&f, &bits, sizeof f);
-    return f;
 }
 
 /* Group g of `cols` rows of x, from row j on: NR scales, then lanes. */
@@ -117,16 +115,20 @@ INLINE void pack_weights(float *dst, rz_mat x, size_t j, size_t cols, size_t g, 
 {
     const size_t groups = rz_mat_groups(x), at = g * x.group, n = x.ld - at < x.group ? x.ld - at : x.group;
     const size_t lanes = pairs ? (n + 1) / 2 : (n + 3) / 4;
+    const char *bytes = (const char *)x.data + j * x.ld + at;
     float row[NR * INT_LANES];
+    for (size_t i = 0; i < NR; i++) dst[i] = i < cols ? int_scale(x, (j + i) * groups + g) : 0;
+    if (!pairs && x.dtype == RZ_I8 && lanes >= LINE && n % 4 == 0 && x.ld % 4 == 0 && (uintptr_t)bytes % 4 == 0) {
+        pack_bytes(dst + NR, bytes, x.ld, cols, lanes);
+        return;
+    }
     for (size_t i = 0; i < cols; i++) {
-        dst[i] = int_scale(x, (j + i) * groups + g);
         __builtin_prefetch((const char *)x.data + rz_dtype_bytes(x.dtype, (j + i) * x.ld + at + 2 * x.group));
         if (pairs)
             expand_pairs((int16_t *)(void *)(row + i * INT_LANES), x, (j + i) * x.ld + at, n);
         else
             expand_quads((uint8_t *)(row + i * INT_LANES), x, (j + i) * x.ld + at, n);
     }
-    for (size_t i = cols; i < NR; i++) dst[i] = 0;
     interleave(dst + NR, NR, row, INT_LANES, cols, lanes);
 }
 
@@ -281,7 +283,24 @@ enum { NARROW_STEPS = 8 };
 #endif
 typedef void int_tile_fn(size_t lanes, const float *a, const float *b, float *c, size_t ldc);
 
-/* Tiles, group by group; those over the right edge of C by way of one on the stack. */
+/* A tile of C before its sums are added: beta C, in C itself or, over the right edge, in `edge`. */
+INLINE void start_tile(const struct rz_int_block *t, size_t rows, float *c, float *edge)
+{
+    const bool inside = t->n >= NR;
+    for (size_t r = 0; r < rows && (!inside || t->beta != 1); r++) {
+        float *to = inside ? c + r * t->ldc : edge + r * NR;
+        for (size_t j = 0; j < NR; j += W) {
+            const size_t n = j < t->n ? t->n - j : 0;
+            v_store(to + j, t->beta == 0 ? (vf){0} : v_load_n(c + r * t->ldc + j, n) * v_set(t->beta));
+        }
+    }
+}
+INLINE void end_tile(const struct rz_int_block *t, size_t rows, float *c, const float *edge)
+{
+    for (size_t r = 0; t->n < NR && r < rows; r++) memcpy(c + r * t->ldc, edge + r * NR, t->n * sizeof *c);
+}
+
+/* Tiles, group by group. */
 INLINE void int_block(int_tile_fn *const *tile, const struct rz_int_block *t)
 {
     for (size_t i = 0; i < t->m; i += MR) {
@@ -289,14 +308,11 @@ INLINE void int_block(int_tile_fn *const *tile, const struct rz_int_block *t)
         float *c = t->c + i * t->ldc, edge[MR * NR];
         const float *a = t->a + i / MR * t->a_stride;
         for (size_t r = 0; r < rows; r++) __builtin_prefetch(c + r * t->ldc);
-        for (size_t r = 0; t->n < NR && r < rows; r++) {
-            memcpy(edge + r * NR, c + r * t->ldc, t->n * sizeof *c);
-            memset(edge + r * NR + t->n, 0, (NR - t->n) * sizeof *c);
-        }
+        start_tile(t, rows, c, edge);
         for (size_t g = 0; g < t->groups; g++)
             tile[rows](g + 1 < t->groups ? t->lanes : t->last_lanes, a + g * t->a_group, t->b + g * t->b_group,
                        t->n < NR ? edge : c, t->n < NR ? NR : t->ldc);
-        for (size_t r = 0; t->n < NR && r < rows; r++) memcpy(c + r * t->ldc, edge + r * NR, t->n * sizeof *c);
+        end_tile(t, rows, c, edge);
     }
 }
 

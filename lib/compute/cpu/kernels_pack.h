@@ -7,13 +7,27 @@ enum {
     ROWS_AHEAD = 12, /* how far ahead such rows are fetched: strides defeat the processor's own prefetching */
 };
 
-/* The same from F16 or BF16 rows. */
+/* n numbers of x from `offset` on. */
+INLINE void widen(float *restrict y, rz_mat x, size_t offset, size_t n)
+{
+    const uint16_t *restrict h = (const uint16_t *)x.data + offset;
+    if (x.dtype == RZ_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            const uint32_t bits = (uint32_t)h[i] << 16;
+            memcpy(&y[i], &bits, 4);
+        }
+        return;
+    }
+    rz_cpu_widen(y, x, offset, n);
+}
+
+/* One panel from rows of another type than float. */
 static void interleave_wide(float *y, size_t tile, rz_mat x, size_t offset, size_t n, size_t kc)
 {
     float row[NR * PACK_STEP];
     for (size_t p = 0; p < kc; p += PACK_STEP) {
         size_t step = kc - p < PACK_STEP ? kc - p : PACK_STEP;
-        for (size_t i = 0; i < n; i++) rz_cpu_widen(row + i * PACK_STEP, x, offset + i * x.ld + p, step);
+        for (size_t i = 0; i < n; i++) widen(row + i * PACK_STEP, x, offset + i * x.ld + p, step);
         interleave(y + p * tile, tile, row, PACK_STEP, n, step);
     }
 }
@@ -24,7 +38,7 @@ INLINE void gather_columns(float *restrict y, size_t tile, rz_mat x, size_t offs
     const float *f = x.dtype == RZ_F32 ? (const float *)x.data + offset : NULL;
     for (size_t p = 0; p < kc; p++, y += tile) {
         if (!f)
-            rz_cpu_widen(y, x, offset + p * x.ld, n);
+            widen(y, x, offset + p * x.ld, n);
         else if (n == tile)
             memcpy(y, f + p * x.ld, tile * sizeof *y);
         else

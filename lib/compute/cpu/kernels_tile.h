@@ -113,6 +113,19 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
         for (size_t p = 0; p < kc; p++) y[p * tile + i] = i < n ? x[i * ld + p] : 0;
 }
 
+/* The i-th scale of a matrix of integers. */
+INLINE float int_scale(rz_mat x, size_t i)
+{
+    float f;
+    if (x.scale_dtype == RZ_F32) {
+        memcpy(&f, (const char *)x.scale + 4 * i, sizeof f);
+        return f;
+    }
+    uint32_t bits = (uint32_t)((const uint16_t *)x.scale)[i] << 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
 /* Addresses made of x before are made anew after this, not kept where the sums should be. */
 #define FORGET(x) __asm__ volatile("" : "+r"(x))
 
