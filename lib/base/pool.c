@@ -6,6 +6,9 @@
 
 #include <fenv.h>
 #include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -18,6 +21,7 @@ typedef struct job {
     atomic_size_t next;    /* first index nobody took */
     atomic_size_t helpers; /* workers inside; changed under the mutex only */
     bool waiting;          /* the caller sleeps on pool->left */
+    int cpu;               /* that the caller was on; -1: not known */
     fenv_t fenv;           /* the caller's rounding and flush modes, so that every index computes alike */
 } job;
 
@@ -82,11 +86,45 @@ static void take_indices(job *j)
     inside_task = false;
 }
 
+static int current_cpu(void)
+{
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* A worker is often woken on the very CPU that its caller keeps busy, and left waiting there for milliseconds beside an
+ * idle one. So it keeps off the CPU of the caller that it helped last, wherever else it was allowed to run. */
+struct places {
+#ifdef __linux__
+    cpu_set_t allowed, ours; /* ours: what we made of it */
+#endif
+    int avoided; /* -1: none */
+};
+
+static void avoid_cpu(struct places *p, int cpu)
+{
+#ifdef __linux__
+    cpu_set_t now;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == p->avoided || sched_getaffinity(0, sizeof now, &now)) return;
+    if (p->avoided < 0 || !CPU_EQUAL(&now, &p->ours)) p->allowed = now; /* as it was, or the host's wish since */
+    p->ours = p->allowed;
+    CPU_CLR(cpu, &p->ours);
+    p->avoided = cpu;
+    if (CPU_COUNT(&p->ours) == 0 || sched_setaffinity(0, sizeof p->ours, &p->ours)) p->ours = now;
+#else
+    (void)p, (void)cpu;
+#endif
+}
+
 /* With the mutex held on entry and on return. */
-static void help(rz_pool *pool, job *j)
+static void help(rz_pool *pool, job *j, struct places *places)
 {
     atomic_fetch_add_explicit(&j->helpers, 1, memory_order_relaxed);
     pthread_mutex_unlock(&pool->mutex);
+    avoid_cpu(places, j->cpu);
     fesetenv(&j->fenv);
     take_indices(j);
     pthread_mutex_lock(&pool->mutex);
@@ -106,6 +144,7 @@ static job *find_work(rz_pool *pool)
 static void *worker(void *arg)
 {
     rz_pool *pool = arg;
+    struct places places = {.avoided = -1};
 #ifdef __linux__
     pthread_setname_np(pthread_self(), "radz");
 #endif
@@ -113,7 +152,7 @@ static void *worker(void *arg)
     while (!pool->stop) {
         job *j = find_work(pool);
         if (j) {
-            help(pool, j);
+            help(pool, j, &places);
             continue;
         }
         unsigned seen = atomic_load_explicit(&pool->ticket, memory_order_relaxed);
@@ -167,7 +206,7 @@ void rz_pool_run(rz_pool *pool, size_t n, void (*fn)(void *arg, size_t i), void 
         for (size_t i = 0; i < n; i++) fn(arg, i);
         return;
     }
-    job j = {.fn = fn, .arg = arg, .n = n};
+    job j = {.fn = fn, .arg = arg, .n = n, .cpu = current_cpu()};
     fegetenv(&j.fenv);
     link_job(pool, &j);
     take_indices(&j);
