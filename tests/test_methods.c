@@ -11,6 +11,7 @@
 #include "failing_host.h"
 #include "fixture.h"
 #include "methods.h"
+#include "ops.h"
 
 #define DIR "tests/parity/llava_tiny"
 #define DIR_STORIES "tests/data/stories260K"
@@ -151,6 +152,52 @@ static void test_many(void **state)
     close_world(&w);
 }
 
+/* ---- What it costs ---- */
+
+static size_t n_gated, n_patchify;
+static void (*real_gated)(rz_stream *s, rz_act_kind kind, float *y, const float *gate, const float *up, size_t n);
+static void (*real_patchify)(rz_stream *s, float *y, const float *pixels, size_t n, size_t channels, size_t size,
+                             size_t patch);
+
+static void count_gated(rz_stream *s, rz_act_kind kind, float *y, const float *gate, const float *up, size_t n)
+{
+    n_gated += n;
+    real_gated(s, kind, y, gate, up, n);
+}
+
+static void count_patchify(rz_stream *s, float *y, const float *pixels, size_t n, size_t channels, size_t size,
+                           size_t patch)
+{
+    n_patchify += n;
+    real_patchify(s, y, pixels, n, channels, size, patch);
+}
+
+/* Film and question go through the network once, however many names are asked about; of a name every token but the
+ * last: the last predicts nothing that is asked for. */
+static void test_rows(void **state)
+{
+    (void)state;
+    enum { MANY = 37 };
+    world w;
+    open_world(&w, "auto");
+    rz_prompt answers[MANY];
+    double sums[MANY];
+    size_t rows = w.prompt.n;
+    real_gated = w.dev->ops.gated, w.dev->ops.gated = count_gated;
+    real_patchify = w.dev->ops.patchify, w.dev->ops.patchify = count_patchify;
+    n_gated = n_patchify = 0;
+    for (int i = 0; i < MANY; i++) {
+        answers[i] = w.answers[i % N];
+        rows += answers[i].n - 1;
+    }
+    ok(rz_answer_likelihoods(&w.net, &w.shared, answers, MANY, sums, &err));
+    const rz_text_config *t = &w.m->cfg.text;
+    assert_int_equal(n_gated, rows * t->layers * t->intermediate);
+    assert_int_equal(n_patchify, 1);
+    assert_true(rows < MANY * w.prompt.n / 2); /* what it would be without the branches, and more */
+    close_world(&w);
+}
+
 /* ---- The public function ---- */
 
 typedef struct maker {
@@ -241,6 +288,42 @@ static void test_answer(void **state)
         radz_text_free(text);
         radz_text_free(want);
     }
+    close_maker(&k);
+}
+
+static char *written(rz_st *st, const char *name)
+{
+    const rz_st_tensor *t = tensor(st, name);
+    char *text = strndup((const char *)t->data, t->n_bytes);
+    assert_non_null(text);
+    return text;
+}
+
+/* Asked about a film, the model writes what transformers' generate has it write. */
+static void test_answer_transformers(void **state)
+{
+    (void)state;
+    static const char *const words[N] = {"chestH", "chest", "CHESTH", "Hing", "ing"};
+    static const char *const answers[] = {"options.answer", "cot.answer", "words.answer"};
+    maker k;
+    rz_st *st;
+    open_maker(&k, DIR);
+    ok(rz_st_open(NULL, "tests/parity/methods.safetensors", RZ_FILE_READ, &st, &err));
+    for (int i = 0; i < 3; i++) {
+        radz_method_options o;
+        double found[N];
+        char *text, *want = written(st, answers[i]);
+        radz_method_options_init(&o);
+        o.method = i == 1 ? RADZ_METHOD_COT : RADZ_METHOD_OPTIONS;
+        o.chat_template = "plain", o.max_tokens = 24;
+        if (i == 2) o.prompt = "What disease is indicated by the chest X-ray?";
+        ok(radz_method_scores(k.session, k.film, i == 2 ? words : labels, N, &o, found, &text, &err));
+        assert_string_equal(text, want);
+        for (int c = 0; c < N; c++) assert_true(found[c] == (i == 2 && c == 0)); /* what it names; once, not twice */
+        radz_text_free(text);
+        free(want);
+    }
+    rz_st_close(st);
     close_maker(&k);
 }
 
@@ -362,9 +445,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_likelihood, (void *)(uintptr_t) "portable"),
         cmocka_unit_test_prestate(test_likelihood, (void *)(uintptr_t) "avx2"),
+        cmocka_unit_test_prestate(test_likelihood, (void *)(uintptr_t) "avx512"),
         cmocka_unit_test(test_many),
+        cmocka_unit_test(test_rows),
         cmocka_unit_test(test_public),
         cmocka_unit_test(test_answer),
+        cmocka_unit_test(test_answer_transformers),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_no_writer),

@@ -62,15 +62,37 @@ def main():
     out["hidden.film"] = torch.tensor(film_mean, dtype=torch.float32)
     out["hidden.texts"] = torch.tensor(numpy.stack([mean([BOS] + sp.encode(t)) for t in texts]), dtype=torch.float32)
     out["hidden.gray"] = gray_cosines(model, mean, sp, texts)
+    add_answers(model, sp, out)
     save_file(out, HERE + "/methods.safetensors", {"format": "pt"})
     os.chmod(HERE + "/methods.safetensors", 0o644)
     print(out["film.sum"], out["text.sum"], out["hidden.gray"], [len(n) for n in names])
 
 
-def gray_cosines(model, mean, sp, texts):
+def gray_pixels():
     """A film of one grey (128): no resampling changes it, so that the public function can be held against numpy."""
     level = torch.tensor([.48145466, .4578275, .40821073]), torch.tensor([.26862954, .26130258, .27577711])
-    px = ((128 / 255 - level[0]) / level[1]).view(1, 3, 1, 1).expand(1, 3, 32, 32).contiguous()
+    return ((128 / 255 - level[0]) / level[1]).view(1, 3, 1, 1).expand(1, 3, 32, 32).contiguous()
+
+
+def add_answers(model, sp, out):
+    """What is written about the grey film when it is asked to choose, and two words of it, which the test takes for
+    names of classes: they are what an answer is searched for."""
+    choices = ", ".join(LABELS)
+    ask = f"Which findings does the chest X-ray show? Choose from {choices}."
+    for name, text in (("options", ask), ("cot", ask + " Let's think step by step."), ("words", FILM_TEXT)):
+        ids = torch.tensor([[BOS] + [IMAGE_ID] * N_IMAGE + sp.encode("\n" + text)])
+        got = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=gray_pixels(),
+                             do_sample=False, max_new_tokens=24, pad_token_id=0,
+                             suppress_tokens=list(range(sp.vocab_size(), 352)), output_scores=True,
+                             return_dict_in_generate=True)
+        best = torch.stack(got.scores)[:, 0].topk(2).values
+        answer = sp.decode(got.sequences[0, ids.shape[1]:].tolist())
+        print(f"{name}: {answer!r}, the closest two tokens {float((best[:, 0] - best[:, 1]).min()):.2g} apart")
+        out[f"{name}.answer"] = torch.tensor(list(answer.encode()), dtype=torch.uint8)
+
+
+def gray_cosines(model, mean, sp, texts):
+    px = gray_pixels()
     film = mean([BOS] + [-1] * N_IMAGE + sp.encode("\n" + FILM_TEXT), px)
     return torch.tensor([float(film @ mean([BOS] + sp.encode(t))) for t in texts], dtype=torch.float32)
 
