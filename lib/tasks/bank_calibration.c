@@ -22,7 +22,7 @@ static radz_status read_scorer(const rz_bank *b, const json_t *o, const char *wh
     double tau = NAN;
     *s = (rz_scorer){.host = b->host, .n = b->n, .labels = b->labels};
     s->kind = b->fused ? RADZ_SCORE_FUSED : RADZ_SCORE_IMG_ANCHOR;
-    memcpy(s->model_hash, b->model_hash, sizeof s->model_hash);
+    memcpy(s->model_hash, b->family, sizeof s->model_hash);
     memcpy(s->bank_hash, b->base_hash, sizeof s->bank_hash);
     RZ_TRY(read_classes(b, o, what, &s->classes, err));
     RZ_TRY(rz_json_double(o, what, "tau", 0, 1e300, &tau, err));

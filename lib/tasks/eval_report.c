@@ -391,15 +391,17 @@ static radz_status write_scores(const rz_eval *e, radz_error *err)
     return status;
 }
 
-/* Which films a calibration was fitted on: "240 films: val of index.csv (nih512, nih224)". */
+/* Which films a calibration was fitted on: "240 films: val of index.csv (nih512,nih224)". */
 static void put_fitted_on(rz_str *s, const rz_eval *e)
 {
     const char *path = e->o->validation ? e->o->validation : e->o->manifest, *slash = strrchr(path, '/');
     size_t n = 0;
     for (size_t i = 0; i < e->data.n; i++) n += e->data.rows[i].validation && e->films.state[i] == RZ_FILM_DONE;
     rz_str_printf(s, "%zu films: ", n);
-    rz_str_puts(s, e->o->validation_split);
-    rz_str_puts(s, " of ");
+    if (!e->o->validation) { /* another manifest gives all its rows */
+        rz_str_puts(s, e->o->validation_split);
+        rz_str_puts(s, " of ");
+    }
     rz_str_puts(s, slash ? slash + 1 : path);
     if (e->o->sets) {
         rz_str_puts(s, " (");

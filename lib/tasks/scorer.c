@@ -170,7 +170,7 @@ static radz_status name_classes(rz_scorer *s, const rz_model *m, const rz_bank *
     s->classes = how(s, m->cfg.radz.fused_score, o->classes);
     if (s->classes == RADZ_CLASSES_REFERENCE && s->reference == s->n)
         return rz_fail(err, RADZ_E_ARGUMENT, "classes reference: the bank has no reference class such as 'No Finding'");
-    memcpy(s->model_hash, m->hash, sizeof s->model_hash);
+    memcpy(s->model_hash, m->family, sizeof s->model_hash);
     memcpy(s->bank_hash, bank->base_hash, sizeof s->bank_hash);
     s->labels = rz_calloc(s->host, s->n, sizeof *s->labels);
     for (size_t i = 0; i < s->n; i++)

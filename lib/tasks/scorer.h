@@ -33,7 +33,7 @@ typedef struct rz_scorer {
     rz_calibration_kind calibration;
     char **templates, **negative_templates; /* as used */
     size_t n_templates, n_negatives;
-    char model_hash[65], bank_hash[65]; /* of the bank without its own calibration */
+    char model_hash[65], bank_hash[65]; /* whatever precision; of the bank without its own calibration */
 } rz_scorer;
 
 radz_status rz_scorer_open(const rz_net *net, const rz_bank *bank, const radz_score_options *options, rz_scorer **out,
