@@ -14,7 +14,7 @@
 
 typedef enum fault { NONE, KILL_BEFORE, KILL_AFTER, ERROR, SHORT } fault;
 
-static struct {
+static _Thread_local struct { /* of the thread that saves: others read films meanwhile */
     fault what;
     int at;     /* this call is hit, counted from 1 */
     int errnum; /* of an ERROR */

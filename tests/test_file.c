@@ -288,6 +288,34 @@ static void failed_write_keeps_the_old_file(void **state)
     assert_int_equal(count_entries(), 1);
 }
 
+/* A child that is killed in the middle of writing leaves its temporary file; one that lives keeps its own. */
+static void files_of_dead_writers_are_removed(void **state)
+{
+    (void)state;
+    radz_error err;
+    rz_writer *alive;
+    int status;
+    pid_t child = fork();
+    if (!child) {
+        rz_writer *w;
+        if (rz_writer_open(NULL, in_scratch("f"), &w, &err) || rz_writer_put(w, "half", 4, &err)) _exit(1);
+        raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(rz_writer_open(NULL, in_scratch("f"), &alive, &err), RADZ_OK);
+    scratch_write(".radz-my-notes.tmp", "mine", 4);
+    scratch_write("0123456789abcdef.tmp", "mine", 4);
+    assert_int_equal(count_entries(), 4);
+    assert_int_equal(rz_folder_tidy(NULL, scratch_dir()), 1);
+    assert_int_equal(count_entries(), 3);
+    assert_int_equal(rz_writer_put(alive, "whole", 5, &err), RADZ_OK);
+    assert_int_equal(rz_writer_commit(alive, &err), RADZ_OK);
+    check_content("f", "whole");
+    assert_int_equal(rz_folder_tidy(NULL, scratch_dir()), 0);
+    assert_int_equal(rz_folder_tidy(NULL, in_scratch("nowhere")), 0);
+}
+
 static radz_status read_and_write(const rz_host *host, void *arg)
 {
     rz_file f;
@@ -323,6 +351,7 @@ int main(void)
         IN_SCRATCH(two_writers_at_once),
         IN_SCRATCH(only_regular_files_are_replaced),
         IN_SCRATCH(failed_write_keeps_the_old_file),
+        IN_SCRATCH(files_of_dead_writers_are_removed),
         IN_SCRATCH(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

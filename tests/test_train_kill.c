@@ -1,5 +1,5 @@
-/* test_train_kill.c - radz-train killed at its system calls, by strace: what is on the disk is the old or the new, and
- * --resume ends as if nothing had been. SPDX-License-Identifier: Apache-2.0 */
+/* test_train_kill.c - radz-train killed at its system calls, by strace, or refused one of them: what is on the disk is
+ * the old or the new, and --resume ends as if nothing had been. SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -8,7 +8,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -155,6 +157,32 @@ static void is_new(const char *name)
         fail_msg("kill %d: %s is not as in an unbroken run", now, name);
 }
 
+static void is_new_but_for_the_log(const char *name)
+{
+    if (!has_a_time(name)) is_new(name);
+}
+
+/* What a killed save began is gone with the next run. */
+static void no_leftovers(const char *dir)
+{
+    struct dirent *d;
+    DIR *all = opendir(dir);
+    assert_non_null(all);
+    while ((d = readdir(all)))
+        if (!strncmp(d->d_name, ".radz-", 6)) fail_msg("kill %d: %s/%s is left", now, dir, d->d_name);
+    closedir(all);
+}
+
+static void ends_as_if_nothing_had_been(void)
+{
+    run_to(late, "--resume", NULL);
+    each_file(whole, is_new);
+    no_leftovers(late);
+    char *checkpoint = strdup(fixture_path(late, "checkpoint"));
+    no_leftovers(checkpoint);
+    free(checkpoint);
+}
+
 /* The weights are of one step, those of radz.safetensors of another: each export writes them in this order. */
 static bool mixed(const char *weights)
 {
@@ -267,8 +295,7 @@ static void kill_everywhere(const char *const *options, size_t stride)
         kill_at(&points[i]);
         each_file(late, is_old_or_new);
         opens_or_says_why();
-        run_to(late, "--resume", NULL);
-        each_file(whole, is_new);
+        ends_as_if_nothing_had_been();
     }
     print_message("killed at %zu of %zu calls\n", n_killed, n_points);
     assert_true(n_killed > 10 && n_mixed > 0);
@@ -287,6 +314,97 @@ static void whole_weights(void **state)
     (void)state;
     static const char *const all[] = {"--lora-rank", "0", NULL};
     kill_everywhere(all, 2);
+}
+
+/* ---- A disk that refuses ---------------------------------------------------------------------------------------- */
+
+/* The run that could not go on says so in one line. */
+static void must_say(int status, const char *what, const char *why)
+{
+    char *said = fixture_read(fixture_path(e.dir, "said"), NULL);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 1) fail_msg("%s: status %d: %s", what, status, said);
+    if (!strstr(said, why)) fail_msg("%s: expected '%s': %s", what, why, said);
+    free(said);
+}
+
+/* Call p of the run fails: false where it goes on, because it was one for the log. */
+static bool refuse_at(const kill_point *p, const char *error, const char *why)
+{
+    char inject[80];
+    words x = {0};
+    snprintf(inject, sizeof inject, "inject=%s:error=%s:when=%d", p->call, error, p->n);
+    copy_folder(start, late);
+    add_strace(&x, inject);
+    add_run(&x, late), add(&x, "--resume");
+    int status = spawn(&x);
+    if (status == 0) return false;
+    must_say(status, inject, why);
+    return true;
+}
+
+/* Every call of an export or a checkpoint is refused once: the run ends with a line that says why, the old files or the
+ * new are there, and the next run goes on from them. */
+static void calls_that_are_refused(void **state)
+{
+    (void)state;
+    static const char *const errors[][3] = {
+        {"openat", "ENOSPC", "no space left"}, {"write", "ENOSPC", "no space left"},
+        {"write", "EIO", "input/output"},      {"fsync", "EIO", "input/output"},
+        {"rename", "EROFS", "read-only"},      {"mkdir", "ENOSPC", "no space left"}};
+    size_t n_refused = 0;
+    if (!strace_works()) skip();
+    how = lora;
+    run_to(whole, NULL, NULL);
+    run_to(start, "--stop-after", "2");
+    find_points();
+    const size_t stride = getenv("RADZ_EVERY_CALL") ? 1 : 3;
+    for (size_t k = 0; k < RZ_COUNT(errors); k++)
+        for (size_t i = 0; i < n_points; i += stride) {
+            if (strcmp(points[i].call, errors[k][0])) continue;
+            now = (int)i;
+            if (!refuse_at(&points[i], errors[k][1], errors[k][2])) {
+                each_file(whole, is_new_but_for_the_log);
+                continue;
+            }
+            n_refused++;
+            each_file(late, is_old_or_new);
+            opens_or_says_why();
+            no_leftovers(late);
+            ends_as_if_nothing_had_been();
+        }
+    print_message("refused %zu calls\n", n_refused);
+    assert_true(n_refused > 6);
+}
+
+/* A disk of 1 MB that is full but for less than a checkpoint, and then has room again. */
+static void a_full_disk(void **state)
+{
+    (void)state;
+    words x = {0};
+    how = lora;
+    run_to(whole, NULL, NULL);
+    run_to(start, "--stop-after", "2");
+    fixture_remove(late);
+    assert_int_equal(mkdir(late, 0700), 0);
+    if (mount("radz", late, "tmpfs", 0, "size=1m")) skip();
+    const char *const copy[] = {"cp", "-r", fixture_path(start, "."), late};
+    for (size_t i = 0; i < RZ_COUNT(copy); i++) add(&x, copy[i]);
+    must_end_well(&x, "cp");
+    struct statvfs room;
+    char *filler = strdup(fixture_path(late, "filler"));
+    assert_int_equal(statvfs(late, &room), 0);
+    int fd = open(filler, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(posix_fallocate(fd, 0, (off_t)((room.f_bavail - 2) * room.f_bsize)), 0);
+    close(fd);
+    words run = {0};
+    add_run(&run, late), add(&run, "--resume");
+    must_say(spawn(&run), "full disk", "no space left");
+    each_file(start, is_old_or_new);
+    no_leftovers(late);
+    assert_int_equal(unlink(filler), 0);
+    free(filler);
+    ends_as_if_nothing_had_been();
+    assert_int_equal(umount(late), 0);
 }
 
 /* ---- A log that cannot be written ---------------------------------------------------------------------------- */
@@ -374,7 +492,7 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(an_adapter), TEST(whole_weights),
-                                       TEST(a_log_that_cannot_be_written_is_not_lost)};
+    const struct CMUnitTest tests[] = {TEST(an_adapter), TEST(whole_weights), TEST(calls_that_are_refused),
+                                       TEST(a_full_disk), TEST(a_log_that_cannot_be_written_is_not_lost)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,6 +117,9 @@ bool rz_path_stays(const char *dir, const char *path);
 radz_status rz_folder_names(const rz_host *host, const char *path, const char *ending, char ***names, size_t *n,
                             radz_error *err) RZ_CHECK;
 void rz_folder_free(const rz_host *host, char **names, size_t n);
+/* Removes the temporary files (rz_writer) in a folder whose writer was killed; how many. Those that somebody still
+ * writes, and all that cannot be removed, stay. */
+size_t rz_folder_tidy(const rz_host *host, const char *path);
 /* dir + "/" + name (or name alone when it is absolute or dir is empty). NULL: no memory. */
 char *rz_path_join(const rz_host *host, const char *dir, const char *name);
 

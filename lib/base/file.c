@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -224,6 +225,15 @@ static size_t folder_length(const char *path)
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
+/* A lock that ends with its process tells rz_folder_tidy that the file has a writer. False: a tidier was first. Where a
+ * file system has no locks nobody tidies either. */
+static bool claim(int fd)
+{
+    struct stat st;
+    if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) return false;
+    return fstat(fd, &st) || st.st_nlink > 0;
+}
+
 /* Creates path's folder + a fresh hidden name. The mode leaves the umask to the kernel. */
 static int create_temp(rz_writer *w)
 {
@@ -238,6 +248,10 @@ static int create_temp(rz_writer *w)
                     (uint64_t)getpid() << 32 | atomic_fetch_add(&counter, 1));
         snprintf(w->temp + folder, 32, ".radz-%016llx.tmp", (unsigned long long)rz_rng_u64(&r));
         int fd = open(w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
+        if (fd >= 0 && !claim(fd)) {
+            close(fd);
+            continue;
+        }
         if (fd >= 0 || (errno != EEXIST && errno != EINTR)) return fd;
     }
     return -1;

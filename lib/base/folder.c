@@ -1,7 +1,10 @@
-/* folder.c - the names in a folder. SPDX-License-Identifier: Apache-2.0 */
+/* folder.c - the names in a folder, and files that nobody will finish. SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "base.h"
 
@@ -53,4 +56,35 @@ radz_status rz_folder_names(const rz_host *host, const char *path, const char *e
     rz_folder_free(host, *names, *n);
     *names = NULL, *n = 0;
     return status;
+}
+
+/* ".radz-0123456789abcdef.tmp", as rz_writer names them. */
+static bool is_temp(const char *name)
+{
+    return strlen(name) == 26 && !memcmp(name, ".radz-", 6) && strspn(name + 6, "0123456789abcdef") == 16 &&
+           !strcmp(name + 22, ".tmp");
+}
+
+/* Whoever still writes it holds its lock. */
+static bool remove_unclaimed(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) return false;
+    bool gone = !flock(fd, LOCK_EX | LOCK_NB) && !unlink(path);
+    close(fd);
+    return gone;
+}
+
+size_t rz_folder_tidy(const rz_host *host, const char *path)
+{
+    char **names;
+    size_t n, n_removed = 0;
+    if (rz_folder_names(host, path, ".tmp", &names, &n, NULL)) return 0;
+    for (size_t i = 0; i < n; i++) {
+        char *file = is_temp(names[i]) ? rz_path_join(host, path, names[i]) : NULL;
+        n_removed += file && remove_unclaimed(file);
+        rz_free(host, file);
+    }
+    rz_folder_free(host, names, n);
+    return n_removed;
 }

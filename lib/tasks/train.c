@@ -396,6 +396,8 @@ static radz_status run(rz_trainer *t, radz_error *err)
     bool stop = t->state.step >= t->n_steps || (t->o.stop_after_steps && t->state.step >= t->o.stop_after_steps);
     if (!t->comm.rank) {
         RZ_TRY(rz_mkdir_p(t->checkpoint_dir, err));
+        size_t n = rz_folder_tidy(t->host, t->o.out_dir) + rz_folder_tidy(t->host, t->checkpoint_dir);
+        if (n) rz_log(t->host, RADZ_LOG_INFO, "%s: %zu half-written files of a killed run removed", t->o.out_dir, n);
         RZ_TRY(rz_train_put_settings(t, err));
     }
     while (!stop) RZ_TRY(run_step(t, &stop, err));
