@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""An adapter of radz-train in transformers and peft: adapter_check.py RADZ_TRAIN RADZ_EMBED
+"""What radz-train writes, in transformers and peft: adapter_check.py RADZ_TRAIN RADZ_EMBED
 
 Trains LoRA on the model of llava_tiny with films made here, loads base and adapter with peft, and compares the vectors of
-a text with those of radz-embed. Needs torch, transformers, peft, safetensors, sentencepiece. Not part of make check.
+a text with those of radz-embed; then the same with whole weights, LoRA added in. Needs torch, transformers, peft, safetensors, sentencepiece. Not part of make check.
 """
 import json
 import os
@@ -39,10 +39,13 @@ def films(where):
         f.write("No Finding: nothing to see\nIll: a bright film\n")
 
 
-def peft_vector(base, adapter):
-    llava = LlavaForConditionalGeneration.from_pretrained(base, attn_implementation="eager", dtype=torch.float32)
-    model = peft.PeftModel.from_pretrained(llava, adapter).merge_and_unload().eval()
-    radz = load_file(os.path.join(adapter, "radz.safetensors"))
+def their_vector(base, adapter=None):
+    """From base and adapter, or from a directory of whole weights."""
+    model = LlavaForConditionalGeneration.from_pretrained(base, attn_implementation="eager", dtype=torch.float32)
+    if adapter:
+        model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    model = model.eval()
+    radz = load_file(os.path.join(adapter or base, "radz.safetensors"))
     heads = {k: v for k, v in radz.items() if k.startswith("gamma_")}
     net = ml.RadZ(model, radz["special_tokens.weight"], heads, radz["log_tau"])
     sp = SentencePieceProcessor(model_file=os.path.join(base, "tokenizer.model"))
@@ -66,18 +69,22 @@ def main():
     try:
         films(where)
         out = os.path.join(where, "out")
-        subprocess.run([train, "--model", TINY, "--manifest", os.path.join(where, "films.csv"), "--out", out, "--diseases",
-                        os.path.join(where, "diseases.txt"), "--batch", "4", "--epochs", "6", "--lr", "1e-2", "--quiet"],
-                       check=True)
+        command = [train, "--model", TINY, "--manifest", os.path.join(where, "films.csv"), "--diseases",
+                   os.path.join(where, "diseases.txt"), "--batch", "4", "--epochs", "6", "--lr", "1e-2", "--quiet"]
+        subprocess.run(command + ["--out", out], check=True)
         saved = load_file(os.path.join(out, "adapter_model.safetensors"))
         fresh = peft.PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(TINY), out)
         loaded = peft.get_peft_model_state_dict(fresh)
         assert set(loaded) == set(saved), set(loaded) ^ set(saved)
         assert all(torch.equal(loaded[n], saved[n]) for n in saved)
-        off = abs(peft_vector(TINY, out) - our_vector(embed, TINY, out, where)).max()
-        base = abs(peft_vector(TINY, out) - our_vector(embed, TINY, TINY, where)).max()
-        print(json.dumps({"tensors": len(saved), "off": float(off), "base is off by": float(base)}))
-        assert off < 1e-5 < base
+        off = abs(their_vector(TINY, out) - our_vector(embed, TINY, out, where)).max()
+        base = abs(their_vector(TINY, out) - our_vector(embed, TINY, TINY, where)).max()
+        whole = os.path.join(where, "whole")
+        subprocess.run(command + ["--out", whole, "--merge-lora"], check=True)
+        merged = abs(their_vector(whole) - our_vector(embed, TINY, whole, where)).max()
+        print(json.dumps({"tensors": len(saved), "off": float(off), "whole weights are off by": float(merged),
+                          "base is off by": float(base)}))
+        assert off < 1e-5 < base and merged < 1e-5
     finally:
         shutil.rmtree(where)
 
