@@ -47,7 +47,9 @@ static const char style[] =
     "th,td{padding:3px 6px}th:first-child,td:first-child{max-width:38vw;min-width:6em;white-space:normal}}"
     "@media print{body{max-width:none;font-size:11px;padding:0}nav{display:none}details::details-content{"
     "content-visibility:visible;display:block;height:auto}.wide{overflow:visible}table{font-size:.72em}"
-    "th,td{padding:2px 4px}figure,tr{break-inside:avoid}h2,h3,h4{break-after:avoid}}</style>\n";
+    "th,td{padding:2px "
+    "4px}.plots{grid-template-columns:repeat(3,1fr)}figure,tr{break-inside:avoid}h2,h3,h4{break-after:avoid}}</"
+    "style>\n";
 
 const char *rz_html_color(size_t i)
 {
@@ -243,6 +245,11 @@ static void put_comparison(rz_str *s, const rz_eval *e)
     put(s, "</tr></thead><tbody>\n");
     for (size_t i = 0; i < e->n_methods; i++) put_comparison_row(s, e, i);
     end_table(s);
+    if (t->n_defined && t->cells[e->data.n_classes].note) {
+        put(s, "<p class=cap>A dash: ");
+        rz_html_put_safe(s, t->cells[e->data.n_classes].note);
+        put(s, ".</p>");
+    }
 }
 
 /* Table 2: AUC, F1 and accuracy of every method on every set. */
@@ -329,6 +336,23 @@ static void put_row(rz_str *s, const char *name, const rz_eval_cell *c, bool mac
     put(s, "</tr>\n");
 }
 
+static bool is_known(const rz_eval_cell *c)
+{
+    return c->m.n_positive + c->m.n_negative > 0;
+}
+
+static void put_unknown(rz_str *s, const rz_eval *e, const rz_eval_table *t)
+{
+    const char *between = "<p class=cap>No film of these says whether it is there: ";
+    for (size_t c = 0; c < e->data.n_classes; c++) {
+        if (is_known(&t->cells[c])) continue;
+        put(s, between);
+        rz_html_put_safe(s, e->bank->labels[c]);
+        between = ", ";
+    }
+    if (*between == ',') put(s, ".</p>");
+}
+
 static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
 {
     put(s, "<h3>");
@@ -340,9 +364,16 @@ static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
     put(s, "<thead><tr><th scope=col>Class</th><th scope=col>Pos.</th><th scope=col>Neg.</th>");
     for (size_t k = 0; k < N_SHOWN; k++) rz_str_printf(s, "<th scope=col>%s</th>", shown[k].title);
     put(s, "<th scope=col>Threshold</th></tr></thead><tbody>\n");
-    for (size_t c = 0; c < e->data.n_classes; c++) put_row(s, e->bank->labels[c], &t->cells[c], false);
+    for (size_t c = 0; c < e->data.n_classes; c++)
+        if (is_known(&t->cells[c])) put_row(s, e->bank->labels[c], &t->cells[c], false);
     put_row(s, "Macro mean", &t->cells[e->data.n_classes], true);
     end_table(s);
+    put_unknown(s, e, t);
+    if (t->cells[e->data.n_classes].note) {
+        put(s, "<p class=cap>Macro mean: ");
+        rz_html_put_safe(s, t->cells[e->data.n_classes].note);
+        put(s, ".</p>");
+    }
 }
 
 /* A count, and as shade what share of its outcome it is. */

@@ -197,6 +197,13 @@ static void macro_of(const rz_eval *e, rz_eval_table *t, table_work *w)
     for (size_t c = 0; c < e->data.n_classes; c++)
         if (e->in_macro[c]) w->points[n++] = t->cells[c].m;
     rz_macro(w->points, n, &t->cells[e->data.n_classes].m, &t->n_defined);
+    for (size_t c = 0; c < e->data.n_classes; c++) {
+        const radz_metrics *m = &t->cells[c].m;
+        if (e->in_macro[c] && m->n_positive && m->n_negative && isnan(w->thresholds[c]))
+            t->cells[e->data.n_classes].note =
+                "figures at thresholds are undefined, as a class has none: the validation "
+                "films lack one of its outcomes";
+    }
     if (!t->n_defined) t->cells[e->data.n_classes].note = "no class has both outcomes";
 }
 
