@@ -85,7 +85,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo check check-built check-shared check-python deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo check check-built check-shared check-python check-orthanc deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -159,6 +159,8 @@ check-python: lib programs ## the Python package's own tests, mypy, ruff, in a v
 	RADZ_LIBRARY='$(CURDIR)/$(SHARED)' build/python/bin/pip install -q --force-reinstall --no-deps ./bindings/python
 	build/python/bin/python -m pytest -q bindings/python/tests
 	cd bindings/python && '$(CURDIR)'/build/python/bin/mypy --strict && '$(CURDIR)'/build/python/bin/ruff check .
+check-orthanc: lib programs ## films through a real Orthanc with the plugin of bindings/orthanc, and its page in Chromium
+	+$(MAKE) -C bindings/orthanc BUILD=$(BUILD) check
 lint: $(SHARED) ## style, static analysis, the header alone, the folder rule, symbols
 	@CC='$(CC)' CXX='$(CXX)' tools/lint $(SHARED)
 

@@ -187,6 +187,12 @@ function percent(v) {
   return v > 0 && v < .01 ? '<1 %' : v < 1 && v > .99 ? '>99 %' : Math.round(100 * v) + ' %';
 }
 
+/* With a decimal where the threshold is as many percent: 49.7 is not over 50. */
+function scoreText(f) {
+  const near = !f.reference && percent(f.probability) === percent(f.threshold);
+  return near ? (100 * f.probability).toFixed(1) + ' %' : percent(f.probability);
+}
+
 function describe(f) {
   const more = [element('p', {}, f.description)];
   if (f.similarity !== null) more.push(element('p', {}, 'Cosine with this description: ' + f.similarity.toFixed(4)));
@@ -211,7 +217,7 @@ function showFinding(f, i) {
     track.append(mark);
   }
   const button = element('button', {type: 'button', 'aria-expanded': 'false'},
-    element('span', {class: 'head'}, element('span', {}, f.label), element('span', {class: 'value'}, percent(f.probability))), track);
+    element('span', {class: 'head'}, element('span', {}, f.label), element('span', {class: 'value'}, scoreText(f))), track);
   button.addEventListener('click', () => pick(i));
   return element('li', {class: 'finding' + (f.over ? ' over' : '') + (f.reference ? ' reference' : ''),
     'data-label': f.label, 'data-probability': f.probability}, button, describe(f));

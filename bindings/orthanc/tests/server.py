@@ -91,6 +91,8 @@ class Server:
                   "DicomCheckCalledAet": False, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
                   "StableAge": 1, "Plugins": plugins, "DicomAlwaysAllowStore": True, "Radz": self.settings,
                   **self.orthanc}
+        if os.environ.get("RADZ_PRELOAD"):
+            config.update(Locale="C", MallocArenaMax=0)  # AddressSanitizer hangs at the one and fails at the other
         with open(self.dir + "/orthanc.json", "w") as f:
             json.dump(config, f)
         self.log = open(self.dir + "/log", "ab")
