@@ -17,7 +17,7 @@ from conftest import ROOT
 from header import read_header
 
 import radz
-from radz import _abi, _evaluate, _lowlevel, _model, _session, _trainer, errors
+from radz import _abi, _evaluate, _lowlevel, _model, _quantize, _session, _trainer, errors
 
 HEADER = read_header(ROOT / "include" / "radz.h")
 POINTER = ctypes.POINTER
@@ -143,6 +143,7 @@ def test_sizes_and_offsets_are_those_of_the_compiler(tmp_path: Path) -> None:
     ("kind", "struct", "without"),
     [
         (_model.ModelInfo, _abi.radz_model_info, ()),
+        (_quantize.QuantizeProgress, _abi.radz_quantize_progress, ()),
         (_session.Token, _abi.radz_generate_progress, ()),
         (_trainer.TrainOptions, _abi.radz_train_options, ("progress_fn", "user", "comm")),
         (_trainer.TrainProgress, _abi.radz_train_progress, ()),

@@ -18,6 +18,7 @@ from ._lowlevel import lib as _lib
 from ._lowlevel import path as library_path
 from ._lowlevel import version as library_version
 from ._model import Model, ModelInfo, Runtime, kernels_available
+from ._quantize import QuantizeProgress, quantize
 from ._result import Result, Score
 from ._session import Session, Token
 from ._trainer import Trainer, TrainOptions, TrainPlan, TrainProgress
@@ -61,6 +62,7 @@ __all__ = [
     "ModelInfo",
     "OtherModel",
     "OutOfMemoryError",
+    "QuantizeProgress",
     "RadzError",
     "Result",
     "Runtime",
@@ -80,4 +82,5 @@ __all__ = [
     "kernels_available",
     "library_path",
     "library_version",
+    "quantize",
 ]
