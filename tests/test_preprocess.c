@@ -69,6 +69,18 @@ static float grey_level(float v, size_t c)
     return (v * clip.std[c] + clip.mean[c]) * 255;
 }
 
+static void same_with_threads(const rz_preprocess_config *cfg, size_t size, const rz_pixels *film, const float *want)
+{
+    rz_pool *pool;
+    const size_t n = 3 * size * size;
+    float *out = malloc(n * sizeof *out);
+    assert_int_equal(rz_pool_create(NULL, 3, &pool, NULL), RADZ_OK);
+    assert_int_equal(rz_preprocess_on(pool, NULL, cfg, size, film, out, NULL), RADZ_OK);
+    assert_memory_equal(out, want, n * sizeof *out);
+    rz_pool_destroy(pool);
+    free(out);
+}
+
 static void check_shape(const char *line)
 {
     size_t w, h, edge, size, offset;
@@ -80,6 +92,7 @@ static void check_shape(const char *line)
     float *out = malloc(3 * size * size * sizeof *out);
     radz_error err;
     if (rz_preprocess(NULL, &cfg, size, &film, out, &err)) fail_msg("%s", err.message);
+    same_with_threads(&cfg, size, &film, out);
     for (size_t i = 0; i < 3 * size * size; i++) {
         const float got = grey_level(out[i], i / (size * size));
         if (!(fabsf(got - golden[offset + i]) < .01f))

@@ -9,6 +9,7 @@
 #define PRECISION 22            /* fraction bits of an 8-bit filter weight */
 #define LOW 2048                /* a weight is high * LOW + low, so that both halves fit in 16 bits */
 #define LANES 8                 /* taps are filled up with zeros to a multiple of this */
+#define N_PARTS 4               /* of a pass, for as many threads */
 #define BLOCK_BYTES (32u << 20) /* most memory for the picture between the passes */
 
 /* ---- One axis --------------------------------------------------------------------------- */
@@ -213,8 +214,9 @@ typedef struct resize {
     size_t skip, n_lines;     /* lines of the film that the wanted outputs are made of */
     size_t block, stride;     /* outputs of the first pass at a time, samples from one to the next */
     uint16_t *between;        /* (block, stride): transposed, so that the second pass reads along memory too */
-    void *line;
-    uint16_t *result; /* of one line of the second pass */
+    rz_pool *pool;
+    void *line[N_PARTS];
+    uint16_t *result[N_PARTS]; /* of one line of the second pass */
 } resize;
 
 static void resize_free(resize *r)
@@ -223,8 +225,7 @@ static void resize_free(resize *r)
     filter_free(&r->first);
     filter_free(&r->second);
     rz_free(host, r->between);
-    rz_free(host, r->line);
-    rz_free(host, r->result);
+    for (size_t i = 0; i < N_PARTS; i++) rz_free(host, r->line[i]), rz_free(host, r->result[i]);
 }
 
 /* Which axis goes first shows where a sharp edge overshoots and is clamped. PIL 13 takes the height first when that
@@ -249,17 +250,21 @@ static radz_status make_lines(resize *r, size_t n_image, radz_error *err)
     r->block = fit < 1 ? 1 : fit < r->n_first ? fit : r->n_first;
     const size_t n_line = r->first.line > r->second.line ? r->first.line : r->second.line;
     r->between = rz_malloc(host, r->block * r->stride * sizeof *r->between);
-    r->line = rz_calloc(host, n_line, r->film->bits == 8 ? sizeof(int16_t) : sizeof(double));
-    r->result = rz_calloc(host, r->n_second, sizeof *r->result);
-    return r->between && r->line && r->result ? RADZ_OK : RZ_NO_MEMORY(err, "the lines of a resize");
+    bool ok = r->between != NULL;
+    for (size_t i = 0; ok && i < N_PARTS; i++) {
+        r->line[i] = rz_calloc(host, n_line, r->film->bits == 8 ? sizeof(int16_t) : sizeof(double));
+        r->result[i] = rz_calloc(host, r->n_second, sizeof *r->result[i]);
+        ok = r->line[i] && r->result[i];
+    }
+    return ok ? RADZ_OK : RZ_NO_MEMORY(err, "the lines of a resize");
 }
 
-static radz_status resize_make(const rz_host *host, const rz_pixels *film, const span *x, const span *y, resize *r,
-                               radz_error *err)
+static radz_status resize_make(const rz_host *host, rz_pool *pool, const rz_pixels *film, const span *x, const span *y,
+                               resize *r, radz_error *err)
 {
     const bool upright = height_first(x, y);
     const span *first = upright ? y : x, *second = upright ? x : y;
-    *r = (resize){.film = film, .upright = upright, .n_first = first->n_out, .n_second = second->n_out};
+    *r = (resize){.film = film, .pool = pool, .upright = upright, .n_first = first->n_out, .n_second = second->n_out};
     r->first.host = r->second.host = host;
     radz_status status = filter_make(first, film->bits, &r->first, err);
     if (status == RADZ_OK) status = filter_make(second, film->bits, &r->second, err);
@@ -268,14 +273,25 @@ static radz_status resize_make(const rz_host *host, const rz_pixels *film, const
     return status;
 }
 
-/* Outputs [o0, o1) of the first pass, one channel, into r->between. */
-static void first_pass(resize *r, size_t c, int pad, size_t o0, size_t o1)
+/* One channel, outputs [o0, o1) of the first pass. */
+typedef struct sink sink;
+typedef struct pass {
+    resize *r;
+    size_t c, o0, o1;
+    int pad;
+    const sink *to;
+} pass;
+
+/* Its share of the film's lines, into r->between. */
+static void first_pass(void *user, size_t part)
 {
-    const size_t from = o0 < r->first.lit ? r->first.lit : o0, to = o1 > r->first.dark ? r->first.dark : o1;
+    const pass *p = user;
+    resize *r = p->r;
+    const size_t from = p->o0 < r->first.lit ? r->first.lit : p->o0, to = p->o1 > r->first.dark ? r->first.dark : p->o1;
     if (from >= to) return;
-    for (size_t i = 0; i < r->n_lines; i++) {
-        load_film(r->film, r->upright, r->skip + i, c, pad, r->line);
-        filter_line(&r->first, r->line, pad, from, to, r->between + (from - o0) * r->stride + i, r->stride);
+    for (size_t i = r->n_lines * part / N_PARTS; i < r->n_lines * (part + 1) / N_PARTS; i++) {
+        load_film(r->film, r->upright, r->skip + i, p->c, p->pad, r->line[part]);
+        filter_line(&r->first, r->line[part], p->pad, from, to, r->between + (from - p->o0) * r->stride + i, r->stride);
     }
 }
 
@@ -288,7 +304,6 @@ static int filter_padding(const filter *f, size_t o, int pad)
 }
 
 /* Where results go: value (x, y) is handed over in lines, number `index` along x or, if upright, along y. */
-typedef struct sink sink;
 struct sink {
     void (*put)(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n);
     const rz_preprocess_config *cfg;
@@ -298,15 +313,26 @@ struct sink {
     const rz_pixels *picture; /* rz_resize_bicubic */
 };
 
-/* Line o of the second pass into r->result; r->between begins with output o0 of the first pass. */
-static void second_pass(resize *r, size_t o, size_t o0, int pad)
+/* Line o of the second pass into result; r->between begins with output o0 of the first pass. */
+static void second_line(resize *r, size_t o, size_t o0, int pad, void *line, uint16_t *result)
 {
     const int between_pad = filter_padding(&r->first, o, pad);
     if (o >= r->first.lit && o < r->first.dark) {
-        load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, r->line);
-        filter_line(&r->second, r->line, between_pad, 0, r->n_second, r->result, 1);
+        load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, line);
+        filter_line(&r->second, line, between_pad, 0, r->n_second, result, 1);
     } else {
-        for (size_t i = 0; i < r->n_second; i++) r->result[i] = (uint16_t)filter_padding(&r->second, i, between_pad);
+        for (size_t i = 0; i < r->n_second; i++) result[i] = (uint16_t)filter_padding(&r->second, i, between_pad);
+    }
+}
+
+static void second_pass(void *user, size_t part)
+{
+    const pass *p = user;
+    resize *r = p->r;
+    const size_t n = p->o1 - p->o0;
+    for (size_t o = p->o0 + n * part / N_PARTS; o < p->o0 + n * (part + 1) / N_PARTS; o++) {
+        second_line(r, o, p->o0, p->pad, r->line[part], r->result[part]);
+        p->to->put(p->to, o, r->upright, r->result[part], r->n_second);
     }
 }
 
@@ -314,11 +340,9 @@ static void resize_channel(resize *r, size_t c, int pad, const sink *to)
 {
     for (size_t o0 = 0; o0 < r->n_first; o0 += r->block) {
         const size_t o1 = o0 + r->block < r->n_first ? o0 + r->block : r->n_first;
-        first_pass(r, c, pad, o0, o1);
-        for (size_t o = o0; o < o1; o++) {
-            second_pass(r, o, o0, pad);
-            to->put(to, o, r->upright, r->result, r->n_second);
-        }
+        pass p = {r, c, o0, o1, pad, to};
+        rz_pool_run(r->pool, N_PARTS, first_pass, &p);
+        rz_pool_run(r->pool, N_PARTS, second_pass, &p);
     }
 }
 
@@ -344,7 +368,7 @@ radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t 
     const span y = {src->height_px, 0, src->height_px, dst_h, 0, dst_h};
     RZ_TRY(rz_pixels_alloc(host, dst_w, dst_h, src->channels, src->bits, src->format, "resize", out, err));
     resize r;
-    const radz_status status = resize_make(host, src, &x, &y, &r, err);
+    const radz_status status = resize_make(host, NULL, src, &x, &y, &r, err);
     if (status != RADZ_OK) {
         rz_pixels_free(host, out);
         return status;
@@ -444,13 +468,19 @@ static void run_channels(resize *r, sink *to)
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err)
 {
+    return rz_preprocess_on(NULL, host, cfg, image_size, film, out, err);
+}
+
+radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
+                             const rz_pixels *film, float *out, radz_error *err)
+{
     span x, y;
     resize r;
     sink to = {.put = put_tower, .cfg = cfg, .out = out, .size = image_size};
     /* A 16-bit film's white is 65535 = 255 * 257. */
     to.rescale = film->bits == 8 ? (double)cfg->rescale : (double)cfg->rescale / 257;
     RZ_TRY(plan(cfg, image_size, film, &x, &y, &to.left, &to.top, err));
-    RZ_TRY(resize_make(host, film, &x, &y, &r, err));
+    RZ_TRY(resize_make(host, pool, film, &x, &y, &r, err));
     if (x.n_out < image_size || y.n_out < image_size)
         for (size_t c = 0; c < 3; c++)
             for (size_t i = 0; i < image_size * image_size; i++)

@@ -4,6 +4,7 @@
 #define RZ_PREPROCESS_H
 
 #include "config.h"
+#include "pool.h"
 
 /* out: (channels = 3, image_size, image_size) floats, host memory. Pad to square with int(255 * mean), shortest edge
  * bicubic (a = -0.5, support scaled with the ratio, both passes rounded to the sample depth, as PIL), centre crop,
@@ -11,6 +12,9 @@
  * through the resize. */
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
+/* The same with a pool's threads; the same bits for any number of them. NULL: on this thread. */
+radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
+                             const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
 
 /* Where rz_preprocess puts a film of that size: pixel (x, y) of the film, counted from pixel corners, lies at
  * (x_scale * x + x_shift, y_scale * y + y_shift) of the tower's image_size x image_size; outside of it: cropped away.

@@ -248,8 +248,9 @@ static void preprocess_one(void *arg, size_t i)
     const rz_config *cfg = &c->net->model->cfg;
     c->status[i] = RADZ_OK;
     if (c->films[i]->input) return;
-    c->status[i] = rz_preprocess(cfg->host, &cfg->preprocess, cfg->vision.image_size, &c->films[i]->pixels,
-                                 c->pixels + i * c->floats_each, &c->err[i]);
+    c->status[i] =
+        rz_preprocess_on(rz_device_pool(c->net->model->dev), cfg->host, &cfg->preprocess, cfg->vision.image_size,
+                         &c->films[i]->pixels, c->pixels + i * c->floats_each, &c->err[i]);
 }
 
 static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
