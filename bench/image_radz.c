@@ -1,8 +1,9 @@
 /* image_radz.c - one film to one vector with libradz, then another question about the same film. Uses the public header
  * only, as image_llama.c does for llama.cpp.
- * Usage: image_radz [-w WEIGHTS] [-k KEEP] [-j THREADS] [-f] [-n CALLS [-b FILMS]] MODEL_DIR FILM
- * prints "KEY VALUE" lines. -f: the first vector only, nothing kept for a second question. -n: then CALLS calls with
- * FILMS films each (the same film), the median. SPDX-License-Identifier: Apache-2.0 */
+ * Usage: image_radz [-w WEIGHTS] [-k KEEP] [-m BYTES] [-j THREADS] [-f] [-n CALLS [-b FILMS]] MODEL_DIR FILM
+ * prints "KEY VALUE" lines; told_mib is the memory that the library says it will take, all in all. -f: the first vector
+ * only, nothing kept for a second question. -n: then CALLS calls with FILMS films each (the same film), the median.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -40,9 +41,10 @@ static void parse(settings *s, int argc, char **argv)
     radz_session_options_init(&s->session);
     s->session.keep_film = 1;
     s->n_films = 1, s->n_calls = 0;
-    for (int c; (c = getopt(argc, argv, "w:k:j:fn:b:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "w:k:m:j:fn:b:")) != -1;) {
         if (c == 'w') s->model.weights = optarg;
         if (c == 'k') s->model.keep_weights = optarg;
+        if (c == 'm') s->model.memory_bytes = strtoull(optarg, NULL, 10);
         if (c == 'j') s->runtime.n_threads = atoi(optarg);
         if (c == 'f') s->session.keep_film = 0;
         if (c == 'n') s->n_calls = atoi(optarg);
@@ -50,7 +52,9 @@ static void parse(settings *s, int argc, char **argv)
         if (c == '?') exit(2);
     }
     if (argc - optind == 2 && s->n_calls <= MAX_CALLS && s->n_films > 0 && s->n_films <= MAX_FILMS) return;
-    fputs("usage: image_radz [-w WEIGHTS] [-k KEEP] [-j THREADS] [-f] [-n CALLS [-b FILMS]] MODEL_DIR FILM\n", stderr);
+    fputs(
+        "usage: image_radz [-w WEIGHTS] [-k KEEP] [-m BYTES] [-j THREADS] [-f] [-n CALLS [-b FILMS]] MODEL_DIR FILM\n",
+        stderr);
     exit(2);
 }
 
@@ -64,6 +68,15 @@ static double embed(radz_session *session, const radz_image *film, const char *p
     const double begin = seconds();
     check(radz_embed_images(session, &film, 1, &o, vector, &err), &err);
     return seconds() - begin;
+}
+
+static void tell_memory(const radz_model *model)
+{
+    radz_model_info info;
+    radz_error err;
+    radz_model_info_init(&info);
+    check(radz_model_get_info(model, &info, &err), &err);
+    printf("told_mib %.1f\n", (double)info.peak_bytes / (1 << 20));
 }
 
 static int by_value(const void *a, const void *b)
@@ -103,6 +116,7 @@ int main(int argc, char **argv)
     check(radz_model_open(runtime, argv[optind], &s.model, &model, &err), &err);
     check(radz_session_open(model, &s.session, &session, &err), &err);
     printf("load_s %.3f\n", seconds() - begin);
+    tell_memory(model);
     check(radz_image_open(runtime, argv[optind + 1], &film, &err), &err);
     const size_t dim = radz_model_embedding_dim(model);
     float *vector = malloc(dim * sizeof *vector);
