@@ -794,8 +794,9 @@ typedef struct radz_generate_options {
 RADZ_API void radz_generate_options_init_sized(radz_generate_options *options, size_t struct_size);
 #define radz_generate_options_init(options) radz_generate_options_init_sized((options), sizeof *(options))
 /* The model's answer to a prompt, about a film or (image NULL) about nothing but the prompt, which may say with
- * "<image>" where the film goes; else it comes first. Control tokens written in the prompt are plain text. The text
- * belongs to the caller: radz_text_free. A model that was trained for vectors only writes nothing of use. */
+ * "<image>" where the film goes; else it comes first. Control tokens written in the prompt are plain text. What is
+ * no character in the answer, NUL too, is U+FFFD. The text belongs to the caller: radz_text_free. A model that was
+ * trained for vectors only writes nothing of use. */
 RADZ_API RADZ_CHECK radz_status radz_generate(radz_session *session, const radz_image *image, const char *prompt,
                                               const radz_generate_options *options, char **text, radz_error *err);
 

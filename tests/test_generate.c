@@ -395,6 +395,40 @@ static void test_stop(void **state)
     close_maker(&k);
 }
 
+/* Characters of two to four bytes, but for U+FFFD. */
+static size_t long_characters(const char *s)
+{
+    size_t n = 0, left = strlen(s), k;
+    uint32_t code;
+    for (; left && (k = rz_utf8_next(s, left, &code)); s += k, left -= k) n += k > 1 && code != 0xfffd;
+    return n;
+}
+
+/* A model that draws nearly any token, most of them single bytes: where these make a character, the listener gets it
+ * whole, never a part (hear() looks at every piece), and all pieces are the answer. */
+static void test_characters(void **state)
+{
+    (void)state;
+    maker k;
+    size_t n = 0;
+    open_maker(&k, DIR_LLAVA, 1);
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        radz_generate_options o;
+        heard h = {0};
+        char *text;
+        radz_generate_options_init(&o);
+        o.max_tokens = 60, o.temperature = 100, o.seed = seed, o.chat_template = "plain";
+        o.token_fn = hear, o.user = &h;
+        ok(radz_generate(k.session, NULL, "a", &o, &text, &err));
+        assert_string_equal(h.text.data, text);
+        n += long_characters(text);
+        rz_str_free(&h.text);
+        radz_text_free(text);
+    }
+    assert_true(n >= 10);
+    close_maker(&k);
+}
+
 static void test_draw(void **state)
 {
     (void)state;
@@ -543,6 +577,7 @@ int main(void)
                                        cmocka_unit_test(test_cache_full),
                                        cmocka_unit_test(test_story),
                                        cmocka_unit_test(test_stop),
+                                       cmocka_unit_test(test_characters),
                                        cmocka_unit_test(test_draw),
                                        cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_context),

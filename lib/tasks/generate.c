@@ -67,6 +67,20 @@ static size_t whole_characters(const rz_str *s)
     return n;
 }
 
+/* A text for C holds no NUL; a model of single bytes may write one. */
+static void replace_nul(rz_str *s)
+{
+    rz_str out = {.host = s->host};
+    if (s->failed || !memchr(s->data, 0, s->len)) return;
+    for (size_t at = 0, n; at < s->len; at += n + 1) {
+        n = strnlen(s->data + at, s->len - at);
+        rz_str_put(&out, s->data + at, n);
+        if (at + n < s->len) rz_str_puts(&out, REPLACEMENT);
+    }
+    rz_str_free(s);
+    *s = out;
+}
+
 /* Where the first stop string begins in s[0..n), at or after `from`; n: nowhere. */
 static size_t find_stop(const radz_generate_options *o, const char *s, size_t from, size_t n)
 {
@@ -95,6 +109,7 @@ static radz_status read_text(const writer *w, answer *a, size_t *ready, radz_err
     s->len = 0;
     rz_str_puts(s, "");
     RZ_TRY(rz_tokenizer_decode(w->m->tok, a->ids, a->n_ids, s, err));
+    replace_nul(s);
     if (s->failed) return RZ_NO_MEMORY(err, "text");
     if (before > s->len) before = s->len;
     size_t n = a->finished ? s->len : max_size(whole_characters(s), before);
