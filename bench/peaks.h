@@ -36,7 +36,8 @@ typedef struct peak {
         }                                                                                                              \
         PEAK_KEEP(x0)                                                                                                  \
         PEAK_KEEP(x1)                                                                                                  \
-            PEAK_KEEP(x2) PEAK_KEEP(x3) PEAK_KEEP(x4) PEAK_KEEP(x5) PEAK_KEEP(x6) PEAK_KEEP(x7) PEAK_KEEP(x8)          \
+        PEAK_KEEP(x2)                                                                                                  \
+            PEAK_KEEP(x3) PEAK_KEEP(x4) PEAK_KEEP(x5) PEAK_KEEP(x6) PEAK_KEEP(x7) PEAK_KEEP(x8)                        \
                 PEAK_KEEP(x9) return (double)n *                                                                       \
             10 * (OPS);                                                                                                \
     }

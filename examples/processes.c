@@ -31,8 +31,7 @@ int join_processes(processes *p)
     void *plug = dlopen(PLUG, RTLD_NOW | RTLD_GLOBAL);
     const radz_mpi_plug *mpi = plug ? dlsym(plug, "radz_mpi") : NULL;
     if (!mpi) {
-        complain("started by mpirun, but %s; built where mpicc is, it lets several processes work together",
-                 dlerror());
+        complain("started by mpirun, but %s; built where mpicc is, it lets several processes work together", dlerror());
         return EXIT_FILM;
     }
     if (mpi->version != RADZ_MPI_VERSION) {

@@ -526,13 +526,17 @@ static void eval_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),          cmocka_unit_test(error),          cmocka_unit_test(runtime_options),
-        cmocka_unit_test(model_options),    cmocka_unit_test(quantize), cmocka_unit_test(model_info),     cmocka_unit_test(session_options),
-        cmocka_unit_test(dicom_options),    cmocka_unit_test(embed_options),  cmocka_unit_test(bank_entry),
-        cmocka_unit_test(train_progress),   cmocka_unit_test(train_options),  cmocka_unit_test(metrics_options),
-        cmocka_unit_test(generate_options), cmocka_unit_test(metrics),        cmocka_unit_test(heatmaps),
-        cmocka_unit_test(describe_options), cmocka_unit_test(score_options),  cmocka_unit_test(eval_progress),
-        cmocka_unit_test(eval_options),     cmocka_unit_test(method_options),
+        cmocka_unit_test(numbers),          cmocka_unit_test(error),
+        cmocka_unit_test(runtime_options),  cmocka_unit_test(model_options),
+        cmocka_unit_test(quantize),         cmocka_unit_test(model_info),
+        cmocka_unit_test(session_options),  cmocka_unit_test(dicom_options),
+        cmocka_unit_test(embed_options),    cmocka_unit_test(bank_entry),
+        cmocka_unit_test(train_progress),   cmocka_unit_test(train_options),
+        cmocka_unit_test(metrics_options),  cmocka_unit_test(generate_options),
+        cmocka_unit_test(metrics),          cmocka_unit_test(heatmaps),
+        cmocka_unit_test(describe_options), cmocka_unit_test(score_options),
+        cmocka_unit_test(eval_progress),    cmocka_unit_test(eval_options),
+        cmocka_unit_test(method_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -462,7 +462,8 @@ static void a_preset_names_what_it_leaves_out(void **state)
     run_expect(&r, 1, "report.html", NULL);
     run_done(&r);
     char *json = report("table1", "report.json"), *html = report("table1", "report.html");
-    const char *left = strstr(json, "\"left_out\":[{\"method\":\"options\",\"model\":\"model\",\"reason\":\"the model cannot write");
+    const char *left =
+        strstr(json, "\"left_out\":[{\"method\":\"options\",\"model\":\"model\",\"reason\":\"the model cannot write");
     assert_non_null(left);
     assert_non_null(strstr(left, "{\"method\":\"cot\""));
     static const char *const run_ones[] = {"likelihood", "likelihood_mean", "hidden",

@@ -34,7 +34,7 @@ char *print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 typedef struct settings {
     json_t *all; /* holds the texts below */
     const char *model, *bank, *labels, *weights;
-    int memory; /* of the weights in MiB, the rest is read again and again; 0: all of them */
+    int memory;         /* of the weights in MiB, the rest is read again and again; 0: all of them */
     json_t *modalities; /* array: films that are looked at on arrival */
     json_t *thresholds; /* object: label -> probability from which a finding is called present */
     int threads, jobs;  /* of the library; films at once */

@@ -57,7 +57,8 @@ void rz_st_soon(const rz_st *st, const uint8_t *p, size_t n);
 void rz_st_forget(const rz_st *st, const uint8_t *p, size_t n);
 
 /* Writing. Readable by the Python package: data begins at a multiple of 64, tensors follow as declared; where that
- * would not align each to its element, those with wider elements first. What rz_st_parse would refuse is RADZ_E_ARGUMENT. */
+ * would not align each to its element, those with wider elements first. What rz_st_parse would refuse is
+ * RADZ_E_ARGUMENT. */
 typedef struct rz_st_out {
     const char *name;
     const char *dtype; /* "F32", "F16", "BF16", "I32", "I64", "I8", "U8" */
