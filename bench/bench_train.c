@@ -184,7 +184,7 @@ int main(int argc, char **argv)
     check(rz_stream_open(b.dev, &b.s, &err), &err);
     check(rz_model_load(NULL, b.dev, argv[1], RZ_MODEL_INIT, 1, &b.model, &err), &err);
     if (argc > 5) check(rz_model_save(b.model, argv[5], "F32", NULL, &err), &err);
-    check(rz_optimizer_open(NULL, b.model, b.s, false, &b.optimizer, &err), &err);
+    check(rz_optimizer_open(NULL, b.model, b.s, false, false, &b.optimizer, &err), &err);
     make_items(&b);
     double first = step(&b, 1), last = first;
     for (int i = 0; i < steps; i++) {

@@ -380,21 +380,31 @@ static void print_bytes(const char *what, uint64_t n)
     printf("  %-12s %10.1f MB\n", what, (double)n / 1e6);
 }
 
+static void print_counts(const radz_train_plan *p)
+{
+    printf("Rows: %lld to train on, %lld to validate on, %lld without a known label, %lld that cannot be used\n",
+           (long long)p->n_train, (long long)p->n_val, (long long)p->n_left_out, (long long)p->n_bad_rows);
+    printf("Parameters: %llu, of which %llu are trained\nMemory, about:\n", (unsigned long long)p->n_parameters,
+           (unsigned long long)p->n_trained);
+    print_bytes("weights", p->weight_bytes);
+    print_bytes("optimiser", p->optimizer_bytes);
+    print_bytes("films", p->film_bytes);
+    printf("  %-12s %10.1f MB guessed; one step is measured now\n", "activations", (double)p->activation_bytes / 1e6);
+    fflush(stdout);
+}
+
+/* What needs no step first: a large model takes its time for one. */
 static radz_status print_plan(radz_trainer *trainer, int silent, radz_error *err)
 {
     radz_train_plan p = {.struct_size = sizeof p};
-    radz_status code = radz_trainer_plan(trainer, 1, &p, err);
+    radz_status code = radz_trainer_plan(trainer, 0, &p, err);
+    if (!code && !silent) print_counts(&p);
+    if (!code) code = radz_trainer_plan(trainer, 1, &p, err);
     if (code || silent) return code;
     char time[32];
     format_time(time, sizeof time, p.seconds_per_step * (double)p.n_steps);
-    printf("Rows: %lld to train on, %lld to validate on, %lld without a known label, %lld that cannot be used\n",
-           (long long)p.n_train, (long long)p.n_val, (long long)p.n_left_out, (long long)p.n_bad_rows);
-    printf("Parameters: %llu, of which %llu are trained\nMemory, about:\n", (unsigned long long)p.n_parameters,
-           (unsigned long long)p.n_trained);
-    print_bytes("weights", p.weight_bytes);
-    print_bytes("optimiser", p.optimizer_bytes);
     print_bytes("activations", p.activation_bytes);
-    print_bytes("films", p.film_bytes);
+    print_bytes("in all", p.weight_bytes + p.optimizer_bytes + p.film_bytes + p.activation_bytes);
     printf("Time: %lld steps of %.2f s: %s without validation\n", (long long)p.n_steps, p.seconds_per_step, time);
     return RADZ_OK;
 }

@@ -563,6 +563,20 @@ uint64_t rz_net_film_bytes(const rz_model *m)
     return (uint64_t)(image + decoder) * sizeof(float);
 }
 
+uint64_t rz_net_step_bytes(const rz_model *m, size_t n_films, size_t n_rows, bool recompute)
+{
+    const rz_config *cfg = &m->cfg;
+    /* Activations of every block stay, or its input alone; a tower that is not trained leaves nothing. */
+    const size_t blocks = rz_config_decoder_blocks(cfg), kept = recompute ? 1 : blocks;
+    const size_t tower_blocks = m->setup.tower && !recompute ? rz_config_tower_blocks(cfg) : 1;
+    double tower = cfg->has_vision ? (double)tower_floats(cfg) * (double)tower_blocks : 0;
+    double films = (double)n_films * (tower + (double)(cfg->image_rows * 4 * cfg->text.hidden));
+    double decoder = (double)decoder_floats(cfg, n_rows) * (double)kept;
+    if (recompute) decoder += (double)n_rows * (double)(cfg->text.hidden * blocks);
+    double back = (double)decoder_floats(cfg, n_rows); /* gradients of one block */
+    return (uint64_t)((films + decoder + back) * sizeof(float));
+}
+
 void rz_encode_rows_backward(const rz_net *net, const rz_encoding *e, float *dh)
 {
     if (rz_stream_failed(net->s) || !e->n_rows) return;

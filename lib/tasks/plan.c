@@ -34,14 +34,19 @@ static radz_status measure_step(rz_trainer *t, double *seconds, radz_error *err)
     return st ? st : left;
 }
 
-/* Without a measurement: one block's buffers for every block. */
+/* Without a measurement: as the layers would ask for memory, with texts of the mean length. */
 static uint64_t guess_activations(const rz_trainer *t)
 {
-    const rz_config *cfg = &t->model->cfg;
-    size_t blocks = rz_config_decoder_blocks(cfg), items = t->b, micro = (size_t)t->o.micro_batch;
-    if (cfg->has_vision && rz_config_tower_blocks(cfg) > blocks) blocks = rz_config_tower_blocks(cfg);
-    if (micro && micro < items) items = micro;
-    return rz_net_film_bytes(t->model) * items * (t->o.recompute ? 1 : blocks ? blocks : 1);
+    const bool pairs = t->objective == &rz_objective_radz;
+    size_t rows = t->b * t->image_prompt.n, items = t->b, text_rows = 0;
+    for (size_t i = 0; i < t->ds.texts.n; i++) text_rows += t->text_prompts[i].n;
+    if (t->objective != &rz_objective_classify && t->ds.texts.n) rows += t->b * text_rows / t->ds.texts.n;
+    if (pairs) items += t->b + t->n_anchors;
+    for (size_t c = 0; pairs && c < t->n_anchors && !t->model->cfg.radz.embedding_anchors; c++)
+        rows += t->disease_prompts[c].n;
+    size_t micro = (size_t)t->o.micro_batch, films = t->b;
+    if (micro && micro < items) rows = micro * t->image_prompt.n, films = micro < films ? micro : films;
+    return rz_net_step_bytes(t->model, films, rows, t->o.recompute != 0);
 }
 
 static radz_status plan(rz_trainer *t, bool measure, radz_train_plan *p, radz_error *err)
