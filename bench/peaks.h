@@ -24,23 +24,21 @@ typedef struct peak {
 
 #define PEAK_CHAINS(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9)
 #define PEAK_KEEP(x) __asm__ volatile("" : "+v"(x));
+/* clang-format off */
 #define PEAK_LOOP(NAME, TARGET, TYPE, IN, ZERO, IN_ZERO, STEP, OPS)                                                    \
     __attribute__((target(TARGET))) static inline double NAME(size_t n)                                                \
     {                                                                                                                  \
         IN a = IN_ZERO, b = IN_ZERO;                                                                                   \
         TYPE x0 = ZERO, x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0, x6 = x0, x7 = x0, x8 = x0, x9 = x0;               \
-        PEAK_KEEP(a)                                                                                                   \
-        PEAK_KEEP(b)                                                                                                   \
+        PEAK_KEEP(a) PEAK_KEEP(b)                                                                                      \
         for (size_t i = 0; i < n; i++) {                                                                               \
             PEAK_CHAINS(STEP)                                                                                          \
         }                                                                                                              \
-        PEAK_KEEP(x0)                                                                                                  \
-        PEAK_KEEP(x1)                                                                                                  \
-        PEAK_KEEP(x2)                                                                                                  \
-            PEAK_KEEP(x3) PEAK_KEEP(x4) PEAK_KEEP(x5) PEAK_KEEP(x6) PEAK_KEEP(x7) PEAK_KEEP(x8)                        \
-                PEAK_KEEP(x9) return (double)n *                                                                       \
-            10 * (OPS);                                                                                                \
+        PEAK_KEEP(x0) PEAK_KEEP(x1) PEAK_KEEP(x2) PEAK_KEEP(x3) PEAK_KEEP(x4)                                          \
+        PEAK_KEEP(x5) PEAK_KEEP(x6) PEAK_KEEP(x7) PEAK_KEEP(x8) PEAK_KEEP(x9)                                          \
+        return (double)n * 10 * (OPS);                                                                                 \
     }
+/* clang-format on */
 #define PEAK_STEP(i, VALUE)                                                                                            \
     PEAK_KEEP(a) x##i = VALUE;                                                                                         \
     PEAK_KEEP(x##i)
