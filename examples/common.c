@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -314,6 +315,20 @@ static const char *find_model(const char *given, char *buffer, size_t size)
     return NULL;
 }
 
+/* "600M" in bytes; 0: it is no size. */
+static uint64_t parse_size(const char *text)
+{
+    char *end;
+    errno = 0;
+    const double v = strtod(text, &end);
+    const char *const units = "kKmMgGtT", *at = *end ? strchr(units, *end) : NULL;
+    if (at) end++;
+    if (end[0] == 'B' || (at && end[0] == 'i' && end[1] == 'B')) end += end[0] == 'i' ? 2 : 1;
+    if (errno || *end || !(v > 0)) return 0;
+    const double bytes = v * (at ? pow(1024, (double)((at - units) / 2 + 1)) : 1);
+    return bytes >= 1 && bytes < 1e18 ? (uint64_t)bytes : 0;
+}
+
 int open_engine(engine *e, const engine_options *o)
 {
     char place[4096];
@@ -334,6 +349,8 @@ int open_engine(engine *e, const engine_options *o)
     model.vision_dir = o->vision_dir;
     model.adapter_dir = o->adapter;
     model.weights = o->weights;
+    if (o->memory && !(model.memory_bytes = parse_size(o->memory)))
+        return usage("--memory: expected a size such as 1G or 600M, got %s", o->memory);
     model.keep_weights = o->keep_weights && strcmp(o->keep_weights, "none") == 0 ? "" : o->keep_weights;
     if ((!e->runtime && radz_runtime_create(&runtime, &e->runtime, &err)) ||
         radz_model_open(e->runtime, dir, &model, &e->model, &err) ||

@@ -72,6 +72,7 @@ typedef struct engine_options {
     int n_threads;
     bool read_weights;                  /* do not map them */
     const char *weights, *keep_weights; /* as radz_model_options */
+    const char *memory;                 /* "1G", "600M", bytes; NULL: weights stay in memory */
     bool strict;                        /* refuse films that are no frontal chest films by their own file */
 } engine_options;
 
@@ -82,7 +83,8 @@ typedef struct engine_options {
     {"vision-dir", .text = &(o).vision_dir},                                                                           \
         {"vision-source", .choice = &(o).vision_source, .words = "auto|checkpoint|external"},                          \
         {"read-weights", .flag = &(o).read_weights}, {"weights", .text = &(o).weights},                                \
-        {"keep-weights", .text = &(o).keep_weights}, {"threads", .integer = &(o).n_threads, .max = 1024},              \
+        {"keep-weights", .text = &(o).keep_weights}, {"memory", .text = &(o).memory},                                  \
+        {"threads", .integer = &(o).n_threads, .max = 1024},                                                           \
     {                                                                                                                  \
         "device", .text = &(o).device, .words = "auto|cpu|cuda"                                                        \
     }
@@ -101,6 +103,8 @@ typedef struct engine_options {
     "  --keep-weights LIST\n"                                                                                          \
     "                  what --weights leaves as stored: embeddings, tower, projector, heads,\n"                        \
     "                  lm_head, first, last, or patterns of tensor names; 'none': nothing\n"                           \
+    "  --memory SIZE   read the weights as they are needed, in about so much memory in all: 1G,\n"                     \
+    "                  600M; the same results. Default: they stay in memory\n"                                         \
     "  --threads N     worker threads, 0 = one per core (default)\n"                                                   \
     "  --device NAME   auto (default), cpu or cuda\n"
 

@@ -94,6 +94,12 @@ static void print_memory(const radz_model_info *m)
     row("parameters", text);
     snprintf(text, sizeof text, "%s of weights, shared by all sessions; about %s for a film in each", weights, film);
     row("memory", text);
+    bytes_text(weights, sizeof weights, m->streamed_bytes);
+    bytes_text(film, sizeof film, m->peak_bytes);
+    snprintf(text, sizeof text, "about %s for one film after another%s%s%s", film, m->streamed_bytes ? ", " : "",
+             m->streamed_bytes ? weights : "", m->streamed_bytes ? " read for each" : "");
+    row("  process", text);
+    if (m->weights) row("  weights", m->weights);
 }
 
 /* Why there is no bank; NULL: the directory simply has none. */
@@ -183,8 +189,10 @@ static void print_json(const facts *f)
     member(",\"tokenizer\":{\"kind\":", m->tokenizer);
     member(",\"hash\":", m->tokenizer_hash);
     printf("},\"parameters\":%" PRIu64 ",\"file_bytes\":%" PRIu64 ",\"weight_bytes\":%" PRIu64
-           ",\"film_bytes\":%" PRIu64,
-           m->n_parameters, m->file_bytes, m->weight_bytes, m->film_bytes);
+           ",\"film_bytes\":%" PRIu64 ",\"streamed_bytes\":%" PRIu64 ",\"peak_bytes\":%" PRIu64,
+           m->n_parameters, m->file_bytes, m->weight_bytes, m->film_bytes, m->streamed_bytes, m->peak_bytes);
+    member(",\"weights\":", m->weights);
+    member(",\"family\":", radz_model_family(f->e.model));
     member(",\"dtype\":", m->dtype);
     if (m->adapter) {
         member(",\"adapter\":{\"path\":", m->adapter);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "handles.h"
 #include "lora.h"
+#include "pager.h"
 #include "precision.h"
 #include "reuse.h"
 
@@ -58,8 +59,9 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
     rz_source source = {.dir = dir, .vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
     RZ_TRY(rz_tower_source_of(o->vision_source, "radz_model_open", &source.tower, err));
-    if (o->memory_bytes)
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "radz_model_open: memory_bytes: streaming is not there yet");
+    source.memory_bytes = o->memory_bytes;
+    if (o->memory_bytes && !o->use_mmap)
+        return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: memory_bytes and use_mmap 0 do not go together");
     RZ_TRY(rz_precision_parse(o->weights, 0, o->keep_weights, &source.precision, err));
     RZ_TRY(rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
                               err));
@@ -206,6 +208,8 @@ static void fill_info(const radz_model *model, radz_model_info *info)
     info->film_bytes = rz_net_film_bytes(m);
     info->tau = rz_model_tau(m);
     info->weights = model->weights;
+    info->streamed_bytes = rz_paging_film_bytes(m->paging);
+    info->peak_bytes = rz_model_peak_bytes(m);
 }
 
 radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, radz_error *err)
@@ -256,6 +260,10 @@ radz_status radz_session_open(radz_model *model, const radz_session_options *opt
     s->net = (rz_net){.model = model->net, .cancel_fn = o.cancel_fn, .user = o.user};
     radz_status status = rz_stream_open(model->runtime->dev, &s->net.s, err);
     if (!status && (status = rz_reuse_open(model->net, o.keep_film, &s->net.reuse, err))) rz_stream_close(s->net.s);
+    if (!status && (status = rz_pager_open(model->net, &s->net.pager, err))) {
+        rz_reuse_close(s->net.reuse);
+        rz_stream_close(s->net.s);
+    }
     if (status != RADZ_OK) {
         rz_free(host, s);
         return status;
@@ -271,6 +279,7 @@ void radz_session_close(radz_session *session)
 {
     if (!session || !rz_handle_drop(&session->h)) return;
     radz_model *model = session->model;
+    rz_pager_close(session->net.pager);
     rz_reuse_close(session->net.reuse);
     rz_stream_close(session->net.s);
     rz_bank_free(session->own_bank);
@@ -280,5 +289,7 @@ void radz_session_close(radz_session *session)
 
 size_t radz_session_bytes(const radz_session *session)
 {
-    return session ? rz_arena_peak(session->net.s) + rz_reuse_bytes(session->net.reuse) : 0;
+    if (!session) return 0;
+    return rz_arena_peak(session->net.s) + rz_reuse_bytes(session->net.reuse) +
+           (size_t)rz_paging_ring_bytes(session->net.model->paging);
 }

@@ -104,6 +104,7 @@ typedef struct rz_source {
     const char *vectors;         /* "paper" or "refcode": rz_config_choose; NULL: what radz.json says */
     const rz_name_list *classes; /* of a linear head to be trained (n = 0: no head); NULL: what radz.json says */
     rz_precision precision;
+    uint64_t memory_bytes; /* 0: weights stay in memory; else see pager.h */
     bool list_only; /* no weight is read: for who reads them from the files himself */
 } rz_source;
 

@@ -8,6 +8,7 @@
 
 #include "decoder.h"
 #include "heads.h"
+#include "pager.h"
 #include "projector.h"
 #include "reuse.h"
 #include "tower.h"
@@ -248,12 +249,26 @@ static void image_backward(const rz_net *net, const rz_encoding *e, const float 
 
 /* ---- Input rows of the decoder ------------------------------------------------------- */
 
+/* y (n, text.hidden): rows of the embedding table. Of a table in a file, those alone are read. */
+static void gather_tokens(const rz_net *net, float *y, const int32_t *ids, size_t n)
+{
+    const rz_param *p = net->model->embed;
+    rz_mat table = p->w;
+    if (net->pager && n && rz_paging_has(net->model->paging, p) && !rz_stream_failed(net->s)) {
+        int32_t *order = rz_arena_host(net->s, n, sizeof *order);
+        table = rz_pager_pick(net->pager, net->s, p, ids, n);
+        for (size_t i = 0; order && i < n; i++) order[i] = (int32_t)i;
+        ids = rz_arena_i32(net->s, order, n);
+    }
+    rz_gather(net->s, y, table, ids, n, net->model->cfg.text.hidden);
+}
+
 static float *splice_forward(const rz_net *net, const rz_encoding *e, const float *image_rows)
 {
     const rz_model *m = net->model;
     size_t c = m->cfg.text.hidden;
     float *x = rz_arena_f32(net->s, e->n_rows, c), *tokens = rz_arena_f32(net->s, e->tokens.n, c);
-    rz_gather(net->s, tokens, m->embed->w, e->tokens.what_dev, e->tokens.n, c);
+    gather_tokens(net, tokens, e->tokens.what_dev, e->tokens.n);
     rz_copy_rows(net->s, x, c, e->tokens.at_dev, tokens, c, NULL, e->tokens.n, c);
     if (e->specials.n)
         rz_copy_rows(net->s, x, c, e->specials.at_dev, m->special->w.data, c, e->specials.what_dev, e->specials.n, c);
@@ -287,7 +302,7 @@ static const float *source_rows(const rz_net *net, const vector_list *v, const f
     const rz_model *m = net->model;
     if (!v->ids) return h;
     float *rows = rz_arena_f32(net->s, v->groups.n_rows, m->cfg.text.hidden);
-    rz_gather(net->s, rows, m->embed->w, v->ids, v->groups.n_rows, m->cfg.text.hidden);
+    gather_tokens(net, rows, v->ids, v->groups.n_rows);
     return rows;
 }
 

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "layers.h"
 
+#include "pager.h"
+
 void rz_net_poll(const rz_net *net)
 {
     if (net->cancel_fn && !rz_stream_failed(net->s) && net->cancel_fn(net->user))
@@ -75,7 +77,9 @@ float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, 
 {
     size_t out = l->w->dims[0], in = l->w->n / out;
     float *y = rz_arena_f32(net->s, rows, out);
-    rz_gemm(net->s, false, true, rows, out, in, 1.0f, rz_mat_f32(x, in), l->w->w, 0.0f, y, out);
+    rz_mat w;
+    for (size_t r = 0, n; r < out && (n = rz_pager_rows(net->pager, net->s, l->w, r, &w)); r += n)
+        rz_gemm(net->s, false, true, rows, n, in, 1.0f, rz_mat_f32(x, in), w, 0.0f, y ? y + r : NULL, out);
     if (l->b) rz_add_bias(net->s, y, l->b->w.data, rows, out);
     if (l->lora) lowrank_forward(net, l->lora, y, x, rows);
     return y;
@@ -85,7 +89,10 @@ void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float
                         size_t rows)
 {
     size_t out = l->w->dims[0], in = l->w->n / out;
-    if (dx) rz_gemm(net->s, false, false, rows, in, out, 1.0f, rz_mat_f32(dy, out), l->w->w, beta, dx, in);
+    rz_mat w;
+    for (size_t r = 0, n; dx && r < out && (n = rz_pager_rows(net->pager, net->s, l->w, r, &w)); r += n)
+        rz_gemm(net->s, false, false, rows, in, n, 1.0f, rz_mat_f32(dy ? dy + r : NULL, out), w, r ? 1.0f : beta, dx,
+                in);
     if (l->w->grad)
         rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad, in);
     if (l->b && l->b->grad) rz_add_bias_bwd(net->s, l->b->grad, dy, rows, out);

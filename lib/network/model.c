@@ -7,6 +7,7 @@
 
 #include "initial.h"
 #include "lora.h"
+#include "pager.h"
 #include "precision.h"
 #include "rope.h"
 #include "tensors.h"
@@ -412,6 +413,12 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_erro
     const bool merged = adapter_changes(m, p);
     RZ_TRY(rz_precision_of(&m->precision, &m->cfg, p->name, t, merged, &dtype, &compute, &converts, err));
     p->w.compute = compute;
+    if ((converts || merged) && m->streamed)
+        return rz_fail(
+            err, RADZ_E_UNSUPPORTED,
+            "tensor '%s': weights that are read as they are needed cannot be changed first: write them so with "
+            "radz-quantize",
+            p->name);
     if (converts) return fill_converted(m, p, t, dtype, err);
     return merged ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
 }
@@ -663,6 +670,7 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status && !src->list_only) status = fill_all(&b, src, mode, seed, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = hash_model(m, src->dir, err);
     if (!status) status = rz_tensors_left_over(m, src->dir, err);
+    if (!status && src->memory_bytes) status = rz_paging_open(m, src->memory_bytes, err);
     rz_free(m->cfg.host, b.init);
     rz_free(m->cfg.host, b.optional);
     return status;
@@ -707,6 +715,7 @@ static radz_status load_model(rz_model *m, const rz_host *host, const rz_source 
         m->precision = src->precision;
         if (!(m->precision.keep = rz_strdup(host, src->precision.keep))) return RZ_NO_MEMORY(err, "model");
     }
+    m->streamed = src->memory_bytes != 0;
     RZ_TRY(find_parts(m, host, &from, err));
     radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
     m->cfg.host = host;
@@ -777,6 +786,7 @@ void rz_model_unload(rz_model *m)
         rz_free(host, m->params[i].name);
     }
     if (m->inv_freq) rz_device_free(m->dev, m->inv_freq);
+    rz_paging_close(m->paging);
     close_files(m);
     rz_tokenizer_close(m->tok);
     rz_free(host, m->params);

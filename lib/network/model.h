@@ -83,6 +83,7 @@ typedef struct rz_model {
     float *inv_freq;  /* device, head_dim / 2 */
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
+    struct rz_paging *paging;  /* matrices that are read as they are needed (pager.h); NULL: all are in memory */
     void *files;               /* open weight files */
     void *tower_files;         /* those of a tower of its own; NULL: it is in `files` */
     void *lora;                /* open adapter; NULL: none */
@@ -91,6 +92,7 @@ typedef struct rz_model {
     rz_train_setup setup;      /* of a model being trained */
     rz_lowrank *pairs;         /* its LoRA */
     size_t n_pairs;
+    bool streamed;          /* paging is or will be */
     bool lora_merged;       /* an adapter has been added into the weights */
     rz_precision precision; /* as the weights were asked for; its keep is owned */
     const char **unused;    /* tensors of `files` that no parameter took, see rz_weights_unused */

@@ -14,7 +14,7 @@ struct rz_weights {
     rz_st *files[MAX_SHARDS + 1];
     size_t n_files;
     bool *used[MAX_SHARDS + 1]; /* per tensor of each file */
-    char *names[MAX_SHARDS + 1];
+    char *names[MAX_SHARDS + 1], *paths[MAX_SHARDS + 1];
 };
 
 /* Our prefix, and what the same part is called elsewhere. The first that fits is taken. */
@@ -117,7 +117,7 @@ static radz_status add_file(rz_weights *w, const char *dir, const char *name, rz
         status = RZ_NO_MEMORY(err, "weights");
     if (!status && !(w->names[w->n_files] = rz_strdup(w->host, name))) status = RZ_NO_MEMORY(err, "weights");
     w->used[w->n_files++] = used; /* closed with the others, also after a failure */
-    rz_free(w->host, path);
+    w->paths[w->n_files - 1] = path;
     return status;
 }
 
@@ -253,6 +253,7 @@ void rz_weights_close(rz_weights *w)
         rz_st_close(w->files[f]);
         rz_free(w->host, w->used[f]);
         rz_free(w->host, w->names[f]);
+        rz_free(w->host, w->paths[f]);
     }
     rz_free(w->host, w);
 }
@@ -339,6 +340,20 @@ const rz_st *rz_weights_file(const rz_weights *w, size_t i, const char **name)
     if (i >= w->n_files) return NULL;
     *name = w->names[i];
     return w->files[i];
+}
+
+const char *rz_weights_path(const rz_weights *w, size_t i)
+{
+    return w->paths[i];
+}
+
+void rz_weights_forget(const rz_weights *w)
+{
+    for (size_t f = 0; f < w->n_files; f++) {
+        size_t size;
+        const uint8_t *bytes = rz_st_bytes(w->files[f], &size);
+        rz_st_forget(w->files[f], bytes, size);
+    }
 }
 
 uint64_t rz_weights_bytes(const rz_weights *w)

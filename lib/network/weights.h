@@ -43,6 +43,9 @@ void rz_weights_hash(const rz_weights *w, rz_sha256 *hash);
 const char *rz_weights_metadata(const rz_weights *w, const char *key);
 /* The i-th file and its name in the directory; NULL: there are no more. */
 const rz_st *rz_weights_file(const rz_weights *w, size_t i, const char **name);
+const char *rz_weights_path(const rz_weights *w, size_t i); /* of an i that it has */
+/* Mapped pages that have been read are given back. */
+void rz_weights_forget(const rz_weights *w);
 uint64_t rz_weights_bytes(const rz_weights *w); /* of all files */
 /* As rz_weights_exist, for which a failed allocation means no. */
 radz_status rz_weights_there(const rz_host *host, const char *dir, bool *there, radz_error *err) RZ_CHECK;
