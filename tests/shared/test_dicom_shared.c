@@ -107,10 +107,8 @@ static void compare(const char *path, counts *c)
     if (read && text) {
         const double most = w == film.width_px && h == film.height_px ? worst(&film, pixels, channels) : 999;
         c->compared++;
-        /* Two inverse transforms may round a stored value of a lossy film differently, and a window spreads it. */
-        const double allowed = strstr(slash, "JPGExtended") || strstr(slash, "JPEG-lossy") ? 2 : 1;
-        c->apart += most > allowed;
-        printf("%-44s %-8s %7.3f%s\n", slash + 1, window, most, most > allowed ? "  APART" : "");
+        c->apart += most > 1;
+        printf("%-44s %-8s %7.3f%s\n", slash + 1, window, most, most > 1 ? "  APART" : "");
     } else {
         printf("%-44s %s\n", slash + 1, read ? "only libradz reads it" : err.message);
         c->ours += read;
