@@ -128,6 +128,7 @@ static void print_runtime(const facts *f)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "", radz_kernels_available(i));
     row("runs on", radz_model_device(f->e.model));
     row("kernels", text);
+    row("products", radz_runtime_products(f->e.runtime));
 }
 
 static void print_unused(const facts *f)
@@ -206,6 +207,7 @@ static void print_json(const facts *f)
     member(",\"problem\":", bank_problem(f));
     member("},\"device\":", radz_model_device(f->e.model));
     member(",\"kernels\":", radz_runtime_kernels(f->e.runtime));
+    member(",\"products\":", radz_runtime_products(f->e.runtime));
     fputs(",\"kernels_available\":[", stdout);
     for (size_t i = 0; radz_kernels_available(i); i++) member(i ? "," : "", radz_kernels_available(i));
     member("],\"missing\":", m->missing);

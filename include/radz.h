@@ -148,6 +148,10 @@ RADZ_API void radz_runtime_close(radz_runtime *runtime);
 RADZ_API const char *radz_runtime_device(const radz_runtime *runtime);
 /* The CPU kernel set in use: "portable", "avx2", "avx512". */
 RADZ_API const char *radz_runtime_kernels(const radz_runtime *runtime);
+/* Which matrix product each type of weights gets, for people and logs, with its tile (rows x columns):
+ * "f32 avx512 vfmadd 12x32, bf16 avx512 vdpbf16ps 12x32, int8 avx512 vpdpbusd 6x32, int4 ..."; bf16: where weights are
+ * asked for in it, see radz_model_options.weights. */
+RADZ_API const char *radz_runtime_products(const radz_runtime *runtime);
 /* The i-th kernel set that this CPU can run, best first; NULL past the last. Static storage. */
 RADZ_API const char *radz_kernels_available(size_t i);
 

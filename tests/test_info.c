@@ -204,6 +204,10 @@ static void test_kernels(void **state)
     assert_int_equal(found, 1);
     assert_string_equal(radz_runtime_kernels(r), radz_kernels_available(0)); /* auto takes the best */
     assert_null(radz_runtime_kernels(NULL));
+    static const char *const types[] = {"f32 ", ", bf16 ", ", int8 ", ", int4 "};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        assert_non_null(strstr(radz_runtime_products(r), types[i]));
+    assert_null(radz_runtime_products(NULL));
     radz_runtime_close(r);
 }
 

@@ -85,6 +85,11 @@ const char *radz_runtime_kernels(const radz_runtime *runtime)
     return runtime ? rz_device_kernels(runtime->dev) : NULL;
 }
 
+const char *radz_runtime_products(const radz_runtime *runtime)
+{
+    return runtime ? rz_device_products(runtime->dev) : NULL;
+}
+
 const char *radz_kernels_available(size_t i)
 {
     return rz_kernels_available(i);

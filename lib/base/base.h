@@ -44,6 +44,8 @@ typedef struct rz_host {
 } rz_host;
 
 void *rz_malloc(const rz_host *host, size_t n_bytes);             /* NULL on failure, never zeroed */
+/* A hint: large memory (many MB) that will be used all over is best mapped in large pages. */
+void rz_want_huge_pages(void *p, size_t n_bytes);
 void *rz_calloc(const rz_host *host, size_t n, size_t item_size); /* zeroed; NULL on overflow too */
 void *rz_realloc(const rz_host *host, void *p, size_t n, size_t item_size);
 void rz_free(const rz_host *host, void *p);

@@ -4,12 +4,24 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 void *rz_malloc(const rz_host *host, size_t n_bytes)
 {
     size_t n = n_bytes ? n_bytes : 1;
     if (n > PTRDIFF_MAX) return NULL;
     return host && host->malloc_fn ? host->malloc_fn(n, host->user) : malloc(n);
+}
+
+void rz_want_huge_pages(void *p, size_t n_bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 2 << 20, first = ((uintptr_t)p + page - 1) & ~(page - 1);
+    const uintptr_t last = ((uintptr_t)p + n_bytes) & ~(page - 1);
+    if (n_bytes >= 4 * page && first < last) (void)madvise((void *)first, last - first, MADV_HUGEPAGE);
+#else
+    (void)p, (void)n_bytes;
+#endif
 }
 
 void *rz_calloc(const rz_host *host, size_t n, size_t item_size)

@@ -49,6 +49,8 @@ radz_status rz_device_open(const rz_host *host, const rz_device_options *options
 void rz_device_close(rz_device *dev);
 const char *rz_device_name(const rz_device *dev);    /* "cpu (avx2, own gemm, 2 threads)" */
 const char *rz_device_kernels(const rz_device *dev); /* "avx2" */
+/* What multiplies by each type of weights: "f32 avx2 vfmadd 6x16, ..." */
+const char *rz_device_products(const rz_device *dev);
 /* The i-th kernel set that this CPU can run, best first; NULL past the last. */
 const char *rz_kernels_available(size_t i);
 rz_pool *rz_device_pool(rz_device *dev); /* host threads, for decoding images and the like */

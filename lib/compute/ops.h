@@ -78,7 +78,7 @@ struct rz_device {
     const struct rz_int_kernels *int8, *int4;
     const struct rz_gemm_kernels *bf16; /* NULL: rounded numbers through those for floats */
     bool openblas;                      /* CPU: the GEMM provider */
-    char name[96];
+    char name[96], products[224];
 };
 
 struct rz_chunk {

@@ -85,6 +85,7 @@ static void *cpu_alloc(rz_device *dev, size_t n_bytes)
     char *p = raw + sizeof(void *);
     p += -(uintptr_t)p & 63;
     memcpy(p - sizeof raw, &raw, sizeof raw);
+    rz_want_huge_pages(p, n_bytes);
     return p;
 }
 
@@ -136,6 +137,11 @@ const char *rz_kernels_available(size_t i)
 const char *rz_device_kernels(const rz_device *dev)
 {
     return dev->kernels->name;
+}
+
+const char *rz_device_products(const rz_device *dev)
+{
+    return dev->products;
 }
 
 static radz_status choose_kernels(const char *name, const struct rz_kernels **kernels, radz_error *err)
@@ -199,6 +205,24 @@ static struct rz_ops cpu_ops(bool openblas)
     return ops;
 }
 
+/* The table of what was chosen. */
+static bool name_products(rz_device *dev)
+{
+    const struct rz_gemm_kernels *f32 = &dev->kernels->f32, *bf16 = dev->bf16 ? dev->bf16 : f32;
+    rz_str t = {.host = dev->host};
+    if (dev->openblas)
+        rz_str_printf(&t, "f32 openblas, bf16 openblas %s", rz_openblas_has_bf16() ? "sbgemm" : "sgemm");
+    else
+        rz_str_printf(&t, "f32 %s %zux%zu, bf16 %s %zux%zu", f32->name, f32->mr, f32->nr, bf16->name, bf16->mr,
+                      bf16->nr);
+    rz_str_printf(&t, ", int8 %s %zux%zu, int4 %s %zux%zu", dev->int8->name, dev->int8->mr, dev->int8->nr,
+                  dev->int4->name, dev->int4->mr, dev->int4->nr);
+    const bool named = !t.failed && t.len < sizeof dev->products;
+    if (named) memcpy(dev->products, t.data, t.len + 1);
+    rz_str_free(&t);
+    return named;
+}
+
 radz_status rz_cpu_open(rz_device *dev, const rz_device_options *o, radz_error *err)
 {
     RZ_TRY(choose_kernels(o->kernels, &dev->kernels, err));
@@ -211,7 +235,7 @@ radz_status rz_cpu_open(rz_device *dev, const rz_device_options *o, radz_error *
     rz_str_printf(&name, "cpu (%s, %s gemm, %d thread%s)", dev->kernels->name, dev->openblas ? "openblas" : "own", n,
                   n == 1 ? "" : "s");
     if (!name.failed) memcpy(dev->name, name.data, name.len < sizeof dev->name ? name.len + 1 : sizeof dev->name - 1);
-    bool failed = name.failed;
+    bool failed = name.failed || !name_products(dev);
     rz_str_free(&name);
     return failed ? RZ_NO_MEMORY(err, "device name") : RADZ_OK;
 }

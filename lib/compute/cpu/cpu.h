@@ -153,10 +153,7 @@ void rz_cpu_math_ops(struct rz_ops *ops);
 
 /* openblas.c: loads the library on first use. */
 radz_status rz_openblas_load(radz_error *err) RZ_CHECK;
-/* All matrices F32; sizes fit an int. n_threads: what OpenBLAS may use. */
-radz_status rz_openblas_sgemm(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                              const float *b, size_t ldb, float beta, float *c, size_t ldc, int n_threads,
-                              radz_error *err) RZ_CHECK;
+bool rz_openblas_has_bf16(void); /* once it is loaded */
 void rz_cpu_gemm_openblas(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                           float beta, float *c, size_t ldc);
 

@@ -31,9 +31,15 @@ INT_BLOCK(narrow)
         RZ_KERNELS_NAME " pmaddubsw", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads, narrow_block                  \
     }
 
+#if W > 4
+#define FLOAT_NAME " vfmadd"
+#else
+#define FLOAT_NAME
+#endif
+
 const struct rz_kernels RZ_KERNELS = {
     .name = RZ_KERNELS_NAME,
-    .f32 = {RZ_KERNELS_NAME " fma", MR, NR, 1, W == 16 ? 768 : 384, pack, gemm_block},
+    .f32 = {RZ_KERNELS_NAME FLOAT_NAME, MR, NR, 1, W == 16 ? 768 : 384, pack, gemm_block},
     .attention_scratch = attention_scratch,
     .attention = attention,
     .attention_bwd = attention_bwd,

@@ -12,6 +12,9 @@ enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* of the CBLAS interface
 
 typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
                       const float *b, int ldb, float beta, float *c, int ldc);
+/* A and B of bfloat16; newer ones have it. */
+typedef void sbgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const uint16_t *a, int lda,
+                       const uint16_t *b, int ldb, float beta, float *c, int ldc);
 typedef void set_threads_fn(int n);
 
 /* One library per process, one call at a time: concurrent callers make OpenBLAS run out of buffers. */
@@ -19,6 +22,7 @@ static struct {
     pthread_mutex_t lock;
     pid_t pid; /* that loaded it; 0: nobody yet */
     sgemm_fn *sgemm;
+    sbgemm_fn *sbgemm; /* or NULL */
     set_threads_fn *set_threads;
     int n_threads;
 } lib = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -29,9 +33,11 @@ static radz_status load(radz_error *err)
         return lib.pid == getpid() ? RADZ_OK : rz_fail(err, RADZ_E_STATE, "OpenBLAS cannot be used after fork()");
     void *so = dlopen("libopenblas.so.0", RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE);
     if (!so) return rz_fail(err, RADZ_E_DEVICE, "libopenblas.so.0 cannot be loaded: %s", dlerror());
-    void *sgemm = dlsym(so, "cblas_sgemm"), *set_threads = dlsym(so, "openblas_set_num_threads");
+    void *sgemm = dlsym(so, "cblas_sgemm"), *sbgemm = dlsym(so, "cblas_sbgemm");
+    void *set_threads = dlsym(so, "openblas_set_num_threads");
     if (!sgemm) return rz_fail(err, RADZ_E_DEVICE, "libopenblas.so.0 has no cblas_sgemm");
     memcpy(&lib.sgemm, &sgemm, sizeof sgemm); /* the portable way from object to function pointer */
+    memcpy(&lib.sbgemm, &sbgemm, sizeof sbgemm);
     memcpy(&lib.set_threads, &set_threads, sizeof set_threads);
     lib.pid = getpid();
     return RADZ_OK;
@@ -45,39 +51,62 @@ radz_status rz_openblas_load(radz_error *err)
     return status;
 }
 
+bool rz_openblas_has_bf16(void)
+{
+    return lib.sbgemm;
+}
+
 /* OpenBLAS prints when a size is wrong, so none may be. */
 static bool sizes_ok(size_t rows, size_t cols, size_t ld)
 {
     return rows <= INT_MAX && cols <= INT_MAX && ld <= INT_MAX && ld >= cols;
 }
 
-radz_status rz_openblas_sgemm(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                              const float *b, size_t ldb, float beta, float *c, size_t ldc, int n_threads,
-                              radz_error *err)
+/* A product in OpenBLAS's terms: both operands F32, or both BF16 where it has that. */
+struct product {
+    bool ta, tb;
+    size_t m, n, k;
+    float alpha, beta;
+    rz_mat a, b;
+    float *c;
+    size_t ldc;
+};
+
+static void call(const struct product *p)
 {
-    if (!sizes_ok(ta ? k : m, ta ? m : k, lda) || !sizes_ok(tb ? n : k, tb ? k : n, ldb) || !sizes_ok(m, n, ldc))
+    const int ta = p->ta ? TRANS : NO_TRANS, tb = p->tb ? TRANS : NO_TRANS, m = (int)p->m, n = (int)p->n, k = (int)p->k;
+    if (p->a.dtype == RZ_BF16)
+        lib.sbgemm(ROW_MAJOR, ta, tb, m, n, k, p->alpha, p->a.data, (int)p->a.ld, p->b.data, (int)p->b.ld, p->beta,
+                   p->c, (int)p->ldc);
+    else
+        lib.sgemm(ROW_MAJOR, ta, tb, m, n, k, p->alpha, p->a.data, (int)p->a.ld, p->b.data, (int)p->b.ld, p->beta, p->c,
+                  (int)p->ldc);
+}
+
+static radz_status multiply(const struct product *p, int n_threads, radz_error *err)
+{
+    const size_t m = p->m, n = p->n, k = p->k;
+    if (!sizes_ok(p->ta ? k : m, p->ta ? m : k, p->a.ld) || !sizes_ok(p->tb ? n : k, p->tb ? k : n, p->b.ld) ||
+        !sizes_ok(m, n, p->ldc))
         return rz_fail(err, RADZ_E_LIMIT, "matrix product %zu x %zu x %zu: a size does not suit OpenBLAS", m, n, k);
     pthread_mutex_lock(&lib.lock);
     radz_status status = load(err);
     if (status == RADZ_OK) {
         if (lib.set_threads && lib.n_threads != n_threads) lib.set_threads(n_threads);
         lib.n_threads = n_threads;
-        lib.sgemm(ROW_MAJOR, ta ? TRANS : NO_TRANS, tb ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, alpha, a, (int)lda,
-                  b, (int)ldb, beta, c, (int)ldc);
+        call(p);
     }
     pthread_mutex_unlock(&lib.lock);
     return status;
 }
 
-/* F32 as it is; half precision widened into the arena. NULL: no memory, recorded. */
-static const float *as_f32(rz_stream *s, rz_mat x, size_t rows, size_t cols, size_t *ld)
+/* F32 as it is; half precision widened into the arena. Data NULL: no memory, recorded. */
+static rz_mat as_f32(rz_stream *s, rz_mat x, size_t rows, size_t cols)
 {
-    *ld = x.ld;
-    if (x.dtype == RZ_F32) return x.data;
+    if (x.dtype == RZ_F32) return x;
     float *y = rz_arena_f32(s, rows, cols);
-    *ld = cols;
     for (size_t r = 0; y && r < rows; r++) rz_cpu_widen(y + r * cols, x, r * x.ld, cols);
-    return y;
+    return rz_mat_f32(y, cols);
 }
 
 void rz_cpu_gemm_openblas(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
@@ -89,13 +118,14 @@ void rz_cpu_gemm_openblas(rz_stream *s, bool ta, bool tb, size_t m, size_t n, si
         rz_cpu_gemm(s, ta, tb, m, n, k, alpha, a, b, beta, c, ldc);
         return;
     }
+    struct product p = {ta, tb, m, n, k, alpha, beta, a, b, c, ldc};
     rz_mark mark = rz_arena_mark(s);
-    size_t lda, ldb;
-    const float *fa = as_f32(s, a, ta ? k : m, ta ? m : k, &lda);
-    const float *fb = fa ? as_f32(s, b, tb ? n : k, tb ? k : n, &ldb) : NULL;
+    if (!(lib.sbgemm && a.dtype == RZ_BF16 && b.dtype == RZ_BF16)) {
+        p.a = as_f32(s, a, ta ? k : m, ta ? m : k);
+        if (p.a.data) p.b = as_f32(s, b, tb ? n : k, tb ? k : n);
+    }
+    if (!p.a.data || !p.b.data) return;
     radz_error err;
-    if (fb && rz_openblas_sgemm(ta, tb, m, n, k, alpha, fa, lda, fb, ldb, beta, c, ldc, rz_pool_threads(s->dev->pool),
-                                &err) != RADZ_OK)
-        rz_stream_fail(s, err.code, "%s", err.message);
-    if (fb) rz_arena_release(s, mark);
+    if (multiply(&p, rz_pool_threads(s->dev->pool), &err) != RADZ_OK) rz_stream_fail(s, err.code, "%s", err.message);
+    rz_arena_release(s, mark);
 }

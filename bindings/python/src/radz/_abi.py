@@ -666,6 +666,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "radz_runtime_close": (None, POINTER(radz_runtime)),
     "radz_runtime_device": (c_char_p, POINTER(radz_runtime)),
     "radz_runtime_kernels": (c_char_p, POINTER(radz_runtime)),
+    "radz_runtime_products": (c_char_p, POINTER(radz_runtime)),
     "radz_kernels_available": (c_char_p, c_size_t),
     "radz_model_options_init_sized": (None, POINTER(radz_model_options), c_size_t),
     "radz_model_open": (

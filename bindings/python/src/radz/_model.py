@@ -66,6 +66,12 @@ class Runtime(Handle):
         with using(self):
             return to_text(lib.radz_runtime_kernels(self._pointer))
 
+    @property
+    def products(self) -> str:
+        """Which matrix product each type of weights gets."""
+        with using(self):
+            return to_text(lib.radz_runtime_products(self._pointer))
+
 
 def _log_fn(log: Log) -> Any:
     def told(level: int, message: bytes, _user: object) -> None:
