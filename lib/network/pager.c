@@ -354,9 +354,22 @@ uint64_t rz_paging_film_bytes(const rz_paging *p)
     return n;
 }
 
+/* What lies idle at the ring's end, where the next matrix does not fit: half of the largest on the average. */
+static uint64_t idle_bytes(const rz_paging *p)
+{
+    size_t most = 0;
+    for (size_t i = 0; p && i < p->m->n_params; i++) {
+        const rz_param *param = &p->m->params[i];
+        if (!p->places[i].data || !in_film(p->m, param)) continue;
+        const size_t room = room_of(param, rows_of(param));
+        if (room > most && room <= p->piece_bytes) most = room;
+    }
+    return most / 2;
+}
+
 uint64_t rz_model_peak_bytes(const rz_model *m)
 {
-    uint64_t n = PROCESS_BYTES / 2 + rz_net_film_bytes(m) + rz_paging_ring_bytes(m->paging);
+    uint64_t n = PROCESS_BYTES / 2 + rz_net_film_bytes(m) + rz_paging_ring_bytes(m->paging) - idle_bytes(m->paging);
     for (size_t i = 0; i < m->n_params; i++) {
         const rz_param *p = &m->params[i];
         if (p->owned || (!rz_paging_has(m->paging, p) && in_film(m, p))) n += bytes_of(p);
