@@ -234,7 +234,7 @@ static void a_head_scores_where_no_bank_is_named(void **state)
     assert_true(fabs(radz_result_probability(result, 0) - 1 / (1 + exp(-1))) < 1e-9);
     assert_true(radz_result_probability(result, 1) == 0.5 && isnan(radz_result_similarity(result, 1)));
     ok(radz_result_json(result, NULL, &json, &err));
-    assert_non_null(strstr(json, "\"score\":\"linear-head\",\"tau\":null,\"reference\":null"));
+    assert_non_null(strstr(json, "\"score\":\"linear-head\",\"tau\":null,\"calibration\":null,\"reference\":null"));
     assert_non_null(strstr(json, "\"similarity\":null"));
     radz_text_free(json);
     radz_result_close(result);
