@@ -43,7 +43,7 @@ typedef struct rz_host {
     void *user;
 } rz_host;
 
-void *rz_malloc(const rz_host *host, size_t n_bytes);             /* NULL on failure, never zeroed */
+void *rz_malloc(const rz_host *host, size_t n_bytes); /* NULL on failure, never zeroed */
 /* A hint: large memory (many MB) that will be used all over is best mapped in large pages. */
 void rz_want_huge_pages(void *p, size_t n_bytes);
 void *rz_calloc(const rz_host *host, size_t n, size_t item_size); /* zeroed; NULL on overflow too */

@@ -105,7 +105,7 @@ typedef struct rz_source {
     const rz_name_list *classes; /* of a linear head to be trained (n = 0: no head); NULL: what radz.json says */
     rz_precision precision;
     uint64_t memory_bytes; /* 0: weights stay in memory; else see pager.h */
-    bool list_only; /* no weight is read: for who reads them from the files himself */
+    bool list_only;        /* no weight is read: for who reads them from the files himself */
 } rz_source;
 
 typedef struct rz_config {
