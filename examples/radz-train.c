@@ -183,6 +183,7 @@ typedef struct display {
     FILE *log;
     int log_failed;
     int rank, opened; /* process 0 alone shows progress and writes the log */
+    int writes;       /* objective "generate": validation is a likelihood, no AUC */
 } display;
 
 static double now(void)
@@ -234,8 +235,11 @@ static void show_bar(display *d, const radz_train_progress *p)
 static void show_validation(display *d, const radz_train_progress *p)
 {
     end_line(d);
-    fprintf(stderr, "step %lld: validation AUC %.4f, mean over labels %.4f", (long long)p->step, p->val_auc,
-            p->val_macro_auc);
+    fprintf(stderr, "step %lld: validation ", (long long)p->step);
+    if (d->writes)
+        fprintf(stderr, "likelihood %.4f per token", p->val_auc);
+    else
+        fprintf(stderr, "AUC %.4f, mean over labels %.4f", p->val_auc, p->val_macro_auc);
     if (p->n_bad_rows) fprintf(stderr, " (%lld films could not be read)", (long long)p->n_bad_rows);
     fputc('\n', stderr);
 }
@@ -458,7 +462,8 @@ int main(int argc, char **argv)
                  .last = -1e9,
                  .out_dir = s.train.out_dir,
                  .log_path = s.log,
-                 .rank = p.comm.rank};
+                 .rank = p.comm.rank,
+                 .writes = s.train.objective && !strcmp(s.train.objective, "generate")};
     s.train.progress_fn = on_progress;
     s.train.user = &d;
     s.runtime.log_fn = on_log;
