@@ -10,6 +10,7 @@
 
 #include "device.h"
 #include "formats.h"
+#include "peaks.h"
 
 enum { MAX_ROUNDS = 51 };
 
@@ -22,89 +23,14 @@ static double seconds_of(clockid_t clock)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- Peaks: independent chains of one instruction ---- */
-
-typedef double peak_fn(size_t n); /* operations done */
-
-#ifdef __x86_64__
-#include <immintrin.h>
-
-#define CHAINS(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9)
-#define KEEP(x) __asm__ volatile("" : "+v"(x));
-
-#define PEAK(NAME, TARGET, TYPE, ZERO, STEP, OPS)                                                                      \
-    __attribute__((target(TARGET))) static double NAME(size_t n)                                                       \
-    {                                                                                                                  \
-        TYPE a = ZERO, b = ZERO;                                                                                       \
-        TYPE x0 = a, x1 = a, x2 = a, x3 = a, x4 = a, x5 = a, x6 = a, x7 = a, x8 = a, x9 = a;                           \
-        KEEP(a)                                                                                                        \
-        KEEP(b)                                                                                                        \
-        for (size_t i = 0; i < n; i++) {                                                                               \
-            CHAINS(STEP)                                                                                               \
-        }                                                                                                              \
-        KEEP(x0)                                                                                                       \
-        KEEP(x1)                                                                                                       \
-        KEEP(x2) KEEP(x3) KEEP(x4) KEEP(x5) KEEP(x6) KEEP(x7) KEEP(x8) KEEP(x9) return (double)n * 10 * (OPS);         \
-    }
-#define FMA8(i)                                                                                                        \
-    KEEP(a) x##i = _mm256_fmadd_ps(a, b, x##i);                                                                        \
-    KEEP(x##i)
-#define FMA16(i)                                                                                                       \
-    KEEP(a) x##i = _mm512_fmadd_ps(a, b, x##i);                                                                        \
-    KEEP(x##i)
-#define PAIRS8(i)                                                                                                      \
-    KEEP(a) x##i = _mm256_add_epi32(x##i, _mm256_madd_epi16(a, b));                                                    \
-    KEEP(x##i)
-#define SIGNS8(i)                                                                                                      \
-    KEEP(a) x##i = _mm256_add_epi32(x##i, _mm256_madd_epi16(_mm256_maddubs_epi16(b, _mm256_sign_epi8(a, b)), b));      \
-    KEEP(x##i)
-#define NARROW8(i)                                                                                                     \
-    KEEP(a) x##i = _mm256_add_epi16(x##i, _mm256_maddubs_epi16(a, b));                                                 \
-    KEEP(x##i)
-#define DOT16(i)                                                                                                       \
-    KEEP(a) x##i = _mm512_dpbusd_epi32(x##i, a, b);                                                                    \
-    KEEP(x##i)
-#define BF16(i)                                                                                                        \
-    KEEP(a) x##i = (__m512i)_mm512_dpbf16_ps((__m512)x##i, (__m512bh)a, (__m512bh)b);                                  \
-    KEEP(x##i)
-PEAK(peak_fma8, "avx2,fma", __m256, _mm256_setzero_ps(), FMA8, 16)
-PEAK(peak_pairs8, "avx2", __m256i, _mm256_setzero_si256(), PAIRS8, 32)
-PEAK(peak_signs8, "avx2", __m256i, _mm256_setzero_si256(), SIGNS8, 64)
-PEAK(peak_narrow8, "avx2", __m256i, _mm256_setzero_si256(), NARROW8, 64)
-PEAK(peak_fma16, "avx512f", __m512, _mm512_setzero_ps(), FMA16, 32)
-PEAK(peak_dot16, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), DOT16, 128)
-
-PEAK(peak_bf16, "avx512f,avx512bf16", __m512i, _mm512_setzero_si512(), BF16, 64)
-
-static bool has(const char *what)
-{
-    __builtin_cpu_init();
-    if (!strcmp(what, "fma")) return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2");
-    if (!strcmp(what, "avx512")) return __builtin_cpu_supports("avx512f");
-    if (!strcmp(what, "bf16")) return __builtin_cpu_supports("avx512bf16");
-    return __builtin_cpu_supports("avx512vnni");
-}
-
-static const struct peak {
-    const char *what, *needs;
-    peak_fn *fn;
-} peaks[] = {
-    {"fp32: vfmadd, 256 bit", "fma", peak_fma8},
-    {"int: vpmaddwd + vpaddd, 256 bit", "fma", peak_pairs8},
-    {"int: vpsignb, vpmaddubsw, vpmaddwd, vpaddd, 256 bit", "fma", peak_signs8},
-    {"int: vpmaddubsw + vpaddw, 256 bit (4-bit weights)", "fma", peak_narrow8},
-    {"fp32: vfmadd, 512 bit", "avx512", peak_fma16},
-    {"int: vpdpbusd, 512 bit", "vnni", peak_dot16},
-    {"bf16: vdpbf16ps, 512 bit", "bf16", peak_bf16},
-};
+/* ---- Peaks ---- */
 
 /* Gop/s of one thread. */
-static double peak_speed(const struct peak *p)
+static double peak_speed(const peak *p)
 {
     const double start = seconds_of(CLOCK_PROCESS_CPUTIME_ID), ops = p->fn(10000000);
     return ops / (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - start) * 1e-9;
 }
-#endif
 
 /* ---- Products ---- */
 
@@ -200,21 +126,18 @@ static void gemm_speed(rz_stream *s, rz_mat w, const float *x, float *y, const s
 
 static double measure_peak(const char *type)
 {
-    double best = 0;
-#ifdef __x86_64__
-    double speed[MAX_ROUNDS];
-    for (size_t i = 0; i < RZ_COUNT(peaks); i++) {
-        if (strncmp(peaks[i].what, type, strlen(type)) != 0 || !has(peaks[i].needs)) continue;
+    double best = 0, speed[MAX_ROUNDS];
+    for (int i = 0; i < N_PEAKS; i++) {
+        if (strncmp(peaks[i].what, type, strlen(type)) != 0 || !peaks[i].supported()) continue;
         for (int r = 0; r < rounds; r++) speed[r] = peak_speed(&peaks[i]);
         const double p = median(speed);
         printf("  %-52s %8.1f\n", peaks[i].what, p);
         best = p > best ? p : best;
     }
-#endif
     return best;
 }
 
-static void measure_shape(rz_stream *const streams[N_KINDS], const size_t size[3], double fma, const double *peak)
+static void measure_shape(rz_stream *const streams[N_KINDS], const size_t size[3], double fma, const double *limit)
 {
     static struct speed speed[N_KINDS];
     float *x = numbers(size[0] * size[2]), *w = numbers(size[1] * size[2]), *y = numbers(size[0] * size[1]);
@@ -229,7 +152,7 @@ static void measure_shape(rz_stream *const streams[N_KINDS], const size_t size[3
         const double v = median(speed[i].processor);
         if (streams[i])
             printf("  %-22s %8.1f  %5.1f %%  %5.1f %%  %8.1f\n", kinds[i].what, v, 100 * v / fma / threads,
-                   100 * v / peak[i] / threads, median(speed[i].clock));
+                   100 * v / limit[i] / threads, median(speed[i].clock));
         if (kinds[i].type != RZ_F32) free((void *)(uintptr_t)mats[i].data), free((void *)(uintptr_t)mats[i].scale);
     }
     free(x);
@@ -245,13 +168,14 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++) size[i] = argc > 5 ? (size_t)strtoul(argv[3 + i], NULL, 10) : shapes[0][i];
     printf("peaks of one core, Gop/s of processor time, medians of %d rounds\n", rounds);
     const double fma = measure_peak("fp32"), bf16 = measure_peak("bf16"), integers = measure_peak("int");
-    double peak[N_KINDS];
+    double limit[N_KINDS];
     rz_stream *streams[N_KINDS];
     for (int i = 0; i < N_KINDS; i++) {
-        peak[i] = !strcmp(kinds[i].peak, "int") ? integers : !strcmp(kinds[i].peak, "bf16") ? bf16 : fma;
+        limit[i] = !strcmp(kinds[i].peak, "int") ? integers : !strcmp(kinds[i].peak, "bf16") ? bf16 : fma;
         streams[i] = open_stream(&kinds[i]);
     }
     const bool all = argc > 3 && !strcmp(argv[3], "all");
-    for (size_t i = 0; i < (all ? RZ_COUNT(shapes) : 1); i++) measure_shape(streams, all ? shapes[i] : size, fma, peak);
+    for (size_t i = 0; i < (all ? RZ_COUNT(shapes) : 1); i++)
+        measure_shape(streams, all ? shapes[i] : size, fma, limit);
     return 0;
 }

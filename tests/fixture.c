@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <dirent.h>
 #include <ftw.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -55,6 +56,15 @@ void fixture_write(const char *path, const void *bytes, size_t n)
 void fixture_write_text(const char *path, const char *text)
 {
     fixture_write(path, text, strlen(text));
+}
+
+size_t fixture_count_files(const char *dir)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) n += e->d_name[0] != '.';
+    if (d) closedir(d);
+    return n;
 }
 
 char *fixture_read(const char *path, size_t *n)

@@ -13,6 +13,7 @@ void fixture_remove(const char *path); /* file or folder with all that is in it 
 const char *fixture_path(const char *dir, const char *name);
 void fixture_write(const char *path, const void *bytes, size_t n);
 void fixture_write_text(const char *path, const char *text);
+size_t fixture_count_files(const char *dir); /* whose names do not begin with a dot */
 /* malloc'ed bytes, NUL-terminated. */
 char *fixture_read(const char *path, size_t *n);
 

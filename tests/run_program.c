@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "fixture.h"
+#include "base.h"
 #include "run_program.h"
 
 const char *run_folder = "/tmp";
@@ -58,4 +59,24 @@ void run_expect(const run *r, int status, const char *out_words, const char *err
     if (r->status != status) fail_msg("exit %d, not %d; stderr: %s", r->status, status, r->err);
     if (out_words && !strstr(r->out, out_words)) fail_msg("'%s' not in stdout: %s", out_words, r->out);
     if (err_words && !strstr(r->err, err_words)) fail_msg("'%s' not in stderr: %s", err_words, r->err);
+}
+
+void run_allow_mpi(void)
+{
+    /* More processes than cores, as root in a container, without ptrace: what a test machine is. */
+    static const char *const settings[] = {"OMPI_ALLOW_RUN_AS_ROOT",
+                                           "1",
+                                           "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
+                                           "1",
+                                           "OMPI_MCA_rmaps_base_oversubscribe",
+                                           "1",
+                                           "OMPI_MCA_hwloc_base_binding_policy",
+                                           "none",
+                                           "OMPI_MCA_btl",
+                                           "self,vader",
+                                           "OMPI_MCA_btl_vader_single_copy_mechanism",
+                                           "none",
+                                           "OMPI_MCA_plm_rsh_agent",
+                                           ""};
+    for (size_t i = 0; i < RZ_COUNT(settings); i += 2) setenv(settings[i], settings[i + 1], 1);
 }

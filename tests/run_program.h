@@ -19,6 +19,8 @@ extern const char *run_folder; /* where its output is kept meanwhile: set it fir
 /* argv ends with NULL; input: a file, NULL for none. */
 run run_program(const char *const *argv, const char *input, int output);
 void run_done(run *r);
+/* Lets mpirun start here: root, a container, fewer cores than processes. */
+void run_allow_mpi(void);
 /* Words that must be there may be NULL. */
 void run_expect(const run *r, int status, const char *out_words, const char *err_words);
 

@@ -1,6 +1,5 @@
 /* test_dicom_cli.c - radz-classify with films from an archive: reports and heat maps beside them, --strict, and that no
  * name of a patient gets into anything that is printed. SPDX-License-Identifier: Apache-2.0 */
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,15 +54,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static size_t count_files(void)
-{
-    size_t n = 0;
-    DIR *d = opendir(out);
-    for (struct dirent *e; d && (e = readdir(d));) n += e->d_name[0] != '.';
-    if (d) closedir(d);
-    return n;
-}
-
 static void test_three_objects(void **state)
 {
     (void)state;
@@ -91,12 +81,12 @@ static void test_folder(void **state)
         run r = RUN("--quiet", "--sr", out, "--sc", out, film, lateral);
         run_expect(&r, 0, NULL, "");
         run_done(&r);
-        assert_int_equal(count_files(), 4);
+        assert_int_equal(fixture_count_files(out), 4);
     }
     run r = RUN("--quiet", "--sr", out, "--sc", out, "--heatmap-class", "Edema", "--heatmap-class", "No Finding", film);
     run_expect(&r, 0, NULL, "");
     run_done(&r);
-    assert_int_equal(count_files(), 5); /* one of the two classes was the best and is there */
+    assert_int_equal(fixture_count_files(out), 5); /* one of the two classes was the best and is there */
 }
 
 static void test_wrong_usage(void **state)

@@ -1,5 +1,4 @@
 /* test_heatmap_files.c - radz-classify --heatmap as its users meet it. SPDX-License-Identifier: Apache-2.0 */
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -46,22 +45,13 @@ static int teardown(void **state)
     return 0;
 }
 
-static size_t count_files(void)
-{
-    size_t n = 0;
-    DIR *d = opendir(out);
-    for (struct dirent *e; d && (e = readdir(d));) n += e->d_name[0] != '.';
-    if (d) closedir(d);
-    return n;
-}
-
 static void test_json(void **state)
 {
     (void)state;
     fixture_remove(out);
     run r = RUN("--json", "--heatmap", out, "--heatmap-class", "mass/LEFT", "--heatmap-class", "Mass left", film, twin);
     run_expect(&r, 0, "radz.result/1", NULL);
-    assert_int_equal(count_files(), 4); /* two films, two classes that differ in one sign */
+    assert_int_equal(fixture_count_files(out), 4); /* two films, two classes that differ in one sign */
     char *line = r.out;
     for (int i = 0; i < 2; i++) {
         char *end = strchr(line, '\n');
@@ -99,7 +89,7 @@ static void test_methods(void **state)
         run_expect(&r, 0, "Heat map: ", NULL);
         run_expect(&r, 0, methods[i], NULL);
         run_done(&r);
-        assert_int_equal(count_files(), i + 1); /* the best class only, a name per method */
+        assert_int_equal(fixture_count_files(out), i + 1); /* the best class only, a name per method */
     }
     run r = RUN("--csv", "--heatmap", out, "--heatmap-class", "Edema", film);
     run_expect(&r, 0, ",message,heatmap\r\n", NULL);

@@ -201,21 +201,6 @@ int main(void)
     };
     why_not = find_obstacle();
     if (why_not) print_message("not in several processes: %s\n", why_not);
-    /* More processes than cores, as root in a container, without ptrace: what a test machine is. */
-    static const char *const settings[] = {"OMPI_ALLOW_RUN_AS_ROOT",
-                                           "1",
-                                           "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-                                           "1",
-                                           "OMPI_MCA_rmaps_base_oversubscribe",
-                                           "1",
-                                           "OMPI_MCA_hwloc_base_binding_policy",
-                                           "none",
-                                           "OMPI_MCA_btl",
-                                           "self,vader",
-                                           "OMPI_MCA_btl_vader_single_copy_mechanism",
-                                           "none",
-                                           "OMPI_MCA_plm_rsh_agent",
-                                           ""};
-    for (size_t i = 0; i < RZ_COUNT(settings); i += 2) setenv(settings[i], settings[i + 1], 1);
+    run_allow_mpi();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -693,26 +693,6 @@ static void processes_write_one_report(void **state)
     run_done(&r);
 }
 
-static void set_environment(void)
-{
-    /* More processes than cores, as root in a container, without ptrace: what a test machine is. */
-    static const char *const settings[] = {"OMPI_ALLOW_RUN_AS_ROOT",
-                                           "1",
-                                           "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-                                           "1",
-                                           "OMPI_MCA_rmaps_base_oversubscribe",
-                                           "1",
-                                           "OMPI_MCA_hwloc_base_binding_policy",
-                                           "none",
-                                           "OMPI_MCA_btl",
-                                           "self,vader",
-                                           "OMPI_MCA_btl_vader_single_copy_mechanism",
-                                           "none",
-                                           "OMPI_MCA_plm_rsh_agent",
-                                           ""};
-    for (size_t i = 0; i < RZ_COUNT(settings); i += 2) setenv(settings[i], settings[i + 1], 1);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -730,6 +710,6 @@ int main(void)
         cmocka_unit_test(a_browser_has_no_complaints),
         cmocka_unit_test(processes_write_one_report),
     };
-    set_environment();
+    run_allow_mpi();
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
