@@ -128,15 +128,7 @@ radz_status rz_model_save(const rz_model *model, const char *dir, const char *dt
  * them. base: the model that it belongs to. */
 radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
                                   const char *save_id, radz_error *err) RZ_CHECK;
-/* The adapter changes the parameter; its numbers as floats from tensor t, the adapter's part added: rz_free, also after
- * a failure. */
-bool rz_model_merges(const rz_model *model, const rz_param *p);
-radz_status rz_model_read_float(const rz_model *model, const rz_param *p, const rz_st_tensor *t, float **out,
-                                radz_error *err) RZ_CHECK;
 double rz_model_tau(const rz_model *model);
-/* sha256 over what of a directory changes a vector and is no weight. */
-radz_status rz_model_settings_hash(const rz_host *host, const char *dir, bool tok_is_json, char hex[65],
-                                   radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not.

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fill.h"
 #include "lora.h"
+#include "model_hash.h"
 #include "modeldir.h"
 #include "precision.h"
 #include "tensors.h"
