@@ -28,9 +28,18 @@ static radz_status check_options(rz_device_options *o, radz_error *err)
     if (o->n_threads < 0 || o->n_threads > MAX_THREADS)
         return rz_fail(err, RADZ_E_ARGUMENT, "n_threads: %d is not in 0..%d", o->n_threads, MAX_THREADS);
     if (o->n_threads == 0) o->n_threads = count_cpus();
-    if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return RADZ_OK;
-    if (!strcmp(o->device, "cuda")) return rz_fail(err, RADZ_E_DEVICE, "this build has no CUDA device");
+    if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu") || !strcmp(o->device, "cuda")) return RADZ_OK;
     return rz_fail(err, RADZ_E_ARGUMENT, "device '%s' is not one of auto, cpu, cuda", o->device);
+}
+
+/* auto: a GPU where there is one that can be used, else the CPU. */
+static radz_status open_kind(rz_device *d, const rz_device_options *o, radz_error *err)
+{
+    radz_error why = {0};
+    if (!strcmp(o->device, "cuda")) return rz_cuda_open(d, o, err);
+    if (!strcmp(o->device, "auto") && rz_cuda_open(d, o, &why) == RADZ_OK) return RADZ_OK;
+    if (why.code) rz_log(d->host, RADZ_LOG_INFO, "no GPU: %s", why.message);
+    return rz_cpu_open(d, o, err);
 }
 
 radz_status rz_device_open(const rz_host *host, const rz_device_options *options, rz_device **dev, radz_error *err)
@@ -46,7 +55,7 @@ radz_status rz_device_open(const rz_host *host, const rz_device_options *options
         d->host = &d->host_copy;
     }
     radz_status status = rz_pool_create(d->host, o.n_threads, &d->pool, err);
-    if (status == RADZ_OK) status = rz_cpu_open(d, &o, err);
+    if (status == RADZ_OK) status = open_kind(d, &o, err);
     if (status != RADZ_OK) {
         rz_device_close(d);
         return status;
@@ -75,6 +84,10 @@ rz_pool *rz_device_pool(rz_device *dev)
 bool rz_device_is_host(const rz_device *dev)
 {
     return dev->is_host;
+}
+bool rz_device_is_half(const rz_device *dev)
+{
+    return dev->is_half;
 }
 
 radz_status rz_device_alloc(rz_device *dev, size_t n_bytes, void **p, radz_error *err)

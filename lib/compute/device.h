@@ -56,6 +56,8 @@ const char *rz_kernels_available(size_t i);
 rz_pool *rz_device_pool(rz_device *dev); /* host threads, for decoding images and the like */
 /* True where device pointers are ordinary memory, so that mapped weights need no upload. */
 bool rz_device_is_host(const rz_device *dev);
+/* True where inference gains from activations of bfloat16 (rz_half_*), if the weights ask for products of bfloat16. */
+bool rz_device_is_half(const rz_device *dev);
 /* 64-byte aligned, not zeroed. */
 radz_status rz_device_alloc(rz_device *dev, size_t n_bytes, void **p, radz_error *err) RZ_CHECK;
 void rz_device_free(rz_device *dev, void *p);
@@ -221,6 +223,32 @@ void rz_attention(rz_stream *s, const rz_attn *a, float *out, float *lse, const 
 /* dq, dk, dv have the strides of q, k, v and are added into. out and lse are the forward's. */
 void rz_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, float *dv, const float *dout,
                       const float *out, const float *lse, const float *q, const float *k, const float *v);
+
+/* ---- Activations of bfloat16 ------------------------------------------------------------------------------ */
+
+/* For inference where weights ask for products of bfloat16: what lies between two products is bfloat16 (nearest even)
+ * in uint16_t, computed in float inside an op; the residual stream stays float. Strides count elements. */
+
+/* y = x W^T + bias; y (m, n), x (m, k), W (n, k) of any type, its elements rounded to bfloat16; bias float or NULL. */
+void rz_half_linear(rz_stream *s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w, const float *bias,
+                    size_t m, size_t n, size_t k);
+/* h += x W^T + bias; h float. */
+void rz_half_linear_add(rz_stream *s, float *h, size_t ldh, const uint16_t *x, size_t ldx, rz_mat w, const float *bias,
+                        size_t m, size_t n, size_t k);
+/* LayerNorm; RMSNorm where b is NULL. */
+void rz_half_norm(rz_stream *s, uint16_t *y, const float *x, const float *w, const float *b, float eps, size_t rows,
+                  size_t cols);
+/* As rz_rope, forward. */
+void rz_half_rope(rz_stream *s, uint16_t *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale,
+                  size_t rows, size_t n_heads, size_t head_dim);
+/* As rz_attention. Probabilities may be rounded to bfloat16 before they meet v. */
+void rz_half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,
+                       const uint16_t *v);
+void rz_half_act(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *x, size_t n);
+/* y (rows, cols) = act(gate) * up; gate and up have ld elements from row to row. */
+void rz_half_gated(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *gate, const uint16_t *up, size_t ld,
+                   size_t rows, size_t cols);
+void rz_half_to_f32(rz_stream *s, float *y, const uint16_t *x, size_t n);
 
 /* ---- Images ------------------------------------------------------------------------------------------ */
 

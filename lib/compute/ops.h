@@ -12,6 +12,8 @@ struct rz_ops {
     void (*close)(rz_device *dev);
     void *(*alloc)(rz_device *dev, size_t n_bytes); /* 64-byte aligned, NULL on failure */
     void (*free)(rz_device *dev, void *p);
+    bool (*open_stream)(rz_stream *s, radz_error *err); /* fills s->impl; NULL: there is nothing to fill */
+    void (*close_stream)(rz_stream *s);                 /* after the last op; s->impl may be NULL */
     void (*sync)(rz_stream *s);
     void (*upload)(rz_stream *s, void *dst, const void *host, size_t n_bytes);
     void (*download)(rz_stream *s, void *host, const void *src, size_t n_bytes);
@@ -57,6 +59,20 @@ struct rz_ops {
                       const float *v);
     void (*attention_bwd)(rz_stream *s, const rz_attn *a, float *dq, float *dk, float *dv, const float *dout,
                           const float *out, const float *lse, const float *q, const float *k, const float *v);
+    void (*half_linear)(rz_stream *s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w,
+                        const float *bias, size_t m, size_t n, size_t k);
+    void (*half_linear_add)(rz_stream *s, float *h, size_t ldh, const uint16_t *x, size_t ldx, rz_mat w,
+                            const float *bias, size_t m, size_t n, size_t k);
+    void (*half_norm)(rz_stream *s, uint16_t *y, const float *x, const float *w, const float *b, float eps, size_t rows,
+                      size_t cols);
+    void (*half_rope)(rz_stream *s, uint16_t *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale,
+                      size_t rows, size_t n_heads, size_t head_dim);
+    void (*half_attention)(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,
+                           const uint16_t *v);
+    void (*half_act)(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *x, size_t n);
+    void (*half_gated)(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *gate, const uint16_t *up, size_t ld,
+                       size_t rows, size_t cols);
+    void (*half_to_f32)(rz_stream *s, float *y, const uint16_t *x, size_t n);
     void (*patchify)(rz_stream *s, float *y, const float *pixels, size_t n, size_t channels, size_t size, size_t patch);
     void (*softmax_xent)(rz_stream *s, float *loss, float *dlogits, const float *logits, const float *targets,
                          const float *keep, float weight, size_t rows, size_t cols);
@@ -72,7 +88,8 @@ struct rz_device {
     const rz_host *host;
     rz_host host_copy;
     struct rz_ops ops;
-    bool is_host;
+    void *impl; /* what the device keeps for itself; NULL: nothing */
+    bool is_host, is_half;
     rz_pool *pool;
     const struct rz_kernels *kernels; /* CPU: the kernel set */
     const struct rz_int_kernels *int8, *int4;
@@ -94,6 +111,7 @@ struct rz_arena {
 
 struct rz_stream {
     rz_device *dev;
+    void *impl;     /* what the device keeps for it; NULL: nothing */
     pid_t pid;      /* the process that opened it */
     radz_error err; /* err.code: RADZ_OK while all is well */
     struct rz_arena device, host;
@@ -101,5 +119,8 @@ struct rz_stream {
 
 /* Fills name, ops, kernels of a CPU device (cpu/cpu.c). */
 radz_status rz_cpu_open(rz_device *dev, const rz_device_options *o, radz_error *err) RZ_CHECK;
+/* The same of an NVIDIA GPU (cuda/cuda.c). RADZ_E_DEVICE says in one line why there is none: no driver, too old, no
+ * GPU, no cuBLAS, built without nvcc. */
+radz_status rz_cuda_open(rz_device *dev, const rz_device_options *o, radz_error *err) RZ_CHECK;
 
 #endif

@@ -15,7 +15,10 @@ radz_status rz_stream_open(rz_device *dev, rz_stream **s, radz_error *err)
     (*s)->dev = dev;
     (*s)->pid = getpid();
     (*s)->host.on_host = true;
-    return RADZ_OK;
+    if (!dev->ops.open_stream || dev->ops.open_stream(*s, err)) return RADZ_OK;
+    rz_stream_close(*s);
+    *s = NULL;
+    return err ? err->code : RADZ_E_DEVICE;
 }
 
 static void chunk_free(rz_stream *s, const struct rz_arena *a, struct rz_chunk *c)
@@ -36,6 +39,7 @@ static void arena_free(rz_stream *s, struct rz_arena *a)
 void rz_stream_close(rz_stream *s)
 {
     if (!s) return;
+    if (s->dev->ops.close_stream) s->dev->ops.close_stream(s);
     arena_free(s, &s->device);
     arena_free(s, &s->host);
     rz_free(s->dev->host, s);
@@ -346,6 +350,45 @@ void rz_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, floa
                       const float *out, const float *lse, const float *q, const float *k, const float *v)
 {
     RUN(!attn_empty(a), attention_bwd, a, dq, dk, dv, dout, out, lse, q, k, v);
+}
+
+void rz_half_linear(rz_stream *s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w, const float *bias,
+                    size_t m, size_t n, size_t k)
+{
+    RUN(m && n && k, half_linear, y, ldy, x, ldx, w, bias, m, n, k);
+}
+void rz_half_linear_add(rz_stream *s, float *h, size_t ldh, const uint16_t *x, size_t ldx, rz_mat w, const float *bias,
+                        size_t m, size_t n, size_t k)
+{
+    RUN(m && n && k, half_linear_add, h, ldh, x, ldx, w, bias, m, n, k);
+}
+void rz_half_norm(rz_stream *s, uint16_t *y, const float *x, const float *w, const float *b, float eps, size_t rows,
+                  size_t cols)
+{
+    RUN(rows && cols, half_norm, y, x, w, b, eps, rows, cols);
+}
+void rz_half_rope(rz_stream *s, uint16_t *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale,
+                  size_t rows, size_t n_heads, size_t head_dim)
+{
+    RUN(rows && n_heads && head_dim, half_rope, x, ld, pos, inv_freq, scale, rows, n_heads, head_dim);
+}
+void rz_half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,
+                       const uint16_t *v)
+{
+    RUN(!attn_empty(a), half_attention, a, out, q, k, v);
+}
+void rz_half_act(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *x, size_t n)
+{
+    RUN(n, half_act, kind, y, x, n);
+}
+void rz_half_gated(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *gate, const uint16_t *up, size_t ld,
+                   size_t rows, size_t cols)
+{
+    RUN(rows && cols, half_gated, kind, y, gate, up, ld, rows, cols);
+}
+void rz_half_to_f32(rz_stream *s, float *y, const uint16_t *x, size_t n)
+{
+    RUN(n, half_to_f32, y, x, n);
 }
 
 void rz_patchify(rz_stream *s, float *y, const float *pixels, size_t n, size_t channels, size_t size, size_t patch)

@@ -202,6 +202,7 @@ static struct rz_ops cpu_ops(bool openblas)
                          .attention_bwd = rz_cpu_attention_bwd};
     rz_cpu_rows_ops(&ops);
     rz_cpu_math_ops(&ops);
+    rz_cpu_half_ops(&ops);
     return ops;
 }
 

@@ -150,6 +150,7 @@ void rz_cpu_round_bf16(uint16_t *y, const float *x, size_t n);
 /* Puts the ops of cpu_rows.c and cpu_math.c into a table. */
 void rz_cpu_rows_ops(struct rz_ops *ops);
 void rz_cpu_math_ops(struct rz_ops *ops);
+void rz_cpu_half_ops(struct rz_ops *ops);
 
 /* openblas.c: loads the library on first use. */
 radz_status rz_openblas_load(radz_error *err) RZ_CHECK;

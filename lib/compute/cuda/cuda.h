@@ -1,0 +1,40 @@
+/* cuda.h - what the files of the CUDA device share. The driver and cuBLAS are opened at run time, so their types are
+ * declared here, as far as they are used, and nothing of CUDA is needed to compile this.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_CUDA_H
+#define RZ_CUDA_H
+
+#include "ops.h"
+
+/* ---- Kernels: extern "C" __global__ functions "rz_k_<name>" of the .cu files, by area ------------------- */
+
+/* clang-format off */
+#define RZ_CUDA_ROWS(X) X(fill)
+#define RZ_CUDA_ATTENTION(X) X(attention)
+#define RZ_CUDA_HALF(X) X(half_act)
+/* clang-format on */
+#define RZ_CUDA_ID(name) RZ_K_##name,
+enum rz_cuda_kernel {
+    RZ_CUDA_ROWS(RZ_CUDA_ID) RZ_CUDA_ATTENTION(RZ_CUDA_ID) RZ_CUDA_HALF(RZ_CUDA_ID) RZ_N_CUDA_KERNELS
+};
+
+typedef struct rz_cuda_dim {
+    unsigned x, y, z;
+} rz_cuda_dim;
+
+/* Puts a kernel into the stream; a failure is recorded in it. args: addresses of the kernel's arguments, in order:
+ * RZ_CUDA_ARGS(&y, &x, &n). More than 48 KiB of shared memory is asked for with rz_cuda_allow_shared once. */
+#define RZ_CUDA_ARGS(...) ((void *[]){__VA_ARGS__})
+void rz_cuda_launch(rz_stream *s, enum rz_cuda_kernel k, rz_cuda_dim grid, rz_cuda_dim block, size_t shared_bytes,
+                    void **args);
+int rz_cuda_capability(const rz_stream *s);     /* 90 for 9.0 */
+int rz_cuda_multiprocessors(const rz_stream *s);
+size_t rz_cuda_max_shared(const rz_stream *s); /* bytes that a block may ask for */
+
+/* Each area fills its part of the table (cuda_rows.c, cuda_attention.c, cuda_half.c, cuda_gemm.c). */
+void rz_cuda_rows_ops(struct rz_ops *ops);
+void rz_cuda_attention_ops(struct rz_ops *ops);
+void rz_cuda_half_ops(struct rz_ops *ops);
+void rz_cuda_gemm_ops(struct rz_ops *ops);
+
+#endif
