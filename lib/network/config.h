@@ -79,7 +79,6 @@ typedef struct rz_preprocess_config {
  */
 typedef enum rz_tower_source { RZ_TOWER_AUTO, RZ_TOWER_CHECKPOINT, RZ_TOWER_EXTERNAL } rz_tower_source;
 
-/* What a model is put together from. */
 /* What weights are turned into when they are loaded (precision.h). */
 typedef enum rz_weights_type {
     RZ_WEIGHTS_STORED = 0,
@@ -94,6 +93,7 @@ typedef struct rz_precision {
     const char *keep; /* what stays as stored */
 } rz_precision;
 
+/* What a model is put together from. */
 typedef struct rz_source {
     const char *dir;
     const char *vision_dir;  /* a CLIP model; NULL: what config.json names, in dir */

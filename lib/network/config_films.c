@@ -1,0 +1,92 @@
+/* config_films.c - preprocessor_config.json: what becomes of a film before the tower sees it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config_read.h"
+
+static radz_status read_means(const json_t *obj, const char *key, float out[3], radz_error *err)
+{
+    const json_t *a = json_object_get(obj, key);
+    if (!a || json_is_null(a)) return RADZ_OK;
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *v = json_array_get(a, i);
+        double x = json_is_number(v) ? json_number_value(v) : NAN;
+        if (json_array_size(a) != 3 || !(x >= -1e6 && x <= 1e6))
+            return rz_fail(err, RADZ_E_FORMAT, "preprocessor_config.json: %s: expected three numbers", key);
+        out[i] = (float)x;
+    }
+    return RADZ_OK;
+}
+
+/* "size": 336, {"shortest_edge": 336} or {"height": 336, "width": 336} */
+static radz_status read_sides(const json_t *obj, const char *key, size_t *width, size_t *height, radz_error *err)
+{
+    const char *where = "preprocessor_config.json";
+    const json_t *v = json_object_get(obj, key);
+    if (!v || json_is_null(v)) return RADZ_OK;
+    if (json_is_object(v)) {
+        *width = *height = 0;
+        RZ_TRY(rz_read_size(v, where, "shortest_edge", 1, 8192, width, err));
+        *height = *width;
+        RZ_TRY(rz_read_size(v, where, "width", 1, 8192, width, err));
+        RZ_TRY(rz_read_size(v, where, "height", 1, 8192, height, err));
+    } else {
+        RZ_TRY(rz_read_size(obj, where, key, 1, 8192, width, err));
+        *height = *width;
+    }
+    if (!*width || !*height)
+        return rz_fail(err, RADZ_E_FORMAT, "%s: %s: expected shortest_edge, or width and height", where, key);
+    return RADZ_OK;
+}
+
+static radz_status check_preprocess(const rz_config *cfg, size_t size_w, size_t size_h, bool exact, radz_error *err)
+{
+    const rz_preprocess_config *p = &cfg->preprocess;
+    const char *where = "preprocessor_config.json";
+    size_t want = cfg->vision.image_size, w = p->crop ? p->crop_width : size_w, h = p->crop ? p->crop_height : size_h;
+    if (w != want || h != want)
+        return rz_fail(err, RADZ_E_MISMATCH, "%s: films become %zu x %zu, the tower takes %zu x %zu", where, w, h, want,
+                       want);
+    if (size_w < want)
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size: shortest_edge %zu is smaller than the tower's %zu", where,
+                       size_w, want);
+    if (!p->resize || !(p->crop || p->pad_to_square))
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: expected do_resize, and do_center_crop or padding to a square",
+                       where);
+    if (exact && !p->pad_to_square)
+        return rz_fail(err, RADZ_E_UNSUPPORTED,
+                       "%s: size: width and height would distort the film; "
+                       "expected shortest_edge",
+                       where);
+    for (int c = 0; c < 3; c++)
+        if (!(p->std[c] > 0)) return rz_fail(err, RADZ_E_FORMAT, "%s: image_std: expected numbers above 0", where);
+    return RADZ_OK;
+}
+
+radz_status rz_read_preprocess(const json_t *root, rz_config *cfg, radz_error *err)
+{
+    const char *where = "preprocessor_config.json";
+    rz_preprocess_config *p = &cfg->preprocess;
+    size_t w = p->shortest_edge, h = w;
+    bool normalise = true, rescale = true;
+    int64_t resample = 3;
+    const json_t *size = json_object_get(root, "size");
+    bool exact = json_is_object(size) && !json_object_get(size, "shortest_edge");
+    RZ_TRY(rz_json_bool(root, where, "do_pad", &p->pad_to_square, err));
+    RZ_TRY(rz_json_bool(root, where, "do_resize", &p->resize, err));
+    RZ_TRY(rz_json_bool(root, where, "do_center_crop", &p->crop, err));
+    RZ_TRY(rz_json_bool(root, where, "do_rescale", &rescale, err));
+    RZ_TRY(rz_json_bool(root, where, "do_normalize", &normalise, err));
+    RZ_TRY(rz_json_int(root, where, "resample", 0, 5, &resample, err));
+    if (resample != 3)
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: resample %d is not supported, only 3 (bicubic)", where,
+                       (int)resample);
+    RZ_TRY(read_sides(root, "size", &w, &h, err));
+    if (w != h) return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: size %zu x %zu is not square", where, w, h);
+    p->shortest_edge = w;
+    RZ_TRY(read_sides(root, "crop_size", &p->crop_width, &p->crop_height, err));
+    RZ_TRY(rz_read_float(root, where, "rescale_factor", 0.0, 1e6, &p->rescale, err));
+    if (!rescale) p->rescale = 1.0f;
+    RZ_TRY(read_means(root, "image_mean", p->mean, err));
+    RZ_TRY(read_means(root, "image_std", p->std, err));
+    for (int c = 0; c < 3 && !normalise; c++) p->mean[c] = 0.0f, p->std[c] = 1.0f;
+    return check_preprocess(cfg, w, h, exact, err);
+}
