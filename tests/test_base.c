@@ -166,6 +166,13 @@ static void json_text_is_escaped(void **state)
         assert_string_equal(s.data, cases[i].out);
         rz_str_free(&s);
     }
+    rz_str s = {0};
+    rz_str_put_text(&s, "{\"a\":", "\"");
+    rz_str_put_text(&s, ",\"b\":", NULL);
+    rz_str_put_number(&s, ",\"c\":", 0.5);
+    rz_str_put_number(&s, ",\"d\":", NAN);
+    assert_string_equal(s.data, "{\"a\":\"\\\"\",\"b\":null,\"c\":0.5,\"d\":null");
+    rz_str_free(&s);
 }
 
 static void utf8_is_checked(void **state)

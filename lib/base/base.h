@@ -80,6 +80,8 @@ void rz_str_puts(rz_str *s, const char *text);
 void rz_str_printf(rz_str *s, const char *fmt, ...) RZ_PRINTF(2, 3); /* %s %d %zu %lld %02x and the like, no %f */
 void rz_str_put_double(rz_str *s, double v); /* shortest form that reads back to the same bits; NaN/inf: null */
 void rz_str_put_json(rz_str *s, const char *text, size_t n); /* quoted and escaped; invalid UTF-8 bytes as U+FFFD */
+void rz_str_put_text(rz_str *s, const char *before, const char *text); /* before, then text as JSON; NULL: null */
+void rz_str_put_number(rz_str *s, const char *before, double v);       /* before, then v */
 void rz_str_free(rz_str *s);
 
 /* Strict parsers of a whole string: optional sign, digits, '.', exponent; no spaces, no hex, no inf/nan.

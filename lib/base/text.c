@@ -115,6 +115,21 @@ void rz_str_put_json(rz_str *s, const char *text, size_t n)
     rz_str_put(s, "\"", 1);
 }
 
+void rz_str_put_text(rz_str *s, const char *before, const char *text)
+{
+    rz_str_puts(s, before);
+    if (text)
+        rz_str_put_json(s, text, strlen(text));
+    else
+        rz_str_puts(s, "null");
+}
+
+void rz_str_put_number(rz_str *s, const char *before, double v)
+{
+    rz_str_puts(s, before);
+    rz_str_put_double(s, v);
+}
+
 void rz_str_free(rz_str *s)
 {
     rz_free(s->host, s->data);

@@ -341,12 +341,9 @@ static radz_status fail_range(radz_error *err, const char *where, const char *ke
 {
     rz_str s = {0};
     radz_status status;
-    rz_str_puts(&s, "expected a number in ");
-    rz_str_put_double(&s, min);
-    rz_str_puts(&s, "..");
-    rz_str_put_double(&s, max);
-    rz_str_puts(&s, ", found ");
-    rz_str_put_double(&s, v);
+    rz_str_put_number(&s, "expected a number in ", min);
+    rz_str_put_number(&s, "..", max);
+    rz_str_put_number(&s, ", found ", v);
     status = rz_fail(err, RADZ_E_FORMAT, "%s%s%s: %s", where, separator(where), key,
                      s.failed || !s.data ? "number out of range" : s.data);
     rz_str_free(&s);

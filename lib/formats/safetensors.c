@@ -571,8 +571,7 @@ static void put_metadata(rz_str *s, const char *const *metadata)
     for (size_t i = 0; metadata[i] && metadata[i + 1]; i += 2) {
         if (i) rz_str_puts(s, ",");
         rz_str_put_json(s, metadata[i], strlen(metadata[i]));
-        rz_str_puts(s, ":");
-        rz_str_put_json(s, metadata[i + 1], strlen(metadata[i + 1]));
+        rz_str_put_text(s, ":", metadata[i + 1]);
     }
     rz_str_puts(s, "}");
 }

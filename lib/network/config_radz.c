@@ -126,12 +126,6 @@ radz_status rz_read_radz(const json_t *root, rz_config *cfg, radz_error *err)
     return read_prompts(root, cfg->host, r, err);
 }
 
-static void put_text(rz_str *s, const char *before, const char *text)
-{
-    rz_str_puts(s, before);
-    rz_str_put_json(s, text, strlen(text));
-}
-
 static void put_tokens(rz_str *s, const char *key, const char *name, size_t n)
 {
     rz_str_printf(s, "\"%s\": [", key);
@@ -155,12 +149,10 @@ void rz_config_put_radz(const rz_config *cfg, rz_str *s)
     const char *key, *other;
     for (size_t i = 0; (key = rz_config_choice(r, i, &other)); i++)
         if (other) rz_str_printf(s, ",\n  \"%s\": \"%s\"", key, other);
-    rz_str_puts(s, ",\n  \"tau\": ");
-    rz_str_put_double(s, r->tau);
-    rz_str_puts(s, ",\n  \"lambda\": ");
-    rz_str_put_double(s, r->lambda);
-    put_text(s, ",\n  \"prompts\": {\n    \"image\": ", r->image_prompt);
-    put_text(s, ",\n    \"text\": ", r->text_prompt);
-    put_text(s, ",\n    \"labels\": ", r->label_text);
+    rz_str_put_number(s, ",\n  \"tau\": ", r->tau);
+    rz_str_put_number(s, ",\n  \"lambda\": ", r->lambda);
+    rz_str_put_text(s, ",\n  \"prompts\": {\n    \"image\": ", r->image_prompt);
+    rz_str_put_text(s, ",\n    \"text\": ", r->text_prompt);
+    rz_str_put_text(s, ",\n    \"labels\": ", r->label_text);
     rz_str_puts(s, "\n  }\n}\n");
 }

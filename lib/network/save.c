@@ -227,14 +227,12 @@ static void put_targets(const rz_model *m, rz_str *s)
 static void put_config(const rz_model *m, const char *base, rz_str *s)
 {
     const rz_train_setup *t = &m->setup;
-    rz_str_puts(s, "{\n  \"alpha_pattern\": {},\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": ");
-    rz_str_put_json(s, base, strlen(base));
+    rz_str_put_text(s, "{\n  \"alpha_pattern\": {},\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": ", base);
     rz_str_puts(s, ",\n  \"bias\": \"none\",\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": false,\n"
                    "  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n  \"layers_pattern\": null,\n"
                    "  \"layers_to_transform\": null,\n  \"lora_alpha\": ");
     rz_str_put_double(s, t->lora_alpha);
-    rz_str_puts(s, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ");
-    rz_str_put_double(s, t->lora_dropout);
+    rz_str_put_number(s, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ", t->lora_dropout);
     rz_str_printf(s,
                   ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
                   "  \"rank_pattern\": {},\n  \"revision\": null,\n  \"target_modules\": ",

@@ -14,8 +14,7 @@ static const char zero_hash[] = "00000000000000000000000000000000000000000000000
 static void put_strings(rz_str *s, char *const *strings, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        rz_str_puts(s, i ? "," : "[");
-        rz_str_put_json(s, strings[i], strlen(strings[i]));
+        rz_str_put_text(s, i ? "," : "[", strings[i]);
     }
     rz_str_puts(s, "]");
 }

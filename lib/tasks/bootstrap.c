@@ -107,13 +107,14 @@ static double *values_of(const draw *d, size_t c, size_t k)
     return d->values + (c * RZ_N_FIGURES + k) * d->b->options->n_rounds;
 }
 
-static void draw_films(const rz_bootstrap *b, const lane *l, size_t round)
+void rz_draw_films(uint64_t seed, size_t round, const size_t *groups, size_t n, uint32_t *drawn, size_t n_groups,
+                   uint32_t *weights)
 {
     rz_rng rng;
-    rz_rng_seed(&rng, b->options->seed, round);
-    memset(l->drawn, 0, b->n_groups * sizeof *l->drawn);
-    for (size_t i = 0; i < b->n_groups; i++) l->drawn[rz_rng_below(&rng, b->n_groups)]++;
-    for (size_t i = 0; i < b->n_films; i++) l->weights[i] = l->drawn[b->groups[i]];
+    rz_rng_seed(&rng, seed, round);
+    memset(drawn, 0, n_groups * sizeof *drawn);
+    for (size_t i = 0; i < n_groups; i++) drawn[rz_rng_below(&rng, n_groups)]++;
+    for (size_t i = 0; i < n; i++) weights[i] = drawn[groups[i]];
 }
 
 static void run_round(const draw *d, const lane *l, size_t round)
@@ -121,7 +122,7 @@ static void run_round(const draw *d, const lane *l, size_t round)
     const rz_bootstrap *b = d->b;
     radz_metrics macro;
     size_t n_defined, n_counted = 0;
-    draw_films(b, l, round);
+    rz_draw_films(b->options->seed, round, b->groups, b->n_films, l->drawn, b->n_groups, l->weights);
     for (size_t c = 0; c < b->n_classes; c++) {
         radz_metrics_options o = *b->options;
         o.threshold = b->thresholds[c];

@@ -5,60 +5,48 @@
 #define SCHEMA "radz.calibration/1"
 #define MAX_POINTS 10000000
 
-static void put_text(rz_str *s, const char *before, const char *text)
-{
-    rz_str_puts(s, before);
-    rz_str_put_json(s, text, strlen(text));
-}
-
-static void put_number(rz_str *s, const char *before, double v)
-{
-    rz_str_puts(s, before);
-    rz_str_put_double(s, v);
-}
-
 static void put_numbers(rz_str *s, const char *before, const double *v, size_t n)
 {
     rz_str_puts(s, before);
-    for (size_t i = 0; i < n; i++) put_number(s, i ? "," : "[", v[i]);
+    for (size_t i = 0; i < n; i++) rz_str_put_number(s, i ? "," : "[", v[i]);
     rz_str_puts(s, n ? "]" : "[]");
 }
 
 static void put_class(rz_str *s, const char *label, const rz_calibrator *c)
 {
-    put_text(s, "{\"label\":", label);
-    put_text(s, ",\"kind\":", rz_calibration_name(c->kind));
-    if (c->kind == RZ_CALIBRATE_PLATT) put_number(s, ",\"a\":", c->a), put_number(s, ",\"b\":", c->b);
+    rz_str_put_text(s, "{\"label\":", label);
+    rz_str_put_text(s, ",\"kind\":", rz_calibration_name(c->kind));
+    if (c->kind == RZ_CALIBRATE_PLATT) rz_str_put_number(s, ",\"a\":", c->a), rz_str_put_number(s, ",\"b\":", c->b);
     if (c->kind == RZ_CALIBRATE_ISOTONIC) {
         put_numbers(s, ",\"x\":", c->x, c->n);
         put_numbers(s, ",\"y\":", c->y, c->n);
     }
-    put_number(s, ",\"threshold\":", c->threshold);
+    rz_str_put_number(s, ",\"threshold\":", c->threshold);
     rz_str_printf(s, ",\"n_positive\":%zu,\"n_negative\":%zu}", c->n_positive, c->n_negative);
 }
 
 static void put_templates(rz_str *s, const char *before, char *const *templates, size_t n)
 {
     rz_str_puts(s, before);
-    for (size_t i = 0; i < n; i++) put_text(s, i ? "," : "", templates[i]);
+    for (size_t i = 0; i < n; i++) rz_str_put_text(s, i ? "," : "", templates[i]);
     rz_str_puts(s, "]");
 }
 
 void rz_calibration_put_json(rz_str *out, const rz_scorer *s, const char *source, const char *films, const char *rule)
 {
-    put_text(out, "{\"schema\":", SCHEMA);
-    put_text(out, ",\"library\":", radz_version());
-    put_text(out, ",\"model\":", s->model_hash);
-    put_text(out, ",\"bank\":", s->bank_hash);
-    put_text(out, ",\"score\":", rz_score_name(s->kind));
-    put_text(out, ",\"feature\":", rz_feature_name(s->feature));
-    put_text(out, ",\"classes\":", rz_classes_name(s->classes));
-    put_number(out, ",\"tau\":", s->tau);
+    rz_str_put_text(out, "{\"schema\":", SCHEMA);
+    rz_str_put_text(out, ",\"library\":", radz_version());
+    rz_str_put_text(out, ",\"model\":", s->model_hash);
+    rz_str_put_text(out, ",\"bank\":", s->bank_hash);
+    rz_str_put_text(out, ",\"score\":", rz_score_name(s->kind));
+    rz_str_put_text(out, ",\"feature\":", rz_feature_name(s->feature));
+    rz_str_put_text(out, ",\"classes\":", rz_classes_name(s->classes));
+    rz_str_put_number(out, ",\"tau\":", s->tau);
     put_templates(out, ",\"templates\":[", s->templates, s->n_templates);
     put_templates(out, ",\"negatives\":[", s->negative_templates, s->n_negatives);
-    put_text(out, ",\"source\":", source);
-    put_text(out, ",\"films\":", films);
-    put_text(out, ",\"threshold_rule\":", rule);
+    rz_str_put_text(out, ",\"source\":", source);
+    rz_str_put_text(out, ",\"films\":", films);
+    rz_str_put_text(out, ",\"threshold_rule\":", rule);
     rz_str_puts(out, ",\"labels\":[\n");
     for (size_t c = 0; c < s->n; c++) {
         if (c) rz_str_puts(out, ",\n");

@@ -27,8 +27,7 @@ static char *state_json(const rz_host *host, const rz_run_state *state)
     rz_str_printf(&s, "{\"schema\":\"" SCHEMA "\",\"step\":%lld,\"draw\":%lld,\"best_step\":%lld,\"best_value\":",
                   (long long)state->step, (long long)state->draw, (long long)state->best_step);
     rz_str_put_double(&s, state->best_value);
-    rz_str_puts(&s, ",\"seconds\":");
-    rz_str_put_double(&s, state->seconds);
+    rz_str_put_number(&s, ",\"seconds\":", state->seconds);
     rz_str_puts(&s, "}");
     if (!s.failed) return s.data;
     rz_str_free(&s);

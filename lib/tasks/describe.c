@@ -216,10 +216,8 @@ static void put_setting(rz_str *s, const char *key, const char *text)
 static radz_status put_writer(rz_bank *b, const radz_describe_options *o, const bool *written, radz_error *err)
 {
     rz_str s = {.host = b->host};
-    rz_str_puts(&s, "{\"temperature\":");
-    rz_str_put_double(&s, o->temperature);
-    rz_str_puts(&s, ",\"top_p\":");
-    rz_str_put_double(&s, o->top_p);
+    rz_str_put_number(&s, "{\"temperature\":", o->temperature);
+    rz_str_put_number(&s, ",\"top_p\":", o->top_p);
     rz_str_printf(&s, ",\"seed\":%llu,\"max_tokens\":%d", (unsigned long long)o->seed, o->max_tokens);
     put_setting(&s, "prompt", o->prompt ? o->prompt : k_prompt);
     put_setting(&s, "template", o->chat_template ? o->chat_template : "auto");

@@ -304,7 +304,7 @@ static void mean_of(rz_eval_place *const *places, size_t n, const uint32_t *weig
 
 typedef struct mean_work {
     rz_eval_place **places; /* (n) */
-    size_t *patients, *groups;
+    size_t *groups;         /* patients, by number */
     uint32_t *drawn, *weights;
     double *rounds; /* (RZ_MAPS * RZ_MAP_FIGURES, n_rounds) */
 } mean_work;
@@ -314,11 +314,7 @@ static void draw_means(const rz_eval *e, const mean_work *w, rz_eval_mean *out)
     const size_t n_rounds = e->o->n_rounds;
     double means[RZ_MAPS][RZ_MAP_FIGURES];
     for (size_t round = 0; round < n_rounds; round++) {
-        rz_rng rng;
-        rz_rng_seed(&rng, e->o->seed, round);
-        memset(w->drawn, 0, out->n_patients * sizeof *w->drawn);
-        for (size_t i = 0; i < out->n_patients; i++) w->drawn[rz_rng_below(&rng, out->n_patients)]++;
-        for (size_t i = 0; i < out->n; i++) w->weights[i] = w->drawn[w->groups[i]];
+        rz_draw_films(e->o->seed, round, w->groups, out->n, w->drawn, out->n_patients, w->weights);
         mean_of(w->places, out->n, w->weights, means);
         for (size_t k = 0; k < RZ_MAPS * RZ_MAP_FIGURES; k++)
             w->rounds[k * n_rounds + round] = means[k / RZ_MAP_FIGURES][k % RZ_MAP_FIGURES];
@@ -336,11 +332,11 @@ static radz_status take_mean(const rz_eval *e, const rz_eval_boxes *b, size_t c,
     for (size_t i = 0; i < b->n; i++) {
         rz_eval_place *p = &b->places[i];
         if (p->why || (c < e->data.n_classes && p->c != c)) continue;
-        w->patients[out->n] = e->data.rows[p->row].patient;
+        w->groups[out->n] = e->data.rows[p->row].patient;
         w->places[out->n++] = p;
     }
     if (!out->n) return RADZ_OK;
-    RZ_TRY(rz_number_groups(e->host, w->patients, out->n, w->groups, &out->n_patients, err));
+    RZ_TRY(rz_number_groups(e->host, w->groups, out->n, w->groups, &out->n_patients, err));
     mean_of(w->places, out->n, NULL, out->value);
     draw_means(e, w, out);
     return RADZ_OK;
@@ -349,16 +345,14 @@ static radz_status take_mean(const rz_eval *e, const rz_eval_boxes *b, size_t c,
 static radz_status take_means(const rz_eval *e, rz_eval_boxes *b, radz_error *err)
 {
     const size_t n = b->n;
-    mean_work w = {rz_calloc(e->host, n, sizeof *w.places),  rz_calloc(e->host, n, sizeof *w.patients),
-                   rz_calloc(e->host, n, sizeof *w.groups),  rz_calloc(e->host, n, sizeof *w.drawn),
-                   rz_calloc(e->host, n, sizeof *w.weights), NULL};
+    mean_work w = {rz_calloc(e->host, n, sizeof *w.places), rz_calloc(e->host, n, sizeof *w.groups),
+                   rz_calloc(e->host, n, sizeof *w.drawn), rz_calloc(e->host, n, sizeof *w.weights), NULL};
     w.rounds = rz_calloc(e->host, e->o->n_rounds ? e->o->n_rounds : 1, RZ_MAPS * RZ_MAP_FIGURES * sizeof *w.rounds);
     b->means = rz_calloc(e->host, e->data.n_classes + 1, sizeof *b->means);
-    const bool good = w.places && w.patients && w.groups && w.drawn && w.weights && w.rounds && b->means;
+    const bool good = w.places && w.groups && w.drawn && w.weights && w.rounds && b->means;
     radz_status status = good ? RADZ_OK : RZ_NO_MEMORY(err, "means of the boxes");
     for (size_t c = 0; c <= e->data.n_classes && !status; c++) status = take_mean(e, b, c, &w, err);
     rz_free(e->host, w.places);
-    rz_free(e->host, w.patients);
     rz_free(e->host, w.groups);
     rz_free(e->host, w.drawn);
     rz_free(e->host, w.weights);
@@ -401,15 +395,9 @@ void rz_eval_boxes_close(const rz_host *host, rz_eval_boxes *b)
 
 static const char *const figure_names[RZ_MAP_FIGURES] = {"hit", "chance", "deletion", "insertion"};
 
-static void put_json_text(rz_str *s, const char *before, const char *text)
-{
-    rz_str_puts(s, before);
-    rz_str_put_json(s, text, strlen(text));
-}
-
 static void put_mean(rz_str *s, const rz_eval *e, const rz_eval_mean *m, int map, const char *label)
 {
-    put_json_text(s, "{\"class\":", label);
+    rz_str_put_text(s, "{\"class\":", label);
     rz_str_printf(s, ",\"n\":%zu,\"n_patients\":%zu", m->n, m->n_patients);
     for (int k = 0; k < RZ_MAP_FIGURES; k++) {
         rz_str_printf(s, ",\"%s\":", figure_names[k]);
@@ -417,8 +405,7 @@ static void put_mean(rz_str *s, const rz_eval *e, const rz_eval_mean *m, int map
         if (!e->o->n_rounds) continue;
         rz_str_printf(s, ",\"%s_interval\":[", figure_names[k]);
         rz_str_put_double(s, m->low[map][k]);
-        rz_str_puts(s, ",");
-        rz_str_put_double(s, m->high[map][k]);
+        rz_str_put_number(s, ",", m->high[map][k]);
         rz_str_puts(s, "]");
     }
     rz_str_puts(s, "}");
@@ -448,8 +435,8 @@ static void put_failed(rz_str *s, const rz_eval *e, const rz_eval_boxes *b)
         const rz_eval_place *p = &b->places[i];
         if (!p->why) continue;
         rz_str_printf(s, "%s{\"line\":%zu", between, e->data.rows[p->row].line);
-        put_json_text(s, ",\"class\":", e->bank->labels[p->c]);
-        put_json_text(s, ",\"message\":", p->why);
+        rz_str_put_text(s, ",\"class\":", e->bank->labels[p->c]);
+        rz_str_put_text(s, ",\"message\":", p->why);
         rz_str_puts(s, "}");
         between = ",";
     }
@@ -461,8 +448,8 @@ void rz_eval_boxes_put_json(rz_str *s, const rz_eval *e)
     for (size_t i = 0; i < e->n_arms && e->o->boxes; i++) {
         const rz_eval_arm *arm = &e->arms[i];
         const rz_eval_boxes *b = &arm->boxes;
-        put_json_text(s, i ? ",\n{\"model\":" : "{\"model\":", arm->of.name);
-        put_json_text(s, ",\"boxes_hash\":", b->hash);
+        rz_str_put_text(s, i ? ",\n{\"model\":" : "{\"model\":", arm->of.name);
+        rz_str_put_text(s, ",\"boxes_hash\":", b->hash);
         rz_str_printf(s,
                       ",\"n_boxes\":%zu,\"n_boxes_of_other_films\":%zu,\"n_boxes_of_other_classes\":%zu,\"steps\":%zu,"
                       "\"n_failed\":%zu,\"failed\":[",

@@ -4,48 +4,33 @@
 #include "lora.h"
 #include "result.h"
 
-static void put_text(rz_str *s, const char *before, const char *text)
-{
-    rz_str_puts(s, before);
-    if (text)
-        rz_str_put_json(s, text, strlen(text));
-    else
-        rz_str_puts(s, "null");
-}
-
-static void put_number(rz_str *s, const char *before, double v)
-{
-    rz_str_puts(s, before);
-    rz_str_put_double(s, v);
-}
-
 /* ---- JSON ---- */
 
 static void put_cell(rz_str *s, const rz_eval *e, const char *label, const rz_eval_cell *c)
 {
-    put_text(s, "{\"class\":", label);
+    rz_str_put_text(s, "{\"class\":", label);
     rz_str_printf(s, ",\"n_positive\":%zu,\"n_negative\":%zu,\"tp\":%zu,\"fp\":%zu,\"tn\":%zu,\"fn\":%zu",
                   c->m.n_positive, c->m.n_negative, c->m.tp, c->m.fp, c->m.tn, c->m.fn);
-    put_number(s, ",\"threshold\":", c->m.threshold);
+    rz_str_put_number(s, ",\"threshold\":", c->m.threshold);
     for (size_t k = 0; k < RZ_N_FIGURES; k++) {
         rz_str_printf(s, ",\"%s\":", rz_figure_name(k));
         rz_str_put_double(s, rz_figure_of(&c->m, k));
         if (!e->o->n_rounds) continue;
         rz_str_printf(s, ",\"%s_interval\":[", rz_figure_name(k));
         rz_str_put_double(s, rz_figure_of(&c->low, k));
-        put_number(s, ",", rz_figure_of(&c->high, k));
+        rz_str_put_number(s, ",", rz_figure_of(&c->high, k));
         rz_str_puts(s, "]");
     }
-    if (c->note) put_text(s, ",\"note\":", c->note);
+    if (c->note) rz_str_put_text(s, ",\"note\":", c->note);
     rz_str_puts(s, "}");
 }
 
 static void put_difference(rz_str *s, const rz_difference *d)
 {
-    put_number(s, "{\"value\":", d->value);
-    put_number(s, ",\"interval\":[", d->low);
-    put_number(s, ",", d->high);
-    put_number(s, "],\"share_above_0\":", d->above);
+    rz_str_put_number(s, "{\"value\":", d->value);
+    rz_str_put_number(s, ",\"interval\":[", d->low);
+    rz_str_put_number(s, ",", d->high);
+    rz_str_put_number(s, "],\"share_above_0\":", d->above);
     rz_str_puts(s, "}");
 }
 
@@ -60,7 +45,7 @@ static void put_differences(rz_str *s, const rz_eval *e, const rz_eval_table *t)
     }
     rz_str_puts(s, "},\"auc\":{");
     for (size_t c = 0; c < e->data.n_classes; c++) {
-        put_text(s, c ? "," : "", e->bank->labels[c]);
+        rz_str_put_text(s, c ? "," : "", e->bank->labels[c]);
         rz_str_puts(s, ":");
         put_difference(s, &t->auc[c]);
     }
@@ -69,7 +54,7 @@ static void put_differences(rz_str *s, const rz_eval *e, const rz_eval_table *t)
 
 static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
 {
-    put_text(s, "{\"set\":", t->set);
+    rz_str_put_text(s, "{\"set\":", t->set);
     rz_str_printf(s, ",\"n_films\":%zu,\"n_patients\":%zu,\"n_classes_in_macro\":%zu,\"macro\":", t->n_films,
                   t->n_patients, t->n_defined);
     put_cell(s, e, "macro", &t->cells[e->data.n_classes]);
@@ -86,7 +71,7 @@ static void put_table(rz_str *s, const rz_eval *e, const rz_eval_table *t)
 static void put_texts(rz_str *s, const char *before, char *const *texts, size_t n)
 {
     rz_str_puts(s, before);
-    for (size_t i = 0; i < n; i++) put_text(s, i ? "," : "", texts[i]);
+    for (size_t i = 0; i < n; i++) rz_str_put_text(s, i ? "," : "", texts[i]);
     rz_str_puts(s, "]");
 }
 
@@ -109,26 +94,26 @@ static void put_question(rz_str *s, const rz_eval_wanted *w, const rz_scorer *c)
                                                  : RZ_VALUE_LIKELIHOOD;
     const radz_method_options *o = &w->question[kind];
     if (c->kind <= RADZ_SCORE_HIDDEN || c->kind == RZ_SCORE_HEAD) return;
-    put_text(s, ",\"question\":{\"text\":", rz_method_question(o));
-    if (kind == RZ_VALUE_LIKELIHOOD) put_text(s, ",\"prefix\":", rz_method_prefix(o));
+    rz_str_put_text(s, ",\"question\":{\"text\":", rz_method_question(o));
+    if (kind == RZ_VALUE_LIKELIHOOD) rz_str_put_text(s, ",\"prefix\":", rz_method_prefix(o));
     if (kind != RZ_VALUE_LIKELIHOOD) rz_str_printf(s, ",\"max_tokens\":%d", rz_method_max_tokens(o));
-    put_text(s, ",\"chat_template\":", o->chat_template ? o->chat_template : "auto");
-    put_text(s, ",\"system\":", o->system);
-    put_text(s, ",\"hash\":", strchr(w->name[kind], '-') + 1);
+    rz_str_put_text(s, ",\"chat_template\":", o->chat_template ? o->chat_template : "auto");
+    rz_str_put_text(s, ",\"system\":", o->system);
+    rz_str_put_text(s, ",\"hash\":", strchr(w->name[kind], '-') + 1);
     rz_str_puts(s, "}");
 }
 
 static void put_method(rz_str *s, const rz_eval *e, const rz_eval_method *m)
 {
     const rz_scorer *c = m->scorer;
-    put_text(s, "{\"method\":", m->name);
-    put_text(s, ",\"model\":", m->arm->of.name);
-    put_text(s, ",\"feature\":", rz_eval_feature(c));
-    put_text(s, ",\"classes\":", rz_classes_name(c->classes));
-    put_number(s, ",\"tau\":", c->tau);
+    rz_str_put_text(s, "{\"method\":", m->name);
+    rz_str_put_text(s, ",\"model\":", m->arm->of.name);
+    rz_str_put_text(s, ",\"feature\":", rz_eval_feature(c));
+    rz_str_put_text(s, ",\"classes\":", rz_classes_name(c->classes));
+    rz_str_put_number(s, ",\"tau\":", c->tau);
     put_texts(s, ",\"templates\":[", c->templates, c->n_templates);
     put_texts(s, ",\"negatives\":[", c->negative_templates, c->n_negatives);
-    put_text(s, ",\"calibration\":", rz_calibration_name(c->calibration));
+    rz_str_put_text(s, ",\"calibration\":", rz_calibration_name(c->calibration));
     if (rz_score_is_answer(c->kind)) rz_str_puts(s, ",\"threshold_source\":\"answer\"");
     put_question(s, &m->arm->wanted, c);
     rz_str_puts(s, ",\"tables\":[\n");
@@ -148,7 +133,7 @@ static void put_adapter(rz_str *s, const rz_model *m)
         rz_lora_hash(m->lora, &h);
         rz_sha256_hex(&h, hash);
     }
-    put_text(s, ",\"adapter\":", m->lora ? hash : NULL);
+    rz_str_put_text(s, ",\"adapter\":", m->lora ? hash : NULL);
 }
 
 static void put_preprocessing(rz_str *s, const rz_model *m)
@@ -163,7 +148,7 @@ static void put_preprocessing(rz_str *s, const rz_model *m)
         rz_sha256_init(&h);
         rz_sha256_put(&h, settings.data, settings.len);
         rz_sha256_hex(&h, hash);
-        put_text(s, ",\n\"preprocessing\":{\"hash\":", hash);
+        rz_str_put_text(s, ",\n\"preprocessing\":{\"hash\":", hash);
         rz_str_puts(s, ",\"settings\":");
         rz_str_put(s, settings.data, settings.len);
         rz_str_puts(s, "}");
@@ -176,23 +161,23 @@ static void put_model(rz_str *s, const rz_eval_model *of)
 {
     const rz_model *m = of->net->model;
     char device[64];
-    put_text(s, "\"model\":{\"name\":", of->name);
-    put_text(s, ",\"hash\":", m->hash);
+    rz_str_put_text(s, "\"model\":{\"name\":", of->name);
+    rz_str_put_text(s, ",\"hash\":", m->hash);
     rz_precision_put_json(s, m);
     put_adapter(s, m);
-    put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
+    rz_str_put_text(s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
     rz_str_printf(s, ",\"layer\":%d", m->cfg.radz.layer);
     rz_eval_device(m, device);
-    put_text(s, "},\n\"device\":", device);
-    put_text(s, ",\n\"bank\":{\"hash\":", of->bank->hash);
-    put_text(s, "},\n\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
+    rz_str_put_text(s, "},\n\"device\":", device);
+    rz_str_put_text(s, ",\n\"bank\":{\"hash\":", of->bank->hash);
+    rz_str_put_text(s, "},\n\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
     rz_str_puts(s, "}");
     put_preprocessing(s, m);
 }
 
 static void put_stamp(rz_str *s, const rz_eval *e)
 {
-    put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
+    rz_str_put_text(s, "\"library\":\"libradz\",\"version\":", radz_version());
     rz_str_puts(s, ",\n");
     put_model(s, &e->arms[0].of);
     rz_str_puts(s, ",\n\"others\":[");
@@ -201,11 +186,11 @@ static void put_stamp(rz_str *s, const rz_eval *e)
         put_model(s, &e->arms[i].of);
         rz_str_puts(s, "}");
     }
-    put_text(s, "],\n\"manifest\":{\"hash\":", e->data.manifest_hash);
-    put_text(s, ",\"split\":", e->data.split ? e->data.split : "all");
-    put_text(s, ",\"sets\":", e->o->sets ? e->o->sets : "all");
-    put_text(s, "},\n\"label_map\":{\"hash\":", *e->data.map_hash ? e->data.map_hash : NULL);
-    put_text(s, "},\n\"validation\":{\"manifest_hash\":", e->o->validation ? e->data.validation_hash : NULL);
+    rz_str_put_text(s, "],\n\"manifest\":{\"hash\":", e->data.manifest_hash);
+    rz_str_put_text(s, ",\"split\":", e->data.split ? e->data.split : "all");
+    rz_str_put_text(s, ",\"sets\":", e->o->sets ? e->o->sets : "all");
+    rz_str_put_text(s, "},\n\"label_map\":{\"hash\":", *e->data.map_hash ? e->data.map_hash : NULL);
+    rz_str_put_text(s, "},\n\"validation\":{\"manifest_hash\":", e->o->validation ? e->data.validation_hash : NULL);
     rz_str_printf(s, ",\"n_films\":%zu,\"n_patients_shared_with_evaluated\":%zu}", e->data.n - e->data.n_evaluated,
                   e->data.n_shared_patients);
 }
@@ -213,15 +198,15 @@ static void put_stamp(rz_str *s, const rz_eval *e)
 static void put_protocol(rz_str *s, const rz_eval *e)
 {
     const radz_eval_options *o = e->o;
-    put_text(s, ",\n\"protocol\":{\"threshold_source\":", rz_eval_threshold_name(e));
-    if (e->threshold_note) put_text(s, ",\"threshold_note\":", e->threshold_note);
-    put_text(s, ",\"comparison\":", o->strict ? ">" : ">=");
-    put_text(s, ",\"f1_over\":", o->both_classes ? "both classes" : "positive class");
+    rz_str_put_text(s, ",\n\"protocol\":{\"threshold_source\":", rz_eval_threshold_name(e));
+    if (e->threshold_note) rz_str_put_text(s, ",\"threshold_note\":", e->threshold_note);
+    rz_str_put_text(s, ",\"comparison\":", o->strict ? ">" : ">=");
+    rz_str_put_text(s, ",\"f1_over\":", o->both_classes ? "both classes" : "positive class");
     rz_str_printf(s, ",\"macro_includes_reference\":%s", o->macro_reference ? "true" : "false");
-    put_text(s, ",\"uncertain\":", o->uncertain);
+    rz_str_put_text(s, ",\"uncertain\":", o->uncertain);
     rz_str_printf(s, ",\"calibration_bins\":%zu,\"bootstrap\":{\"rounds\":%zu,\"unit\":\"patient\",\"seed\":%llu",
                   o->n_bins, o->n_rounds, (unsigned long long)o->seed);
-    put_number(s, ",\"confidence\":", o->confidence);
+    rz_str_put_number(s, ",\"confidence\":", o->confidence);
     rz_str_puts(s, "}}");
 }
 
@@ -234,14 +219,14 @@ static void put_films(rz_str *s, const rz_eval *e)
         if (e->films.state[i] != RZ_FILM_FAILED) continue;
         rz_str_printf(s, "%s\n{\"line\":%zu,\"manifest\":\"%s\"", between, d->rows[i].line,
                       d->rows[i].second_file ? "validation" : "evaluated");
-        put_text(s, ",\"path\":", d->rows[i].shown);
-        put_text(s, ",\"message\":", e->films.why[i]);
+        rz_str_put_text(s, ",\"path\":", d->rows[i].shown);
+        rz_str_put_text(s, ",\"message\":", e->films.why[i]);
         rz_str_puts(s, "}");
         between = ",";
     }
     rz_str_puts(s, "],\"labels_without_a_class\":{");
     for (size_t i = 0; i < d->labels.n; i++) {
-        put_text(s, i ? "," : "", d->labels.items[i]);
+        rz_str_put_text(s, i ? "," : "", d->labels.items[i]);
         rz_str_printf(s, ":%zu", d->label_rows[i]);
     }
     rz_str_puts(s, "}}");
@@ -260,14 +245,14 @@ static void put_report(rz_str *s, const rz_eval *e)
     }
     rz_str_puts(s, "],\n\"left_out\":[");
     for (size_t i = 0; i < e->n_absent; i++) {
-        put_text(s, i ? ",{\"method\":" : "{\"method\":", e->absent[i].name);
-        put_text(s, ",\"model\":", e->absent[i].arm->of.name);
-        put_text(s, ",\"reason\":", e->absent[i].why);
+        rz_str_put_text(s, i ? ",{\"method\":" : "{\"method\":", e->absent[i].name);
+        rz_str_put_text(s, ",\"model\":", e->absent[i].arm->of.name);
+        rz_str_put_text(s, ",\"reason\":", e->absent[i].why);
         rz_str_puts(s, "}");
     }
     rz_str_puts(s, "],\n\"heatmaps\":");
     rz_eval_boxes_put_json(s, e);
-    put_text(s, ",\n\"disclaimer\":", radz_disclaimer());
+    rz_str_put_text(s, ",\n\"disclaimer\":", radz_disclaimer());
     rz_str_puts(s, "}\n");
 }
 

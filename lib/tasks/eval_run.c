@@ -173,7 +173,7 @@ typedef struct table_work {
     rz_ranked *ranked; /* (n_classes) */
     double *thresholds;
     radz_metrics *points, *low, *high; /* (n_classes + 1) */
-    size_t *patients, *groups;
+    size_t *groups;                    /* patients, by number */
     column col;
 } table_work;
 
@@ -231,8 +231,8 @@ static radz_status intervals(const rz_eval *e, const rz_eval_method *m, rz_eval_
 static radz_status fill_table(const rz_eval *e, const rz_eval_method *m, rz_eval_table *t, table_work *w,
                               radz_error *err)
 {
-    for (size_t i = 0; i < t->n_films; i++) w->patients[i] = e->data.rows[t->rows[i]].patient;
-    RZ_TRY(rz_number_groups(e->host, w->patients, t->n_films, w->groups, &t->n_patients, err));
+    for (size_t i = 0; i < t->n_films; i++) w->groups[i] = e->data.rows[t->rows[i]].patient;
+    RZ_TRY(rz_number_groups(e->host, w->groups, t->n_films, w->groups, &t->n_patients, err));
     for (size_t c = 0; c < e->data.n_classes; c++) RZ_TRY(measure_class(e, m, t, w, c, err));
     macro_of(e, t, w);
     return intervals(e, m, t, w, err);
@@ -266,9 +266,8 @@ static radz_status run_table(const rz_eval *e, const rz_eval_method *m, rz_eval_
     w.points = rz_calloc(e->host, n + 1, sizeof *w.points);
     w.low = rz_calloc(e->host, n + 1, sizeof *w.low);
     w.high = rz_calloc(e->host, n + 1, sizeof *w.high);
-    w.patients = rz_calloc(e->host, t->n_films, sizeof *w.patients);
     w.groups = rz_calloc(e->host, t->n_films, sizeof *w.groups);
-    bool good = w.ranked && w.thresholds && w.points && w.low && w.high && w.patients && w.groups;
+    bool good = w.ranked && w.thresholds && w.points && w.low && w.high && w.groups;
     radz_status status = good ? open_column(e->host, t->n_films, &w.col, err) : RZ_NO_MEMORY(err, "table");
     if (!status) status = fill_table(e, m, t, &w, err);
     for (size_t c = 0; w.ranked && c < n; c++) rz_ranked_free(&w.ranked[c]);
@@ -278,7 +277,6 @@ static radz_status run_table(const rz_eval *e, const rz_eval_method *m, rz_eval_
     rz_free(e->host, w.points);
     rz_free(e->host, w.low);
     rz_free(e->host, w.high);
-    rz_free(e->host, w.patients);
     rz_free(e->host, w.groups);
     return status;
 }

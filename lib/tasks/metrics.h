@@ -46,6 +46,9 @@ size_t rz_curve(const rz_ranked *r, radz_curve curve, double *x, double *y, doub
  * how many those are. */
 void rz_macro(const radz_metrics *classes, size_t n, radz_metrics *out, size_t *n_defined);
 
+/* One round: n_groups draws of a group with replacement, as a weight for each of n films. drawn: scratch (n_groups). */
+void rz_draw_films(uint64_t seed, size_t round, const size_t *groups, size_t n, uint32_t *drawn, size_t n_groups,
+                   uint32_t *weights);
 /* What the bootstrap draws from: films of one set, in n_groups groups (patients). */
 typedef struct rz_bootstrap {
     const rz_host *host;
@@ -84,7 +87,8 @@ typedef struct rz_difference {
 /* of, than: (n) of the same rounds; those where one is NaN are left out. scratch (n). Does not set value. */
 void rz_difference_of(const double *of, const double *than, size_t n, double confidence, double *scratch,
                       rz_difference *out);
-/* groups (n) to numbers 0 .. *n_groups - 1, in order of first appearance; NULL: every film for itself. */
+/* groups (n) to numbers 0 .. *n_groups - 1, in order of first appearance; NULL: every film for itself.
+ * numbered may be groups itself. */
 radz_status rz_number_groups(const rz_host *host, const size_t *groups, size_t n, size_t *numbered, size_t *n_groups,
                              radz_error *err) RZ_CHECK;
 

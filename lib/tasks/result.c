@@ -71,15 +71,6 @@ static radz_status warn_bank(rz_result *r, const rz_bank *bank, radz_error *err)
 
 /* ---- Provenance ---- */
 
-static void put_text(rz_str *s, const char *before, const char *text)
-{
-    rz_str_puts(s, before);
-    if (text)
-        rz_str_put_json(s, text, strlen(text));
-    else
-        rz_str_puts(s, "null");
-}
-
 /* The shortest decimal that is this float: 0.48145466, not the 17 digits of its value as a double. */
 static double short_decimal(float v)
 {
@@ -94,8 +85,7 @@ static void put_floats(rz_str *s, const char *before, const float *v, size_t n)
 {
     rz_str_puts(s, before);
     for (size_t i = 0; i < n; i++) {
-        rz_str_puts(s, i ? "," : "[");
-        rz_str_put_double(s, short_decimal(v[i]));
+        rz_str_put_number(s, i ? "," : "[", short_decimal(v[i]));
     }
     rz_str_puts(s, "]");
 }
@@ -116,8 +106,8 @@ void rz_precision_put_json(rz_str *s, const rz_model *m)
 {
     rz_str text = {.host = m->cfg.host};
     rz_precision_text(&m->precision, &text);
-    if (text.len) put_text(s, ",\"weights\":", text.data);
-    if (strcmp(m->family, m->hash)) put_text(s, ",\"family\":", m->family);
+    if (text.len) rz_str_put_text(s, ",\"weights\":", text.data);
+    if (strcmp(m->family, m->hash)) rz_str_put_text(s, ",\"family\":", m->family);
     s->failed |= text.failed;
     rz_str_free(&text);
 }
@@ -125,25 +115,25 @@ void rz_precision_put_json(rz_str *s, const rz_model *m)
 static char *provenance(const rz_model *m, const char *model_name, const rz_bank *bank, radz_error *err)
 {
     rz_str s = {.host = m->cfg.host};
-    put_text(&s, "{\"library\":\"libradz\",\"version\":", radz_version());
-    put_text(&s, ",\"device\":", rz_device_name(m->dev));
-    put_text(&s, ",\"model\":{\"name\":", model_name);
-    put_text(&s, ",\"hash\":", m->hash);
+    rz_str_put_text(&s, "{\"library\":\"libradz\",\"version\":", radz_version());
+    rz_str_put_text(&s, ",\"device\":", rz_device_name(m->dev));
+    rz_str_put_text(&s, ",\"model\":{\"name\":", model_name);
+    rz_str_put_text(&s, ",\"hash\":", m->hash);
     rz_precision_put_json(&s, m);
-    put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
-    put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
-    put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
-    if (bank && !rz_bank_made_by(bank, m)) put_text(&s, ",\"made_with\":", bank->model_hash);
-    put_text(&s, "},\"score\":", !bank ? "linear-head" : bank->fused ? "fused" : "img_anchor");
-    rz_str_puts(&s, ",\"tau\":");
-    rz_str_put_double(&s, !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));
-    put_text(&s, ",\"calibration\":", bank && bank->calibration ? rz_calibration_name(bank->calibration->kind) : NULL);
+    rz_str_put_text(&s, ",\"tower\":", m->cfg.vision_dir ? "external" : "checkpoint");
+    rz_str_put_text(&s, "},\"tokenizer\":{\"hash\":", m->tok ? rz_tokenizer_hash(m->tok) : NULL);
+    rz_str_put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
+    if (bank && !rz_bank_made_by(bank, m)) rz_str_put_text(&s, ",\"made_with\":", bank->model_hash);
+    rz_str_put_text(&s, "},\"score\":", !bank ? "linear-head" : bank->fused ? "fused" : "img_anchor");
+    rz_str_put_number(&s, ",\"tau\":", !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));
+    rz_str_put_text(
+        &s, ",\"calibration\":", bank && bank->calibration ? rz_calibration_name(bank->calibration->kind) : NULL);
     const bool reference = bank && bank->reference < bank->n && !bank->fused;
-    put_text(&s, ",\"reference\":", reference ? bank->labels[bank->reference] : NULL);
+    rz_str_put_text(&s, ",\"reference\":", reference ? bank->labels[bank->reference] : NULL);
     rz_str_printf(&s, ",\"layer\":%d", m->cfg.radz.layer);
     rz_str_puts(&s, ",\"preprocess\":");
     rz_preprocess_put_json(&s, &m->cfg);
-    put_text(&s, ",\"disclaimer\":", radz_disclaimer());
+    rz_str_put_text(&s, ",\"disclaimer\":", radz_disclaimer());
     rz_str_puts(&s, "}");
     if (!s.failed) return s.data;
     rz_str_free(&s);
@@ -279,8 +269,8 @@ radz_status rz_classify(const rz_net *net, const char *model_name, const rz_bank
 
 static void put_input(rz_str *s, const char *path, const char *sha256, size_t width_px, size_t height_px)
 {
-    put_text(s, "{\"schema\":\"" RZ_RESULT_SCHEMA "\",\"input\":{\"path\":", path);
-    put_text(s, ",\"sha256\":", sha256);
+    rz_str_put_text(s, "{\"schema\":\"" RZ_RESULT_SCHEMA "\",\"input\":{\"path\":", path);
+    rz_str_put_text(s, ",\"sha256\":", sha256);
     if (sha256)
         rz_str_printf(s, ",\"width_px\":%zu,\"height_px\":%zu}", width_px, height_px);
     else
@@ -292,28 +282,25 @@ void rz_result_put_json(rz_str *s, const rz_result *r, const char *path)
     put_input(s, path ? path : r->path, r->sha256, r->width_px, r->height_px);
     rz_str_puts(s, ",\"scores\":[");
     for (size_t i = 0; i < r->n; i++) {
-        put_text(s, i ? ",{\"label\":" : "{\"label\":", r->labels[i]);
-        rz_str_puts(s, ",\"probability\":");
-        rz_str_put_double(s, r->scores[i].probability);
-        rz_str_puts(s, ",\"similarity\":");
-        rz_str_put_double(s, r->scores[i].similarity);
-        rz_str_puts(s, ",\"threshold\":");
-        rz_str_put_double(s, r->scores[i].threshold);
+        rz_str_put_text(s, i ? ",{\"label\":" : "{\"label\":", r->labels[i]);
+        rz_str_put_number(s, ",\"probability\":", r->scores[i].probability);
+        rz_str_put_number(s, ",\"similarity\":", r->scores[i].similarity);
+        rz_str_put_number(s, ",\"threshold\":", r->scores[i].threshold);
         rz_str_puts(s, "}");
     }
     rz_str_puts(s, "],\"provenance\":");
     rz_str_puts(s, r->provenance);
     rz_str_puts(s, ",\"warnings\":[");
-    for (size_t i = 0; i < r->n_warnings; i++) put_text(s, i ? "," : "", r->warnings[i]);
+    for (size_t i = 0; i < r->n_warnings; i++) rz_str_put_text(s, i ? "," : "", r->warnings[i]);
     rz_str_puts(s, "]}");
 }
 
 void rz_error_put_json(rz_str *s, const radz_error *error, const char *path)
 {
     put_input(s, path, NULL, 0, 0);
-    put_text(s, ",\"error\":{\"code\":", radz_status_name(error->code));
-    put_text(s, ",\"message\":", error->message);
-    put_text(s, "},\"provenance\":{\"library\":\"libradz\",\"version\":", radz_version());
-    put_text(s, ",\"disclaimer\":", radz_disclaimer());
+    rz_str_put_text(s, ",\"error\":{\"code\":", radz_status_name(error->code));
+    rz_str_put_text(s, ",\"message\":", error->message);
+    rz_str_put_text(s, "},\"provenance\":{\"library\":\"libradz\",\"version\":", radz_version());
+    rz_str_put_text(s, ",\"disclaimer\":", radz_disclaimer());
     rz_str_puts(s, "},\"warnings\":[]}");
 }

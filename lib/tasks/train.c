@@ -12,8 +12,7 @@ static radz_status check_range(const char *name, double value, double low, doubl
     if (value >= low && value <= high) return RADZ_OK; /* false for NaN */
     rz_str s = {0};
     rz_str_put_double(&s, low);
-    rz_str_puts(&s, "..");
-    rz_str_put_double(&s, high);
+    rz_str_put_number(&s, "..", high);
     radz_status st = rz_fail(err, RADZ_E_ARGUMENT, "training options: %s: expected %s", name, s.data ? s.data : "less");
     rz_str_free(&s);
     return st;

@@ -21,8 +21,7 @@ static void put_text(rz_str *s, const char *key, const char *value)
 static void put_number(rz_str *s, const char *key, double value)
 {
     put_key(s, key);
-    rz_str_puts(s, "\"");
-    rz_str_put_double(s, value);
+    rz_str_put_number(s, "\"", value);
     rz_str_puts(s, "\"");
 }
 
@@ -100,8 +99,7 @@ radz_status rz_train_identity(rz_trainer *t, radz_error *err)
 
 static void put_result(rz_str *s, const rz_label_result *r)
 {
-    rz_str_puts(s, "\"auc\":");
-    rz_str_put_double(s, r->auc);
+    rz_str_put_number(s, "\"auc\":", r->auc);
     rz_str_printf(s, ",\"n_pos\":%zu,\"n_neg\":%zu", r->n_pos, r->n_neg);
 }
 
@@ -111,8 +109,7 @@ static radz_status put_label(rz_str *s, const rz_trainer *t, const double *score
     rz_label_result r;
     const char *label = t->diseases.entries[c].label;
     RZ_TRY(rz_validate_label(&t->validator, scores, c, RZ_NO_SET, &r, err));
-    rz_str_puts(s, c ? ",\n    {\"label\":" : "\n    {\"label\":");
-    rz_str_put_json(s, label, strlen(label));
+    rz_str_put_text(s, c ? ",\n    {\"label\":" : "\n    {\"label\":", label);
     rz_str_puts(s, ",");
     put_result(s, &r);
     rz_str_puts(s, ",\"sets\":{");
@@ -120,8 +117,7 @@ static radz_status put_label(rz_str *s, const rz_trainer *t, const double *score
     for (size_t set = 0; set < t->ds.sets.n; set++) {
         RZ_TRY(rz_validate_label(&t->validator, scores, c, set, &r, err));
         if (!r.n_pos || !r.n_neg) continue;
-        rz_str_puts(s, first ? "" : ",");
-        rz_str_put_json(s, t->ds.sets.items[set], strlen(t->ds.sets.items[set]));
+        rz_str_put_text(s, first ? "" : ",", t->ds.sets.items[set]);
         rz_str_puts(s, ":{");
         put_result(s, &r);
         rz_str_puts(s, "}");
@@ -154,18 +150,14 @@ static radz_status put_report(rz_str *s, const rz_trainer *t, const rz_model *mo
     rz_str_puts(s, "  \"anchors\":");
     rz_str_puts(s, t->n_anchors ? "\"descriptions\",\n" : "\"class sentences\",\n");
     put_counts(s, t);
-    rz_str_puts(s, "  \"tau\":");
-    rz_str_put_double(s, rz_model_tau(model));
+    rz_str_put_number(s, "  \"tau\":", rz_model_tau(model));
     if (t->objective->validate) {
-        rz_str_puts(s, ",\n  \"validation\":{\"loss\":");
-        rz_str_put_double(s, -log(t->state.best_value));
+        rz_str_put_number(s, ",\n  \"validation\":{\"loss\":", -log(t->state.best_value));
         rz_str_puts(s, "}\n}\n");
         return s->failed ? RZ_NO_MEMORY(err, "train.json") : RADZ_OK;
     }
-    rz_str_puts(s, ",\n  \"validation\":{\"monitored_auc\":");
-    rz_str_put_double(s, v->monitored);
-    rz_str_puts(s, ",\"macro_auc\":");
-    rz_str_put_double(s, v->macro);
+    rz_str_put_number(s, ",\n  \"validation\":{\"monitored_auc\":", v->monitored);
+    rz_str_put_number(s, ",\"macro_auc\":", v->macro);
     rz_str_puts(s, ",\"labels\":[");
     for (size_t c = 0; c < t->n_classes && t->ds.n_val; c++) RZ_TRY(put_label(s, t, scores, c, err));
     rz_str_puts(s, "]}\n}\n");
