@@ -1,10 +1,13 @@
 /* bench_train.c - speed and memory of a training step: forward, loss, backward, clipping, AdamW, on made-up films and
  * texts whose numbers train_torch.py makes too. Links the static library: it uses the parts, not the public API.
- * Usage: bench_train MODEL_DIR [films [threads [steps [SAVE_DIR]]]]. SAVE_DIR gets the weights of before the first
- * step. SPDX-License-Identifier: Apache-2.0 */
+ * Usage: bench_train [-d DEVICE] [-l RANK] [-r] MODEL_DIR [films [threads [steps [SAVE_DIR]]]]. SAVE_DIR gets the
+ * weights of before the first step. -l: LoRA on every linear layer of the decoder beside the weights of the files in
+ * bfloat16, tower frozen; without it all weights from random numbers. -r: recomputation.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "encode.h"
 #include "losses.h"
@@ -13,6 +16,9 @@
 enum { WORDS = 16, TEXT_ROWS = 40, DISEASES = 15, MAX_STEPS = 1000 };
 
 typedef struct bench {
+    rz_device_options device;
+    size_t lora_rank;
+    bool recompute;
     rz_device *dev;
     rz_stream *s;
     rz_model *model;
@@ -102,7 +108,7 @@ static double step(bench *b, int64_t number)
 {
     rz_stream *s = b->s;
     rz_mark mark = rz_arena_mark(s);
-    rz_net net = {.model = b->model, .s = s, .keep = true};
+    rz_net net = {.model = b->model, .s = s, .keep = true, .recompute = b->recompute};
     rz_encoding *acts;
     rz_loss_output out;
     radz_error err;
@@ -173,16 +179,41 @@ static void report(const bench *b, int threads, double wall, double processor, d
         (double)use.ru_maxrss / 1024, first, last);
 }
 
+static void load(bench *b, const char *dir)
+{
+    const rz_source source = {.dir = dir, .precision = {.type = RZ_WEIGHTS_BF16, .keep = ""}};
+    const rz_train_setup setup = {.projector = true, .lora_rank = b->lora_rank, .lora_alpha = 2 * (double)b->lora_rank};
+    radz_error err;
+    if (b->lora_rank)
+        check(rz_model_load_train(NULL, b->dev, &source, &setup, 1, &b->model, &err), &err);
+    else
+        check(rz_model_load(NULL, b->dev, dir, RZ_MODEL_INIT, 1, &b->model, &err), &err);
+}
+
+static void parse_options(bench *b, int *argc, char ***argv)
+{
+    for (int c; (c = getopt(*argc, *argv, "+d:l:r")) != -1;) {
+        if (c == 'd') b->device.device = optarg;
+        if (c == 'l') b->lora_rank = (size_t)atoi(optarg);
+        if (c == 'r') b->recompute = true;
+        if (c == '?') exit(2);
+    }
+    *argc -= optind - 1, *argv += optind - 1;
+}
+
 int main(int argc, char **argv)
 {
     static double wall[MAX_STEPS], processor[MAX_STEPS];
-    int threads = argc > 3 ? atoi(argv[3]) : 1, steps = argc > 4 ? atoi(argv[4]) : 5;
-    bench b = {.films = argc > 2 ? (size_t)atoi(argv[2]) : 32};
+    bench b = {.device.device = "cpu"};
     radz_error err;
+    parse_options(&b, &argc, &argv);
+    int threads = argc > 3 ? atoi(argv[3]) : 1, steps = argc > 4 ? atoi(argv[4]) : 5;
+    b.films = argc > 2 ? (size_t)atoi(argv[2]) : 32;
+    b.device.n_threads = threads;
     if (argc < 2 || steps < 1 || steps > MAX_STEPS || b.films < 1 || b.films > 4096) stop("wrong arguments");
-    check(rz_device_open(NULL, &(rz_device_options){.n_threads = threads}, &b.dev, &err), &err);
+    check(rz_device_open(NULL, &b.device, &b.dev, &err), &err);
     check(rz_stream_open(b.dev, &b.s, &err), &err);
-    check(rz_model_load(NULL, b.dev, argv[1], RZ_MODEL_INIT, 1, &b.model, &err), &err);
+    load(&b, argv[1]);
     if (argc > 5) check(rz_model_save(b.model, argv[5], "F32", NULL, &err), &err);
     check(rz_optimizer_open(NULL, b.model, b.s, false, false, &b.optimizer, &err), &err);
     make_items(&b);

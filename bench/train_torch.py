@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The training step of bench_train.c in PyTorch: transformers' CLIP tower and Mistral decoder from the same config, the
-same films and texts, AdamW. Usage: train_torch.py MODEL_DIR [films [threads [steps [SAVE_DIR]]]]; SAVE_DIR holds weights
-that bench_train has saved: the losses must then agree.
+same films and texts, AdamW. Usage: train_torch.py [-d cuda] [-l RANK] [-r] MODEL_DIR [films [threads [steps [SAVE_DIR]]]];
+SAVE_DIR holds weights that bench_train has saved: the losses must then agree. -l: peft's LoRA on every linear layer of
+the decoder, weights of MODEL_DIR in bfloat16 under it, tower frozen; -r: gradient checkpointing.
 
 No padding anywhere (all films have one length, all texts another) and causal attention without a mask: the shapes that
 suit PyTorch best."""
+import argparse
+import glob
 import json
-import math
 import os
 import resource
 import statistics
@@ -53,7 +55,8 @@ class RadZ(nn.Module):
         self.decoder.norm = nn.Identity()  # the vectors are read before it
         self.special_tokens = nn.Embedding(self.n_img + self.n_txt, c)
         self.projector = nn.Sequential(nn.Linear(v["hidden_size"], c), nn.GELU(), nn.Linear(c, c))
-        self.gamma_img, self.gamma_txt, self.gamma_dis = (Head(c, gamma["hidden"], gamma["dim"]) for _ in range(3))
+        self.gamma_img, self.gamma_txt, self.gamma_dis = (
+            nn.Identity() if gamma["type"] == "identity" else Head(c, gamma["hidden"], gamma["dim"]) for _ in range(3))
         core = getattr(self.tower, "vision_model", self.tower)
         core.post_layernorm = nn.Identity()  # of the class row, which nothing reads
 
@@ -80,7 +83,8 @@ def unit(x):
 
 
 def loss(xg, xl, yg, yl, d, tau, lam=0.5):
-    same, classes = torch.arange(len(xg)), torch.arange(len(xg)) % DISEASES
+    same = torch.arange(len(xg), device=xg.device)
+    classes = same % DISEASES
 
     def pair(a, b):
         logits = a @ b.T / tau
@@ -93,7 +97,9 @@ def loss(xg, xl, yg, yl, d, tau, lam=0.5):
 
 def load(model, path):
     from safetensors.torch import load_file
-    stored = load_file(os.path.join(path, "model.safetensors")) | load_file(os.path.join(path, "radz.safetensors"))
+    stored = {}
+    for file in glob.glob(os.path.join(path, "*.safetensors")):
+        stored |= load_file(file)
     linears = {"0": "linear_1", "2": "linear_2"}
     for name, p in model.named_parameters():
         part, rest = name.split(".", 1)
@@ -110,31 +116,62 @@ def words(vocab, items, n):
     return torch.tensor([[3 + (7 * i + 13 * r) % (vocab - 8) for r in range(n)] for i in items])
 
 
+def with_lora(model, path, rank):
+    """Weights of the files in bfloat16, frozen but for the projector and the special rows; adapters in float."""
+    from peft import LoraConfig, inject_adapter_in_model
+    model.to(torch.bfloat16)
+    load(model, path)
+    model.requires_grad_(False)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), model.decoder)
+    for name, p in model.named_parameters():
+        if "lora_" in name or name.startswith(("projector", "special_tokens")):
+            p.requires_grad_(True)
+            if "lora_" in name:
+                p.data = p.data.float()
+
+
 def main():
-    model_dir = sys.argv[1]
-    films, threads, steps = (int(sys.argv[i]) if len(sys.argv) > i else d for i, d in ((2, 32), (3, 1), (4, 5)))
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("-d", dest="device", default="cpu")
+    p.add_argument("-l", dest="rank", type=int, default=0)
+    p.add_argument("-r", dest="recompute", action="store_true")
+    p.add_argument("model_dir")
+    p.add_argument("films", type=int, nargs="?", default=32)
+    p.add_argument("threads", type=int, nargs="?", default=1)
+    p.add_argument("steps", type=int, nargs="?", default=5)
+    p.add_argument("weights", nargs="?", metavar="SAVE_DIR")
+    a = p.parse_args()
+    model_dir, films, threads, steps = a.model_dir, a.films, a.threads, a.steps
     torch.set_num_threads(threads)
     with open(os.path.join(model_dir, "config.json")) as f:
         cfg = json.load(f)
     with open(os.path.join(model_dir, "radz.json")) as f:
         radz = json.load(f)
     torch.manual_seed(1)
-    model = RadZ(cfg, radz).train()
-    if len(sys.argv) > 5:
-        load(model, sys.argv[5])
+    with torch.device(a.device):
+        model = RadZ(cfg, radz).train()
+    if a.weights:
+        load(model, a.weights)
+    if a.rank:
+        with_lora(model, model_dir, a.rank)
+    if a.recompute:
+        model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
     side, patch = cfg["vision_config"]["image_size"], cfg["vision_config"]["patch_size"]
     i = numpy.arange(films * 3 * side * side, dtype=numpy.uint32)
     pixels = torch.from_numpy((i * numpy.uint32(2654435761) >> 8).astype(numpy.float32) * 2.0 ** -23 - 1)
     pixels = pixels.reshape(films, 3, side, side)
-    film_ids = words(model.vocab, range(films), WORDS)
-    text_ids = words(model.vocab, range(films, 2 * films + DISEASES), TEXT_ROWS - model.n_txt)
-    opt = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(.9, .999), eps=1e-8, weight_decay=.01)
+    pixels = pixels.to(a.device, torch.bfloat16 if a.rank else torch.float32)
+    film_ids = words(model.vocab, range(films), WORDS).to(a.device)
+    text_ids = words(model.vocab, range(films, 2 * films + DISEASES), TEXT_ROWS - model.n_txt).to(a.device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    opt = torch.optim.AdamW(trained, lr=1e-4, betas=(.9, .999), eps=1e-8, weight_decay=.01)
 
     def step():
         opt.zero_grad()
         value = loss(*model(pixels, film_ids, text_ids), radz["tau"])
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         opt.step()
         return value.item()
 
@@ -153,6 +190,8 @@ def main():
     print(f"torch {threads} threads {1e3 * t:9.1f} ms/step {1e3 * p:9.1f} ms processor {tokens / t:8.0f} tokens/s "
           f"{films / t:7.1f} films/s {peak:6.0f} MiB  loss {first:.5f} -> {last:.5f}  "
           f"({before:.0f} MiB before the first step)")
+    if a.device.startswith("cuda"):
+        print(f"torch peak on the GPU: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":
