@@ -10,7 +10,7 @@
 
 /* clang-format off */
 #define RZ_CUDA_ROWS(X) X(fill)
-#define RZ_CUDA_ATTENTION(X) X(attention)
+#define RZ_CUDA_ATTENTION(X) X(attention_32) X(attention_64) X(attention_128) X(attention_half) X(attention_delta) X(attention_queries_32) X(attention_queries_64) X(attention_queries_128) X(attention_keys_32) X(attention_keys_64) X(attention_keys_128)
 #define RZ_CUDA_HALF(X) X(half_act)
 /* clang-format on */
 #define RZ_CUDA_ID(name) RZ_K_##name,

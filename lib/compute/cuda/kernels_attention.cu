@@ -1,0 +1,450 @@
+/* kernels_attention.cu - attention without a matrix of queries by keys in memory: a block takes a tile of rows and
+ * walks over the tiles of the other side, the softmax kept up on the way. Tiles of keys begin at multiples of the tile,
+ * so that a row's bits do not depend on the queries beside it. First the plain kernels (float, forward and backward;
+ * bfloat16 where the matrix units cannot), then the forward of bfloat16 on matrix units. SPDX-License-Identifier:
+ * Apache-2.0 */
+#include "kernels.cuh"
+
+#include "attention_args.h"
+
+/* ---- What a block works on --------------------------------------------------------------------- */
+
+struct place {
+    size_t q0, kv0; /* first rows of the sequence */
+    int n_q, n_kv;
+    unsigned head;
+};
+
+/* Blocks with neighbouring numbers share a sequence and, of grouped heads, keys and values. */
+RZ_DEVICE place place_of(const rz_attention_args &a, size_t n_heads)
+{
+    const size_t seq = blockIdx.x / n_heads;
+    place p;
+    p.head = (unsigned)(blockIdx.x % n_heads);
+    p.q0 = (size_t)a.q_start[seq];
+    p.kv0 = (size_t)a.kv_start[seq];
+    p.n_q = (int)(a.q_start[seq + 1] - a.q_start[seq]);
+    p.n_kv = (int)(a.kv_start[seq + 1] - a.kv_start[seq]);
+    return p;
+}
+
+/* Keys that query i may see: [lo, hi). */
+struct span {
+    int lo, hi;
+};
+RZ_DEVICE span visible(const rz_attention_args &a, const place &p, int i)
+{
+    span v = {0, p.n_kv};
+    if (!a.causal) return v;
+    v.hi = min(max(i + 1 + p.n_kv - p.n_q, 0), p.n_kv);
+    if (a.window && (size_t)v.hi > a.window) v.lo = v.hi - (int)a.window;
+    return v;
+}
+
+/* The last tiles of a causal sequence have the most keys: they come first. */
+RZ_DEVICE int last_first(int n_rows, int tile)
+{
+    return (n_rows + tile - 1) / tile - 1 - (int)blockIdx.y;
+}
+
+/* ---- Plain kernels: products of tiles of 64 rows in shared memory ------------------------------------- */
+
+/* Thread (ty, tx) of 16 x 16 holds rows 4 ty + i of a tile and, of what it multiplies by, rows tx + 16 j or the columns
+ * of column_of. A warp holds 8 rows and does nothing where none of them exists. */
+enum { TILE = RZ_TILE, THREADS = RZ_TILE_THREADS, DEPTH = 32, PITCH = DEPTH + 4, TILE_PITCH = TILE + 4 };
+
+struct tile_memory {
+    float4 space[2 * TILE * PITCH / 4]; /* two parts of scores, or DEPTH rows of up to 128 columns */
+    float4 tile[TILE * TILE_PITCH / 4]; /* what products multiplies by */
+};
+
+template <typename T> struct rows {
+    const T *p; /* the first one */
+    size_t ld;
+    int n; /* rows that exist: zeros follow */
+};
+template <typename T> RZ_DEVICE rows<T> rows_of(const void *p, size_t ld, size_t first, int n, size_t column)
+{
+    rows<T> r = {(const T *)p + first * ld + column, ld, n};
+    return r;
+}
+
+RZ_DEVICE void narrow(float *y, float x)
+{
+    *y = x;
+}
+RZ_DEVICE void narrow(uint16_t *y, float x)
+{
+    *y = rz_float_to_bf16(x);
+}
+
+/* Columns c .. c + 3 of a row, zero from `end` on. */
+RZ_DEVICE float4 four_apart(float4 y, const float *p, size_t n)
+{
+    y.x = p[0];
+    if (n > 1) y.y = p[1];
+    if (n > 2) y.z = p[2];
+    if (n > 3) y.w = p[3];
+    return y;
+}
+RZ_DEVICE float4 four(const rows<float> &x, int row, size_t c, size_t end)
+{
+    const float4 zero = make_float4(0, 0, 0, 0);
+    if (row >= x.n || c >= end) return zero;
+    const float *const p = x.p + (size_t)row * x.ld + c;
+    return c + 3 < end && ((size_t)p & 15) == 0 ? *(const float4 *)p : four_apart(zero, p, end - c);
+}
+RZ_DEVICE float4 four(const rows<uint16_t> &x, int row, size_t c, size_t end)
+{
+    float y[4] = {0, 0, 0, 0};
+    const uint16_t *const p = x.p + (size_t)row * x.ld + c;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (row < x.n && c + i < end) y[i] = rz_bf16_to_float(p[i]);
+    return make_float4(y[0], y[1], y[2], y[3]);
+}
+
+RZ_DEVICE float fma4(float4 a, float4 b, float sum)
+{
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+/* s[i][j] = sum over a head's columns of x[4 ty + i] y[tx + 16 j]. */
+template <typename T>
+RZ_DEVICE void scores(tile_memory &m, float s[4][4], const rows<T> &x, const rows<T> &y, size_t head_dim, bool live)
+{
+    float4 *const xs = m.space, *const ys = m.space + TILE * PITCH / 4;
+    const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
+    const int row = (int)threadIdx.x / (DEPTH / 4), part = (int)threadIdx.x % (DEPTH / 4);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[i][j] = 0;
+    for (size_t c = 0; c < head_dim; c += DEPTH) {
+        __syncthreads(); /* all have done with what is there */
+#pragma unroll
+        for (int r = 0; r < TILE; r += THREADS / (DEPTH / 4)) {
+            xs[(row + r) * (PITCH / 4) + part] = four(x, row + r, c + 4 * (size_t)part, head_dim);
+            ys[(row + r) * (PITCH / 4) + part] = four(y, row + r, c + 4 * (size_t)part, head_dim);
+        }
+        __syncthreads();
+        if (!live) continue;
+#pragma unroll 2
+        for (int k = 0; k < DEPTH / 4; k++) {
+            float4 a[4], b[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                a[i] = xs[(4 * ty + i) * (PITCH / 4) + k];
+                b[i] = ys[(tx + 16 * i) * (PITCH / 4) + k];
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) s[i][j] = fma4(a[i], b[j], s[i][j]);
+        }
+    }
+}
+
+/* Four, or with 32 columns two, neighbours of every 64 (32): read in one piece. */
+template <int COLS> RZ_DEVICE int column_of(int j)
+{
+    enum { WIDE = COLS < 64 ? 2 : 4 };
+    return (int)threadIdx.x % 16 * WIDE + j % WIDE + 16 * WIDE * (j / WIDE);
+}
+
+template <int COLS> RZ_DEVICE void read_columns(float y[COLS / 16], const float *row)
+{
+    if constexpr (COLS == 32) {
+        const float2 v = *(const float2 *)(row + column_of<COLS>(0));
+        y[0] = v.x, y[1] = v.y;
+    } else {
+#pragma unroll
+        for (int j = 0; j < COLS / 16; j += 4) {
+            const float4 v = *(const float4 *)(row + column_of<COLS>(j));
+            y[j] = v.x, y[j + 1] = v.y, y[j + 2] = v.z, y[j + 3] = v.w;
+        }
+    }
+}
+
+/* acc[i][j] += sum over y's rows k of tile[4 ty + i][k] y[k][column_of(j)]; y's columns begin at `first` of a head. */
+template <typename T, int COLS>
+RZ_DEVICE void products(tile_memory &m, float acc[4][COLS / 16], const rows<T> &y, size_t first, size_t head_dim,
+                        bool live)
+{
+    const float *const ys = (const float *)m.space;
+    const int ty = (int)threadIdx.x / 16;
+    for (int k0 = 0; k0 < y.n; k0 += DEPTH) {
+        __syncthreads(); /* the tile is written, and all have done with what is in space */
+        for (int i = (int)threadIdx.x; i < DEPTH * COLS / 4; i += THREADS) {
+            const int row = i / (COLS / 4), c = i % (COLS / 4);
+            m.space[i] = four(y, k0 + row, first + 4 * (size_t)c, head_dim);
+        }
+        __syncthreads();
+        if (!live) continue;
+#pragma unroll 2
+        for (int k = 0; k < DEPTH; k += 4) {
+            float4 p[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) p[i] = m.tile[(4 * ty + i) * (TILE_PITCH / 4) + (k0 + k) / 4];
+#pragma unroll
+            for (int d = 0; d < 4; d++) {
+                float v[COLS / 16];
+                read_columns<COLS>(v, ys + (k + d) * COLS);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float w = d == 0 ? p[i].x : d == 1 ? p[i].y : d == 2 ? p[i].z : p[i].w;
+#pragma unroll
+                    for (int j = 0; j < COLS / 16; j++) acc[i][j] = fmaf(w, v[j], acc[i][j]);
+                }
+            }
+        }
+    }
+}
+
+RZ_DEVICE void write_tile(tile_memory &m, const float s[4][4])
+{
+    float *const tile = (float *)m.tile;
+    const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) tile[(4 * ty + i) * TILE_PITCH + tx + 16 * j] = s[i][j];
+}
+
+template <int COLS> RZ_DEVICE void clear(float acc[4][COLS / 16])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < COLS / 16; j++) acc[i][j] = 0;
+}
+
+/* The 16 threads of a row. */
+RZ_DEVICE float row_max(float x)
+{
+#pragma unroll
+    for (int i = 8; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(RZ_ALL_LANES, x, i));
+    return x;
+}
+RZ_DEVICE float row_sum(float x)
+{
+#pragma unroll
+    for (int i = 8; i > 0; i /= 2) x += __shfl_xor_sync(RZ_ALL_LANES, x, i);
+    return x;
+}
+
+/* Scores of a row become e^(s - max) of the keys it sees; what is there so far is scaled to the new max. */
+template <int COLS>
+RZ_DEVICE void soften(float s[4], span see, int key, float scale, float *top, float *sum, float acc[COLS / 16])
+{
+    float most = -INFINITY, part = 0;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int at = key + 16 * j;
+        s[j] = at >= see.lo && at < see.hi ? s[j] * scale : -INFINITY;
+        most = fmaxf(most, s[j]);
+    }
+    most = fmaxf(*top, row_max(most));
+    const float base = most == -INFINITY ? 0 : most, shrink = expf(*top - base);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        s[j] = expf(s[j] - base);
+        part += s[j];
+    }
+    *sum = fmaf(*sum, shrink, part); /* of this thread's keys */
+    *top = most;
+#pragma unroll
+    for (int j = 0; j < COLS / 16; j++) acc[j] *= shrink;
+}
+
+template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args &a)
+{
+    __shared__ tile_memory m;
+    const place p = place_of(a, a.n_heads);
+    const int i0 = last_first(p.n_q, TILE) * TILE, ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
+    if (i0 < 0) return;
+    const int n = min(TILE, p.n_q - i0);
+    const bool live = ty / 2 * 8 < n;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / (a.n_heads / a.n_kv_heads) * hd;
+    const rows<T> q = rows_of<T>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
+    float s[4][4], acc[4][COLS / 16], top[4], sum[4];
+    clear<COLS>(acc);
+#pragma unroll
+    for (int i = 0; i < 4; i++) top[i] = -INFINITY, sum[i] = 0;
+    const int end = visible(a, p, i0 + n - 1).hi;
+    for (int j0 = visible(a, p, i0).lo / TILE * TILE; j0 < end; j0 += TILE) {
+        const int keys = min(TILE, p.n_kv - j0);
+        scores(m, s, q, rows_of<T>(a.k, a.kv_ld, p.kv0 + j0, keys, kv_column), hd, live);
+        if (live) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                soften<COLS>(s[i], visible(a, p, i0 + 4 * ty + i), j0 + tx, a.scale, &top[i], &sum[i], acc[i]);
+            write_tile(m, s);
+        }
+        products<T, COLS>(m, acc, rows_of<T>(a.v, a.kv_ld, p.kv0 + j0, keys, kv_column), first, hd, live);
+    }
+    if (!live) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float total = row_sum(sum[i]), scale = total == 0 ? 0 : 1 / total; /* 0: no key is visible */
+        const size_t row = p.q0 + i0 + 4 * ty + i;
+        if (4 * ty + i >= n) continue;
+        T *const y = (T *)a.out + row * a.out_ld + p.head * hd;
+#pragma unroll
+        for (int j = 0; j < COLS / 16; j++)
+            if (first + column_of<COLS>(j) < hd) narrow(&y[first + column_of<COLS>(j)], acc[i][j] * scale);
+        if (a.lse && first == 0 && tx == 0) a.lse[row * a.n_heads + p.head] = top[i] + logf(total);
+    }
+}
+
+/* ---- Backward --------------------------------------------------------------------------------------
+ * P = exp(scale q k^T - lse);  dV = P^T dO;  dP = dO V^T;  dS = scale P (dP - delta);  dQ = dS K;  dK = dS^T Q.
+ * One kernel goes over queries and adds to dQ, one over keys and adds to dK and dV: nobody adds to the same place. */
+
+/* delta, a warp to each row and head. */
+extern "C" __global__ void rz_k_attention_delta(rz_attention_args a, size_t n)
+{
+    const size_t i = blockIdx.x * (size_t)(blockDim.x / RZ_WARP) + threadIdx.x / RZ_WARP, row = i / a.n_heads;
+    if (i >= n) return;
+    const size_t at = row * a.out_ld + i % a.n_heads * a.head_dim;
+    const float *const out = (const float *)a.out + at, *const dout = a.dout + at;
+    float sum = 0;
+    for (size_t c = threadIdx.x % RZ_WARP; c < a.head_dim; c += RZ_WARP) sum = fmaf(out[c], dout[c], sum);
+    sum = rz_warp_sum(sum);
+    if (threadIdx.x % RZ_WARP == 0) a.delta[i] = sum;
+}
+
+template <int COLS>
+RZ_DEVICE void add_rows(float *y, size_t ld, size_t head_dim, size_t first, int n, const float acc[4][COLS / 16])
+{
+    const int ty = (int)threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < COLS / 16; j++) {
+            const size_t c = first + column_of<COLS>(j);
+            if (4 * ty + i < n && c < head_dim) y[(size_t)(4 * ty + i) * ld + c] += acc[i][j];
+        }
+}
+
+template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
+{
+    __shared__ tile_memory m;
+    const place p = place_of(a, a.n_heads);
+    const int i0 = last_first(p.n_q, TILE) * TILE, ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
+    if (i0 < 0) return;
+    const int n = min(TILE, p.n_q - i0);
+    const bool live = ty / 2 * 8 < n;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / (a.n_heads / a.n_kv_heads) * hd;
+    const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
+    const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, n, p.head * hd);
+    float s[4][4], dp[4][4], acc[4][COLS / 16], lse[4], delta[4];
+    clear<COLS>(acc);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const size_t at = (p.q0 + i0 + 4 * ty + i) * a.n_heads + p.head;
+        lse[i] = 4 * ty + i < n ? a.lse[at] : 0;
+        delta[i] = 4 * ty + i < n ? a.delta[at] : 0;
+    }
+    const int end = visible(a, p, i0 + n - 1).hi;
+    for (int j0 = visible(a, p, i0).lo / TILE * TILE; j0 < end; j0 += TILE) {
+        const int keys = min(TILE, p.n_kv - j0);
+        const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, keys, kv_column);
+        scores(m, s, q, k, hd, live);
+        scores(m, dp, dout, rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, keys, kv_column), hd, live);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const span see = visible(a, p, i0 + 4 * ty + i);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int key = j0 + tx + 16 * j;
+                const float e = expf(s[i][j] * a.scale - lse[i]) * (dp[i][j] - delta[i]) * a.scale;
+                s[i][j] = key >= see.lo && key < see.hi ? e : 0;
+            }
+        }
+        write_tile(m, s);
+        products<float, COLS>(m, acc, k, first, hd, live);
+    }
+    add_rows<COLS>(a.dq + (p.q0 + i0) * a.q_ld + p.head * hd, a.q_ld, hd, first, n, acc);
+}
+
+/* Queries that see a key of [j, j + n): [lo, hi), lo at a tile's beginning. */
+RZ_DEVICE span seen_by(const rz_attention_args &a, const place &p, int j, int n)
+{
+    span v = {0, p.n_q};
+    if (!a.causal) return v;
+    v.lo = max(j + p.n_q - p.n_kv, 0) / TILE * TILE;
+    if (a.window && a.window < (size_t)p.n_kv) v.hi = min(max(j + n - 1 + (int)a.window + p.n_q - p.n_kv, 0), p.n_q);
+    return v;
+}
+
+/* P and dS of a tile, keys as rows. */
+RZ_DEVICE void backward_tile(const rz_attention_args &a, const place &p, unsigned head, int j0, int i0, int n,
+                             float s[4][4], float dp[4][4])
+{
+    const int ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int query = tx + 16 * j;
+        const size_t at = (p.q0 + i0 + query) * a.n_heads + head;
+        const float lse = query < n ? a.lse[at] : 0, delta = query < n ? a.delta[at] : 0;
+        const span see = visible(a, p, i0 + query);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int key = j0 + 4 * ty + i;
+            const bool seen = query < n && key >= see.lo && key < see.hi;
+            const float e = expf(s[i][j] * a.scale - lse);
+            dp[i][j] = seen ? e * (dp[i][j] - delta) * a.scale : 0;
+            s[i][j] = seen ? e : 0;
+        }
+    }
+}
+
+template <int COLS> RZ_DEVICE void backward_keys(const rz_attention_args &a)
+{
+    __shared__ tile_memory m;
+    const place p = place_of(a, a.n_kv_heads);
+    const int j0 = (int)blockIdx.y * TILE, n = min(TILE, p.n_kv - j0);
+    if (n <= 0) return;
+    const bool live = (int)threadIdx.x / 32 * 8 < n;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS, group = a.n_heads / a.n_kv_heads;
+    const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, n, p.head * hd);
+    const rows<float> v = rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, n, p.head * hd);
+    const span by = seen_by(a, p, j0, n);
+    float s[4][4], dp[4][4], dk[4][COLS / 16], dv[4][COLS / 16];
+    clear<COLS>(dk);
+    clear<COLS>(dv);
+    for (size_t head = p.head * group; head < (p.head + 1) * group; head++)
+        for (int i0 = by.lo; i0 < by.hi; i0 += TILE) {
+            const int queries = min(TILE, p.n_q - i0);
+            const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, queries, head * hd);
+            const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, queries, head * hd);
+            scores(m, s, k, q, hd, live);
+            scores(m, dp, v, dout, hd, live);
+            backward_tile(a, p, (unsigned)head, j0, i0, queries, s, dp);
+            write_tile(m, s);
+            products<float, COLS>(m, dv, dout, first, hd, live);
+            __syncthreads(); /* the tile is read */
+            write_tile(m, dp);
+            products<float, COLS>(m, dk, q, first, hd, live);
+        }
+    const size_t at = (p.kv0 + j0) * a.kv_ld + p.head * hd;
+    add_rows<COLS>(a.dk + at, a.kv_ld, hd, first, n, dk);
+    add_rows<COLS>(a.dv + at, a.kv_ld, hd, first, n, dv);
+}
+
+#define RZ_PLAIN(name, call)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) rz_k_##name(rz_attention_args a)                          \
+    {                                                                                                                  \
+        call(a);                                                                                                       \
+    }
+RZ_PLAIN(attention_32, (attention<float, 32>))
+RZ_PLAIN(attention_64, (attention<float, 64>))
+RZ_PLAIN(attention_128, (attention<float, 128>))
+RZ_PLAIN(attention_half, (attention<uint16_t, 64>))
+RZ_PLAIN(attention_queries_32, backward_queries<32>)
+RZ_PLAIN(attention_queries_64, backward_queries<64>)
+RZ_PLAIN(attention_queries_128, backward_queries<128>)
+RZ_PLAIN(attention_keys_32, backward_keys<32>)
+RZ_PLAIN(attention_keys_64, backward_keys<64>)
+RZ_PLAIN(attention_keys_128, backward_keys<128>)
