@@ -204,6 +204,28 @@ void fixture_weights(const char *dir, uint64_t seed)
     rz_device_close(dev);
 }
 
+static void replace_all(const char *path, const char *from, const char *to)
+{
+    char *text = fixture_read(path, NULL);
+    for (char *at; (at = strstr(text, from));) {
+        char *other = calloc(1, strlen(text) + strlen(to) + 1);
+        assert_non_null(other);
+        memcpy(other, text, (size_t)(at - text));
+        strcat(strcat(other, to), at + strlen(from));
+        free(text);
+        text = other;
+    }
+    fixture_write_text(path, text);
+    free(text);
+}
+
+void fixture_wide_model(const char *dir, uint64_t seed)
+{
+    fixture_model_files(dir);
+    replace_all(fixture_path(dir, "config.json"), "\"intermediate_size\":24", "\"intermediate_size\":3000");
+    fixture_weights(dir, seed);
+}
+
 /* ---- Films ---- */
 
 static void put_be32(rz_str *s, size_t v)

@@ -22,6 +22,8 @@ char *fixture_read(const char *path, size_t *n);
 void fixture_model_files(const char *dir);
 /* The same with random weights from seed. */
 void fixture_model(const char *dir, uint64_t seed);
+/* The same, so wide between that matrices are cut into pieces when they are read as they are needed. */
+void fixture_wide_model(const char *dir, uint64_t seed);
 /* Random weights for the configuration that lies in dir. */
 void fixture_weights(const char *dir, uint64_t seed);
 

@@ -33,28 +33,11 @@ static void refused(radz_status got, radz_status status, const char *says)
         fail_msg("status %d '%s', expected %d '%s'", (int)got, err.message, (int)status, says);
 }
 
-static void widen(const char *from, const char *to)
-{
-    char *text = fixture_read(fixture_path(dir, "config.json"), NULL);
-    for (char *at; (at = strstr(text, from));) {
-        char *longer = calloc(1, strlen(text) + 32);
-        assert_non_null(longer);
-        memcpy(longer, text, (size_t)(at - text));
-        strcat(strcat(longer, to), at + strlen(from));
-        free(text);
-        text = longer;
-    }
-    fixture_write_text(fixture_path(dir, "config.json"), text);
-    free(text);
-}
-
 static int setup(void **state)
 {
     (void)state;
     dir = fixture_temp_dir();
-    fixture_model_files(dir);
-    widen("\"intermediate_size\":24", "\"intermediate_size\":3000");
-    fixture_weights(dir, 11);
+    fixture_wide_model(dir, 11);
     return 0;
 }
 
@@ -85,7 +68,7 @@ static uint64_t least_memory(const char *from)
 
 /* Everything that a session can be asked, twice over. */
 typedef struct answers {
-    float film[DIM], texts[3 * DIM], map[SIDE * SIDE];
+    float film[DIM], texts[3 * DIM], maps[3][SIDE * SIDE];
     char *written;
 } answers;
 
@@ -110,7 +93,21 @@ static void ask(radz_model *m, answers *a)
     g.max_tokens = 5;
     ok(radz_generate(s, film, "What is there?", &g, &a->written, &err));
     ok(radz_bank_build(s, (radz_bank_entry[]){{"Mass", "A mass."}, {"Normal", "Nothing."}}, 2, &bank, &err));
+    for (int method = 0; method < 3; method++) {
+        radz_heatmap_options h;
+        radz_heatmap_options_init(&h);
+        h.method = (radz_heatmap_method)method;
+        ok(radz_heatmap_patches(s, bank, film, "Mass", &h, a->maps[method], &err));
+    }
     radz_bank_close(bank), radz_session_close(s), radz_image_close(film);
+}
+
+static void same(const answers *got, const answers *want)
+{
+    assert_memory_equal(got->film, want->film, sizeof want->film);
+    assert_memory_equal(got->texts, want->texts, sizeof want->texts);
+    assert_memory_equal(got->maps, want->maps, sizeof want->maps);
+    assert_string_equal(got->written, want->written);
 }
 
 static void same_bits_in_any_memory(void **state)
@@ -130,9 +127,7 @@ static void same_bits_in_any_memory(void **state)
         assert_true(info.streamed_bytes > 0 && info.streamed_bytes < info.weight_bytes);
         ask(m, &got);
         radz_model_close(m);
-        assert_memory_equal(got.film, want.film, sizeof want.film);
-        assert_memory_equal(got.texts, want.texts, sizeof want.texts);
-        assert_string_equal(got.written, want.written);
+        same(&got, &want);
         radz_text_free(got.written);
     }
     radz_text_free(want.written);
@@ -156,9 +151,7 @@ static void quantised_too(void **state)
         ok(try_open(to, least_memory(to), NULL, &m));
         ask(m, &got);
         radz_model_close(m);
-        assert_memory_equal(got.film, want.film, sizeof want.film);
-        assert_memory_equal(got.texts, want.texts, sizeof want.texts);
-        assert_string_equal(got.written, want.written);
+        same(&got, &want);
         radz_text_free(got.written), radz_text_free(want.written);
         fixture_remove(to);
     }

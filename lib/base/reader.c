@@ -65,7 +65,7 @@ static radz_status read_part(const rz_reader *r, int fd, uint64_t at, size_t n, 
         if (k < 0) return rz_fail_errno(err, errno, "cannot read", r->path);
         if (!k) break;
         *got += (size_t)k;
-        if (fd == r->direct && *got % RZ_READER_ALIGN) break; /* the end */
+        if (fd == r->direct && *got % RZ_READER_ALIGN) break; /* the end, or no place to go on from */
     }
     return RADZ_OK;
 }
@@ -94,10 +94,14 @@ radz_status rz_reader_get(rz_reader *r, uint64_t at, size_t n, uint8_t *room, co
     for (size_t have = 0, got; have < all; have += got) {
         const size_t want = all - have < CHUNK ? all - have : CHUNK;
         if (stop && stop(user)) return rz_fail(err, RADZ_E_CANCELLED, "%s: not wanted any more", r->path);
-        if (r->direct >= 0 && read_part(r, r->direct, first + have, want, room + have, &got, NULL)) got = 0;
-        if (r->direct < 0 || !got) { /* not all file systems that open for direct reading do it */
-            RZ_TRY(read_part(r, r->plain, first + have, want, room + have, &got, err));
-            posix_fadvise(r->plain, (off_t)(first + have), (off_t)got, POSIX_FADV_DONTNEED);
+        got = 0;
+        /* not all file systems that open for direct reading do it, or do it to the end */
+        if (r->direct < 0 || read_part(r, r->direct, first + have, want, room + have, &got, NULL) || got < want) {
+            const uint64_t from = first + have + got;
+            size_t more;
+            RZ_TRY(read_part(r, r->plain, from, want - got, room + have + got, &more, err));
+            posix_fadvise(r->plain, (off_t)from, (off_t)more, POSIX_FADV_DONTNEED);
+            got += more;
         }
         if (got < want) return have + got >= skip + n ? RADZ_OK : ended(r, err);
     }
