@@ -56,7 +56,7 @@ TEST_CFLAGS := $(shell $(PKG_CONFIG) --cflags cmocka 2>/dev/null)
 
 WARN := -Wall -Wextra -Wno-psabi -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla $(if $(WERROR),-Werror)
 # -ffp-contract=off: the same bits from every compiler; kernels that want FMA say so themselves.
-CPPFLAGS_ALL := -D_GNU_SOURCE -Iinclude $(addprefix -Ilib/,base formats compute compute/cpu network tasks api) $(DEP_CFLAGS) $(CPPFLAGS)
+CPPFLAGS_ALL := -D_GNU_SOURCE -Iinclude $(addprefix -Ilib/,base formats compute compute/cpu compute/cuda network tasks api) $(DEP_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL := -std=c11 $(WARN) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(CFLAGS_$(BUILD)) $(CFLAGS)
 LIBS := $(DEP_LIBS) -ldl -lm -pthread
 SHARED_FLAGS := -Wl,-soname,libradz.so.$(SOVERSION) -Wl,--version-script=lib/radz.map -Wl,--as-needed -Wl,-z,relro,-z,now
@@ -78,6 +78,16 @@ TSAN_TESTS ?= $(shell grep -lE 'pthread_create|rz_pool|n_threads' $(TESTS) /dev/
 # Several processes train together where there is an MPI; radz-train opens this with dlopen, nothing links MPI.
 MPICC ?= mpicc
 MPI_PLUG := $(if $(shell command -v $(MPICC) 2>/dev/null),$O/radz-mpi.so)
+
+# Kernels for an NVIDIA GPU, where nvcc is (CUDA 12 or newer); `make NVCC=` builds without. -fmad=false as -ffp-contract.
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+NVCC_VERSION := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\),.*/\1 \2/p'))
+CUDA_VERSION := $(if $(NVCC_VERSION),$(shell echo $$(($(firstword $(NVCC_VERSION)) * 1000 + $(lastword $(NVCC_VERSION)) * 10))))
+NVCC_FLAGS := -fatbin -O3 -std=c++17 -fmad=false -gencode arch=compute_75,code=compute_75 \
+	-gencode arch=compute_80,code=compute_80 -gencode arch=compute_90a,code=sm_90a
+CUDA_SRC := $(if $(shell [ '$(CUDA_VERSION)' -ge 12000 ] 2>/dev/null && echo yes),$(sort $(wildcard lib/compute/cuda/kernels_*.cu)))
+CUDA_FATBINS := $(CUDA_SRC:lib/compute/cuda/%.cu=build/cuda/%.fatbin)
+CUDA_FLAGS := build/cuda/flags
 
 STATIC := $O/libradz.a
 SHARED := $O/libradz.so.$(VERSION)
@@ -226,6 +236,23 @@ AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $O/%_avx512.o: ISA := $(AVX512)
 $O/%_avx512_vnni.o: ISA := $(AVX512) -mavx512vnni
 $O/%_avx512_bf16.o: ISA := $(AVX512) -mavx512bf16
+
+# The same kernels for every BUILD.
+define CUDA_FLAG_TEXT :=
+$(NVCC) $(CUDA_VERSION) $(NVCC_FLAGS)
+endef
+export CUDA_FLAG_TEXT
+ifneq ($(strip $(file <$(CUDA_FLAGS))),$(strip $(CUDA_FLAG_TEXT)))
+$(CUDA_FLAGS): FORCE
+endif
+$(CUDA_FLAGS):
+	@mkdir -p $(@D) && printf '%s\n' "$$CUDA_FLAG_TEXT" >$@
+build/cuda/%.fatbin: lib/compute/cuda/%.cu lib/compute/cuda/kernels.cuh $(CUDA_FLAGS)
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $<
+$O/lib/compute/cuda/image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)
+$O/lib/compute/cuda/image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(CUDA_SRC:lib/compute/cuda/kernels_%.cu=X(%))' \
+	'-DRZ_CUDA_FATBINS="build/cuda"' -DRZ_CUDA_VERSION=$(CUDA_VERSION))
 
 $O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)
 

@@ -5,7 +5,7 @@
 
 #include "ops.h"
 
-enum { MAX_THREADS = 1024 };
+enum { MAX_THREADS = 1024, MAX_GPU = 1023 };
 
 static int count_cpus(void)
 {
@@ -20,6 +20,15 @@ static const char *or_auto(const char *s)
     return s && *s ? s : "auto";
 }
 
+/* "cuda", "cuda:1" */
+static bool is_cuda(const char *s)
+{
+    int64_t n;
+    if (strncmp(s, "cuda", 4) != 0) return false;
+    return s[4] == 0 ||
+           (s[4] == ':' && s[5] >= '0' && s[5] <= '9' && rz_parse_int64(s + 5, strlen(s + 5), &n) && n <= MAX_GPU);
+}
+
 static radz_status check_options(rz_device_options *o, radz_error *err)
 {
     o->device = or_auto(o->device);
@@ -28,16 +37,17 @@ static radz_status check_options(rz_device_options *o, radz_error *err)
     if (o->n_threads < 0 || o->n_threads > MAX_THREADS)
         return rz_fail(err, RADZ_E_ARGUMENT, "n_threads: %d is not in 0..%d", o->n_threads, MAX_THREADS);
     if (o->n_threads == 0) o->n_threads = count_cpus();
-    if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu") || !strcmp(o->device, "cuda")) return RADZ_OK;
-    return rz_fail(err, RADZ_E_ARGUMENT, "device '%s' is not one of auto, cpu, cuda", o->device);
+    if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu") || is_cuda(o->device)) return RADZ_OK;
+    return rz_fail(err, RADZ_E_ARGUMENT, "device '%s' is not one of auto, cpu, cuda, cuda:0, cuda:1, ...", o->device);
 }
 
-/* auto: a GPU where there is one that can be used, else the CPU. */
+/* auto: a GPU where there is one that can be used, else the CPU. Kernels by name are the CPU's. */
 static radz_status open_kind(rz_device *d, const rz_device_options *o, radz_error *err)
 {
     radz_error why = {0};
-    if (!strcmp(o->device, "cuda")) return rz_cuda_open(d, o, err);
-    if (!strcmp(o->device, "auto") && rz_cuda_open(d, o, &why) == RADZ_OK) return RADZ_OK;
+    const bool for_cpu = strcmp(o->kernels, "auto") != 0 || strcmp(o->gemm, "auto") != 0;
+    if (is_cuda(o->device)) return rz_cuda_open(d, o, err);
+    if (!strcmp(o->device, "auto") && !for_cpu && rz_cuda_open(d, o, &why) == RADZ_OK) return RADZ_OK;
     if (why.code) rz_log(d->host, RADZ_LOG_INFO, "no GPU: %s", why.message);
     return rz_cpu_open(d, o, err);
 }
@@ -93,7 +103,19 @@ bool rz_device_is_half(const rz_device *dev)
 radz_status rz_device_alloc(rz_device *dev, size_t n_bytes, void **p, radz_error *err)
 {
     *p = dev->ops.alloc(dev, n_bytes);
-    return *p ? RADZ_OK : rz_fail(err, RADZ_E_MEMORY, "out of memory: %zu bytes of device memory", n_bytes);
+    if (*p) return RADZ_OK;
+    size_t n_free, n_all;
+    if (!rz_device_memory(dev, &n_free, &n_all))
+        return rz_fail(err, RADZ_E_MEMORY, "out of memory: %zu bytes of device memory", n_bytes);
+    return rz_fail(err, RADZ_E_MEMORY, "out of memory: %zu bytes on the GPU, %zu of %zu are free", n_bytes, n_free,
+                   n_all);
+}
+
+bool rz_device_memory(rz_device *dev, size_t *n_free, size_t *n_all)
+{
+    *n_free = *n_all = 0;
+    if (dev->ops.memory) dev->ops.memory(dev, n_free, n_all);
+    return *n_all != 0;
 }
 
 void rz_device_free(rz_device *dev, void *p)

@@ -36,7 +36,7 @@ typedef struct rz_stream rz_stream;
 /* ---- Device --------------------------------------------------------------------- */
 
 typedef struct rz_device_options {
-    const char *device;  /* "auto", "cpu", "cuda" */
+    const char *device;  /* "auto", "cpu", "cuda", "cuda:1": another GPU than the first */
     const char *kernels; /* "auto", "portable", "avx2", "avx512" */
     const char *gemm;    /* "auto", "own", "openblas" */
     int n_threads;       /* 0: online cores */
@@ -61,6 +61,8 @@ bool rz_device_is_half(const rz_device *dev);
 /* 64-byte aligned, not zeroed. */
 radz_status rz_device_alloc(rz_device *dev, size_t n_bytes, void **p, radz_error *err) RZ_CHECK;
 void rz_device_free(rz_device *dev, void *p);
+/* Bytes of a device's own memory; false: it is the host's, or nobody knows. */
+bool rz_device_memory(rz_device *dev, size_t *n_free, size_t *n_all);
 
 /* ---- Stream: one caller's queue, scratch arena and error ---------------------------- */
 

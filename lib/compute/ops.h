@@ -12,8 +12,9 @@ struct rz_ops {
     void (*close)(rz_device *dev);
     void *(*alloc)(rz_device *dev, size_t n_bytes); /* 64-byte aligned, NULL on failure */
     void (*free)(rz_device *dev, void *p);
-    bool (*open_stream)(rz_stream *s, radz_error *err); /* fills s->impl; NULL: there is nothing to fill */
-    void (*close_stream)(rz_stream *s);                 /* after the last op; s->impl may be NULL */
+    void (*memory)(rz_device *dev, size_t *n_free, size_t *n_all); /* bytes; 0: not known. NULL: host memory */
+    bool (*open_stream)(rz_stream *s, radz_error *err);            /* fills s->impl; NULL: there is nothing to fill */
+    void (*close_stream)(rz_stream *s);                            /* after the last op; s->impl may be NULL */
     void (*sync)(rz_stream *s);
     void (*upload)(rz_stream *s, void *dst, const void *host, size_t n_bytes);
     void (*download)(rz_stream *s, void *host, const void *src, size_t n_bytes);
@@ -95,7 +96,7 @@ struct rz_device {
     const struct rz_int_kernels *int8, *int4;
     const struct rz_gemm_kernels *bf16; /* NULL: rounded numbers through those for floats */
     bool openblas;                      /* CPU: the GEMM provider */
-    char name[96], products[224];
+    char name[128], products[224];
 };
 
 struct rz_chunk {

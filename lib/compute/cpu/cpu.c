@@ -136,7 +136,7 @@ const char *rz_kernels_available(size_t i)
 
 const char *rz_device_kernels(const rz_device *dev)
 {
-    return dev->kernels->name;
+    return dev->kernels ? dev->kernels->name : "cuda";
 }
 
 const char *rz_device_products(const rz_device *dev)

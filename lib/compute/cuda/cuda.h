@@ -12,22 +12,22 @@
 #define RZ_CUDA_ROWS(X) X(fill)
 #define RZ_CUDA_ATTENTION(X) X(attention_32) X(attention_64) X(attention_128) X(attention_half) X(attention_delta) X(attention_queries_32) X(attention_queries_64) X(attention_queries_128) X(attention_keys_32) X(attention_keys_64) X(attention_keys_128)
 #define RZ_CUDA_HALF(X) X(half_act)
+#define RZ_CUDA_GEMM(X) X(gemm_beta)
+#define RZ_CUDA_KERNELS(X) RZ_CUDA_ROWS(X) RZ_CUDA_ATTENTION(X) RZ_CUDA_HALF(X) RZ_CUDA_GEMM(X)
 /* clang-format on */
 #define RZ_CUDA_ID(name) RZ_K_##name,
-enum rz_cuda_kernel {
-    RZ_CUDA_ROWS(RZ_CUDA_ID) RZ_CUDA_ATTENTION(RZ_CUDA_ID) RZ_CUDA_HALF(RZ_CUDA_ID) RZ_N_CUDA_KERNELS
-};
+enum rz_cuda_kernel { RZ_CUDA_KERNELS(RZ_CUDA_ID) RZ_N_CUDA_KERNELS };
 
 typedef struct rz_cuda_dim {
     unsigned x, y, z;
 } rz_cuda_dim;
 
 /* Puts a kernel into the stream; a failure is recorded in it. args: addresses of the kernel's arguments, in order:
- * RZ_CUDA_ARGS(&y, &x, &n). More than 48 KiB of shared memory is asked for with rz_cuda_allow_shared once. */
+ * RZ_CUDA_ARGS(&y, &x, &n). shared_bytes: dynamic shared memory, up to rz_cuda_max_shared less the static. */
 #define RZ_CUDA_ARGS(...) ((void *[]){__VA_ARGS__})
 void rz_cuda_launch(rz_stream *s, enum rz_cuda_kernel k, rz_cuda_dim grid, rz_cuda_dim block, size_t shared_bytes,
                     void **args);
-int rz_cuda_capability(const rz_stream *s);     /* 90 for 9.0 */
+int rz_cuda_capability(const rz_stream *s); /* 90 for 9.0 */
 int rz_cuda_multiprocessors(const rz_stream *s);
 size_t rz_cuda_max_shared(const rz_stream *s); /* bytes that a block may ask for */
 
