@@ -625,7 +625,7 @@ static rz_loss_output pass(const world *w, const batch *b)
                         .targets = upload(w, tensor(w, "targets")),
                         .keep = upload(w, tensor(w, "keep")),
                         .keep_classes = upload(w, tensor(w, "keep_classes")),
-                        .tau = rz_model_tau(w->m),
+                        .tau = rz_model_tau(w->m, w->s),
                         .lambda = w->m->cfg.radz.lambda};
     if (w->m->cfg.radz.embedding_anchors) targets_by_row(w, &in);
     rz_loss_grads g = {dglobal, dlocal, dglobal + B * dim, dlocal + B * dim, dglobal + 2 * B * dim, 0};
@@ -900,7 +900,7 @@ static void check_fused(const world *w, const rz_st *st)
     rz_download(w->s, host, v, 2 * dim * sizeof *host);
     for (size_t i = 0; i < 2; i++) {
         rz_score scores[N_CLASSES];
-        ok(rz_score_film(bank, host + i * dim, rz_model_tau(w->m), scores, &err));
+        ok(rz_score_film(bank, host + i * dim, rz_model_tau(w->m, w->s), scores, &err));
         for (size_t k = 0; k < N_CLASSES; k++) probability[i * N_CLASSES + scores[k].i] = (float)scores[k].probability;
     }
     ok(rz_st_to_f32(of_recipe(st, "", "probability"), want, &err));

@@ -206,7 +206,7 @@ static void fill_info(const radz_model *model, radz_model_info *info)
     info->unused_tensor = m->n_unused ? m->unused[0] : NULL;
     info->file_bytes = rz_model_file_bytes(m);
     info->film_bytes = rz_net_film_bytes(m);
-    info->tau = rz_model_tau(m);
+    info->tau = rz_model_tau(m, NULL);
     info->weights = model->weights;
     info->streamed_bytes = rz_paging_film_bytes(m->paging);
     info->peak_bytes = rz_model_peak_bytes(m);

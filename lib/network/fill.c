@@ -6,6 +6,9 @@
 #include "precision.h"
 #include "rope.h"
 #include "tensors.h"
+#include "weights.h"
+
+#define PART_BYTES ((size_t)32 << 20) /* of converted weights on their way to a device */
 
 /* *where: device memory with a copy, *owned once it is there. */
 static radz_status copy_to_device(rz_model *m, const void *host_data, size_t n_bytes, const void **where, bool *owned,
@@ -15,16 +18,8 @@ static radz_status copy_to_device(rz_model *m, const void *host_data, size_t n_b
     RZ_TRY(rz_device_alloc(m->dev, n_bytes, &dst, err));
     *where = dst;
     *owned = true;
-    if (rz_device_is_host(m->dev)) {
-        memcpy(dst, host_data, n_bytes);
-        return RADZ_OK;
-    }
-    rz_stream *s = NULL;
-    RZ_TRY(rz_stream_open(m->dev, &s, err));
-    rz_upload(s, dst, host_data, n_bytes);
-    radz_status status = rz_stream_sync(s, err);
-    rz_stream_close(s);
-    return status;
+    rz_upload(m->filling, dst, host_data, n_bytes);
+    return RADZ_OK;
 }
 
 static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, size_t n_bytes, radz_error *err)
@@ -68,18 +63,38 @@ static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, r
     return status;
 }
 
-/* Room for a matrix of other numbers, where the device has it. */
+/* Room for a matrix of other numbers. */
 static radz_status alloc_matrix(rz_model *m, rz_param *p, radz_error *err)
 {
     void *data = NULL, *scale = NULL;
-    if (!rz_device_is_host(m->dev))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "weights cannot be converted while they are loaded to this device");
     RZ_TRY(rz_device_alloc(m->dev, rz_dtype_bytes(p->w.dtype, p->n), &data, err));
     p->w.data = data, p->owned = true;
     if (rz_dtype_is_float(p->w.dtype)) return RADZ_OK;
     RZ_TRY(rz_device_alloc(m->dev, p->dims[0] * rz_mat_groups(p->w) * sizeof(uint16_t), &scale, err));
     p->w.scale = scale, p->scale_owned = true;
     return RADZ_OK;
+}
+
+/* Rows into p, whose memory is there: at once, or where the device's memory is its own, part by part. */
+static radz_status convert(rz_model *m, const rz_param *p, const rz_matrix_source *from, radz_error *err)
+{
+    const bool direct = rz_device_is_host(m->dev);
+    const size_t row = rz_dtype_bytes(p->w.dtype, from->cols), scales = rz_mat_groups(p->w) * sizeof(uint16_t);
+    const size_t step = direct || PART_BYTES / row >= from->rows ? from->rows : PART_BYTES / row + 1;
+    uint8_t *data = (uint8_t *)(uintptr_t)p->w.data, *scale = (uint8_t *)(uintptr_t)p->w.scale;
+    uint8_t *part = direct ? NULL : rz_malloc(m->cfg.host, step * (row + scales));
+    radz_status status = direct || part ? RADZ_OK : RZ_NO_MEMORY(err, p->name);
+    for (size_t r = 0, n; r < from->rows && !status; r += n) {
+        n = from->rows - r < step ? from->rows - r : step;
+        uint8_t *to = direct ? data : part + step * scales, *to_scale = direct ? scale : part;
+        status = rz_precision_convert(m->cfg.host, rz_device_pool(m->dev), from, r, n, p->w.dtype, p->w.group, to,
+                                      (uint16_t *)(void *)to_scale, err);
+        if (direct || status) continue;
+        rz_upload(m->filling, data + r * row, to, n * row);
+        if (scales) rz_upload(m->filling, scale + r * scales, to_scale, n * scales);
+    }
+    rz_free(m->cfg.host, part);
+    return status;
 }
 
 /* As other numbers than the files have. */
@@ -98,9 +113,7 @@ static radz_status fill_converted(rz_model *m, rz_param *p, const rz_st_tensor *
         status = rz_tensor_quantised(m, t, &q, err);
         from.q = &q;
     }
-    if (!status)
-        status = rz_precision_convert(m->cfg.host, rz_device_pool(m->dev), &from, 0, from.rows, dtype, p->w.group,
-                                      (void *)(uintptr_t)p->w.data, (uint16_t *)(uintptr_t)p->w.scale, err);
+    if (!status) status = convert(m, p, &from, err);
     rz_free(m->cfg.host, f);
     return status;
 }
@@ -176,15 +189,28 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_erro
     return merged ? fill_float(m, p, t, err) : fill_as_stored(m, p, t, err);
 }
 
+/* What has gone to a device's own memory need not stay in the host's. */
+static void forget_files(const rz_model *m)
+{
+    rz_weights *const all[] = {m->files, m->radz_files, m->tower_files};
+    for (size_t i = 0; i < RZ_COUNT(all); i++)
+        if (all[i]) rz_weights_forget(all[i]);
+}
+
 static radz_status fill_params(rz_model *m, const rz_param_notes *notes, rz_model_mode mode, uint64_t seed,
                                radz_error *err)
 {
+    size_t n_bytes = 0;
     for (size_t i = 0; i < m->n_params; i++) {
         rz_param *p = &m->params[i];
         if (mode == RZ_MODEL_INIT || p->fresh)
             RZ_TRY(init_param(m, p, notes->init[i], seed, err));
         else
             RZ_TRY(load_param(m, p, p->as_float || p->trained, err));
+        n_bytes += rz_mat_bytes(p->w, p->dims[0]);
+        if (rz_device_is_host(m->dev) || n_bytes < PART_BYTES) continue;
+        forget_files(m);
+        n_bytes = 0;
     }
     m->lora_merged = m->lora != NULL;
     m->cfg.text.tied &= !m->lm_head;
@@ -192,10 +218,13 @@ static radz_status fill_params(rz_model *m, const rz_param_notes *notes, rz_mode
 }
 
 /* A damaged log_tau would turn every probability into NaN. */
-static radz_status check_tau(const rz_model *m, const char *dir, radz_error *err)
+static radz_status read_tau(rz_model *m, const char *dir, radz_error *err)
 {
-    double tau = rz_model_tau(m);
-    if (tau >= 1e-4 && tau <= 100.0) return RADZ_OK;
+    float log_tau = 0;
+    if (m->log_tau) rz_download(m->filling, &log_tau, m->log_tau->w.data, sizeof log_tau);
+    RZ_TRY(rz_stream_sync(m->filling, err));
+    m->tau = m->log_tau ? exp((double)log_tau) : m->cfg.radz.tau;
+    if (m->tau >= 1e-4 && m->tau <= 100.0) return RADZ_OK;
     return rz_fail(err, RADZ_E_FORMAT, "%s: tensor 'log_tau': expected the logarithm of a number in 1/10000..100", dir);
 }
 
@@ -209,13 +238,23 @@ static radz_status make_inv_freq(rz_model *m, radz_error *err)
     return status;
 }
 
-radz_status rz_model_fill(rz_model *m, const rz_param_notes *notes, const char *dir, rz_model_mode mode, uint64_t seed,
-                          radz_error *err)
+static radz_status fill(rz_model *m, const rz_param_notes *notes, const char *dir, rz_model_mode mode, uint64_t seed,
+                        radz_error *err)
 {
     const radz_status status = fill_params(m, notes, mode, seed, err);
     if (status && mode != RZ_MODEL_INIT) rz_fail_prefix(err, status, "%s", dir);
     RZ_TRY(status);
     RZ_TRY(rz_tensors_of_adapter(m, err));
     RZ_TRY(make_inv_freq(m, err));
-    return check_tau(m, dir, err);
+    return read_tau(m, dir, err);
+}
+
+radz_status rz_model_fill(rz_model *m, const rz_param_notes *notes, const char *dir, rz_model_mode mode, uint64_t seed,
+                          radz_error *err)
+{
+    RZ_TRY(rz_stream_open(m->dev, &m->filling, err));
+    const radz_status status = fill(m, notes, dir, mode, seed, err);
+    rz_stream_close(m->filling);
+    m->filling = NULL;
+    return status;
 }

@@ -158,6 +158,10 @@ static radz_status load_model(rz_model *m, const rz_host *host, const rz_source 
         if (!(m->precision.keep = rz_strdup(host, src->precision.keep))) return RZ_NO_MEMORY(err, "model");
     }
     m->streamed = src->memory_bytes != 0;
+    if (m->streamed && !rz_device_is_host(m->dev))
+        return rz_fail(err, RADZ_E_UNSUPPORTED,
+                       "memory_bytes: weights are read as they are needed on the CPU alone: this device holds all of "
+                       "them, or fewer bits of each (weights)");
     RZ_TRY(find_parts(m, host, &from, err));
     radz_status status = rz_config_load_from(host, &from, &m->cfg, err);
     m->cfg.host = host;
@@ -247,11 +251,11 @@ bool rz_model_has_weights(const char *dir)
     return rz_weights_exist(NULL, dir);
 }
 
-double rz_model_tau(const rz_model *m)
+double rz_model_tau(const rz_model *m, rz_stream *s)
 {
-    float log_tau = 0;
-    if (!m->log_tau || !rz_device_is_host(m->dev)) return m->cfg.radz.tau;
-    memcpy(&log_tau, m->log_tau->w.data, sizeof log_tau);
+    float log_tau = NAN;
+    if (!m->log_tau || !m->log_tau->trained) return m->tau;
+    rz_download(s, &log_tau, m->log_tau->w.data, sizeof log_tau);
     return exp((double)log_tau);
 }
 

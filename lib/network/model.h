@@ -92,6 +92,8 @@ typedef struct rz_model {
     rz_train_setup setup;      /* of a model being trained */
     rz_lowrank *pairs;         /* its LoRA */
     size_t n_pairs;
+    rz_stream *filling;     /* while its numbers are being read; else NULL */
+    double tau;             /* as it was loaded */
     bool streamed;          /* paging is or will be */
     bool lora_merged;       /* an adapter has been added into the weights */
     rz_precision precision; /* as the weights were asked for; its keep is owned */
@@ -128,7 +130,8 @@ radz_status rz_model_save(const rz_model *model, const char *dir, const char *dt
  * them. base: the model that it belongs to. */
 radz_status rz_model_save_adapter(const rz_model *model, const char *dir, const char *base, const char *dtype,
                                   const char *save_id, radz_error *err) RZ_CHECK;
-double rz_model_tau(const rz_model *model);
+/* s may be NULL for a model that is not being trained. */
+double rz_model_tau(const rz_model *model, rz_stream *s);
 /* RADZ_E_MISMATCH unless the model is a whole LLaVA-RadZ: tower, tokenizer, radz.json and its rows are there. */
 radz_status rz_model_require_radz(const rz_model *model, radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH unless it can make vectors of texts (a tokenizer) or of films (a tower too), trained for it or not.

@@ -26,17 +26,17 @@ static float get_integer(const rz_mat *w, size_t i)
     return (float)v * scale;
 }
 
-static float get_float(const rz_param *p, size_t i)
+static float get_float(const rz_mat *w, size_t i)
 {
     float v;
     uint16_t half;
-    if (!rz_dtype_is_float(p->w.dtype)) return get_integer(&p->w, i);
-    if (p->w.dtype == RZ_F32) {
-        memcpy(&v, (const uint8_t *)p->w.data + 4 * i, sizeof v);
+    if (!rz_dtype_is_float(w->dtype)) return get_integer(w, i);
+    if (w->dtype == RZ_F32) {
+        memcpy(&v, (const uint8_t *)w->data + 4 * i, sizeof v);
         return v;
     }
-    memcpy(&half, (const uint8_t *)p->w.data + 2 * i, sizeof half);
-    return p->w.dtype == RZ_BF16 ? rz_bf16_to_f32(half) : rz_f16_to_f32(half);
+    memcpy(&half, (const uint8_t *)w->data + 2 * i, sizeof half);
+    return w->dtype == RZ_BF16 ? rz_bf16_to_f32(half) : rz_f16_to_f32(half);
 }
 
 static const rz_lowrank *pair_of(const rz_model *m, const rz_param *p)
@@ -53,15 +53,40 @@ static size_t chunk_rows(size_t rows, size_t cols)
     return n < 1 ? 1 : n < rows ? n : rows;
 }
 
-/* Rows from `first` on of W, or of W + scale B A as a loader of the adapter would add it. */
+/* Rows from `first` on as they are, in host memory. */
+static rz_mat fetch_rows(rz_stream *s, const rz_mat *w, size_t first, size_t n)
+{
+    const size_t skip = rz_dtype_bytes(w->dtype, first * w->ld), n_bytes = rz_dtype_bytes(w->dtype, n * w->ld);
+    const size_t scale = rz_dtype_bytes(w->scale_dtype, rz_mat_groups(*w)); /* of a row */
+    uint8_t *data = rz_arena_host(s, n_bytes, 1), *scales = scale ? rz_arena_host(s, n, scale) : NULL;
+    rz_mat rows = *w;
+    rows.data = data, rows.scale = scales;
+    if (rz_stream_failed(s)) return rows;
+    rz_download(s, data, (const uint8_t *)w->data + skip, n_bytes);
+    if (scale) rz_download(s, scales, (const uint8_t *)w->scale + first * scale, n * scale);
+    return rows;
+}
+
+/* w + scale B A, as a loader of the adapter would add it. */
+static void add_pair(rz_stream *s, const rz_lowrank *l, size_t first, size_t n, size_t cols, float *w)
+{
+    const size_t r = l->a->dims[0];
+    float *sum = rz_arena_f32(s, n, cols);
+    rz_upload(s, sum, w, n * cols * sizeof *w);
+    rz_gemm(s, false, false, n, cols, r, l->scale, rz_mat_f32((const float *)l->b->w.data + first * r, r), l->a->w,
+            1.0f, sum, cols);
+    rz_download(s, w, sum, n * cols * sizeof *w);
+}
+
+/* Rows from `first` on. */
 static void get_rows(rz_stream *s, const rz_param *p, const rz_lowrank *l, size_t first, size_t n, float *out)
 {
     const size_t cols = p->n / p->dims[0];
-    for (size_t i = 0; i < n * cols; i++) out[i] = get_float(p, first * cols + i);
-    if (!l) return;
-    const size_t r = l->a->dims[0];
-    rz_gemm(s, false, false, n, cols, r, l->scale, rz_mat_f32((const float *)l->b->w.data + first * r, r), l->a->w,
-            1.0f, out, cols);
+    const rz_mark mark = rz_arena_mark(s);
+    const rz_mat rows = fetch_rows(s, &p->w, first, n);
+    for (size_t i = 0; i < n * cols && !rz_stream_failed(s); i++) out[i] = get_float(&rows, i);
+    if (l) add_pair(s, l, first, n, cols, out);
+    rz_arena_release(s, mark);
 }
 
 /* A parameter's values in the dtype to write, a few rows at a time. */
@@ -171,8 +196,6 @@ static radz_status check_save(const save *s, radz_error *err)
 {
     if (strcmp(s->dtype, "F32") && strcmp(s->dtype, "BF16"))
         return rz_fail(err, RADZ_E_ARGUMENT, "dtype '%s' cannot be written (F32, BF16)", s->dtype);
-    if (!rz_device_is_host(s->m->dev))
-        return rz_fail(err, RADZ_E_UNSUPPORTED, "saving a model from this device is not implemented");
     return RADZ_OK;
 }
 

@@ -107,7 +107,7 @@ static void make_variant(const measure *m, size_t step, bool insert, float *to)
 
 static radz_status probability_of(measure *m, const float *vector, double *out, radz_error *err)
 {
-    RZ_TRY(rz_score_film(m->bank, vector, rz_model_tau(m->net->model), m->scores, err));
+    RZ_TRY(rz_score_film(m->bank, vector, rz_model_tau(m->net->model, m->net->s), m->scores, err));
     for (size_t i = 0; i < m->bank->n; i++)
         if (m->scores[i].i == m->class_index) *out = m->scores[i].probability;
     return RADZ_OK;

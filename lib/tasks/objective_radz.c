@@ -79,7 +79,7 @@ static radz_status loss(rz_trainer *t, const rz_batch *b, const rz_vectors *v, r
                         .yg = texts_of(s, v->global, texts, t->b, k),
                         .yl = texts_of(s, v->local, texts, t->b, k),
                         .d = v->global + diseases,
-                        .tau = rz_model_tau(t->model),
+                        .tau = rz_model_tau(t->model, s),
                         .lambda = t->o.lambda,
                         .features = is(t->o.features, "global")  ? RZ_FEATURES_GLOBAL
                                     : is(t->o.features, "local") ? RZ_FEATURES_LOCAL

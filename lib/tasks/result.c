@@ -125,7 +125,10 @@ static char *provenance(const rz_model *m, const char *model_name, const rz_bank
     rz_str_put_text(&s, "},\"bank\":{\"hash\":", bank ? bank->hash : NULL);
     if (bank && !rz_bank_made_by(bank, m)) rz_str_put_text(&s, ",\"made_with\":", bank->model_hash);
     rz_str_put_text(&s, "},\"score\":", !bank ? "linear-head" : bank->fused ? "fused" : "img_anchor");
-    rz_str_put_number(&s, ",\"tau\":", !bank ? NAN : bank->calibration ? bank->calibration->tau : rz_model_tau(m));
+    rz_str_put_number(&s, ",\"tau\":",
+                      !bank               ? NAN
+                      : bank->calibration ? bank->calibration->tau
+                                          : rz_model_tau(m, NULL));
     rz_str_put_text(
         &s, ",\"calibration\":", bank && bank->calibration ? rz_calibration_name(bank->calibration->kind) : NULL);
     const bool reference = bank && bank->reference < bank->n && !bank->fused;
@@ -176,7 +179,8 @@ static radz_status fill_scores(rz_result *r, const scorer *by, size_t film, radz
     if (by->bank && by->bank->calibration)
         RZ_TRY(rz_score_calibrated(by->bank, by->vectors + film * by->dim, r->scores, err));
     else if (by->bank)
-        RZ_TRY(rz_score_film(by->bank, by->vectors + film * by->dim, rz_model_tau(by->net->model), r->scores, err));
+        RZ_TRY(rz_score_film(by->bank, by->vectors + film * by->dim, rz_model_tau(by->net->model, by->net->s),
+                             r->scores, err));
     else
         RZ_TRY(rz_score_logits(by->logits + film * by->n, by->n, r->scores, err));
     for (size_t i = 0; i < r->n; i++) {

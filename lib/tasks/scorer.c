@@ -187,7 +187,7 @@ static radz_status fill_scorer(rz_scorer *s, const rz_net *net, const rz_bank *b
     if (o->score == RADZ_SCORE_HIDDEN) RZ_TRY(rz_embed_pick(cfg, &hidden, &pick, err));
     s->kind = o->score, s->feature = o->feature;
     s->dim = rz_embed_dim(cfg, &pick);
-    s->tau = o->tau > 0 ? o->tau : rz_model_tau(net->model);
+    s->tau = o->tau > 0 ? o->tau : rz_model_tau(net->model, net->s);
     RZ_TRY(name_classes(s, net->model, bank, o, err));
     if (s->kind == RADZ_SCORE_IMG_ANCHOR || s->kind == RADZ_SCORE_FUSED) {
         s->anchors = rz_calloc(s->host, s->n, s->dim * sizeof *s->anchors);

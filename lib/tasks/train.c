@@ -353,7 +353,7 @@ static void fill_progress(const rz_trainer *t, radz_train_progress *p)
     p->struct_size = sizeof *p;
     p->step = t->state.step, p->n_steps = t->n_steps;
     p->epoch = (double)t->state.draw / (double)t->ds.n_train;
-    p->tau = rz_model_tau(t->model);
+    p->tau = rz_model_tau(t->model, t->s);
     p->items_per_second = t->seconds_per_step > 0 ? (double)t->b * t->o.accumulate / t->seconds_per_step : 0;
     p->seconds_left = (double)(t->n_steps - t->state.step) * t->seconds_per_step;
     p->n_bad_rows = (int64_t)t->films.n_bad;

@@ -150,7 +150,7 @@ static radz_status put_report(rz_str *s, const rz_trainer *t, const rz_model *mo
     rz_str_puts(s, "  \"anchors\":");
     rz_str_puts(s, t->n_anchors ? "\"descriptions\",\n" : "\"class sentences\",\n");
     put_counts(s, t);
-    rz_str_put_number(s, "  \"tau\":", rz_model_tau(model));
+    rz_str_put_number(s, "  \"tau\":", rz_model_tau(model, NULL));
     if (t->objective->validate) {
         rz_str_put_number(s, ",\n  \"validation\":{\"loss\":", -log(t->state.best_value));
         rz_str_puts(s, "}\n}\n");

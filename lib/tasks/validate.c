@@ -12,6 +12,7 @@ typedef struct pass {
     float *pixels, *vectors, *anchors; /* anchors (n_classes, dim): what a film's vector is multiplied with */
     rz_item *items;
     size_t *rows;
+    double tau;
 } pass;
 
 static void pass_free(pass *p)
@@ -68,7 +69,7 @@ static double share_odds(const double *cosines, size_t n, double tau, size_t c)
 static void score_film(const pass *p, const float *vector, double *scores)
 {
     int reference = p->v->reference;
-    double tau = rz_model_tau(p->net->model), *cosines = scores + p->n_classes; /* scratch behind the row */
+    double tau = p->tau, *cosines = scores + p->n_classes; /* scratch behind the row */
     for (size_t c = 0; c < p->n_classes; c++) cosines[c] = dot(vector, p->anchors + c * p->dim, p->dim);
     if (p->v->head) { /* films rank alike with the bias and without */
         memcpy(scores, cosines, p->n_classes * sizeof *scores);
@@ -159,6 +160,7 @@ static radz_status score_all(pass *p, double *scores, radz_error *err)
 {
     RZ_TRY(pass_open(p, err));
     RZ_TRY(p->v->head ? head_rows(p, err) : anchor_rows(p, err));
+    p->tau = rz_model_tau(p->net->model, p->net->s);
     size_t n_val = p->v->films->ds->n_val;
     for (size_t i = 0; i < n_val * p->n_classes; i++) scores[i] = NAN;
     for (size_t i = 0; i < n_val; i += p->v->batch) {
