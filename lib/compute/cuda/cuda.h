@@ -9,7 +9,11 @@
 /* ---- Kernels: extern "C" __global__ functions "rz_k_<name>" of the .cu files, by area ------------------- */
 
 /* clang-format off */
-#define RZ_CUDA_ROWS(X) X(fill)
+#define RZ_CUDA_ROWS(X)                                                                                        \
+    X(fill) X(add) X(scale) X(to_bf16) X(adamw_step) X(act) X(act_bwd) X(gated) X(gated_bwd) X(add_bias)       \
+    X(add_bias_bwd) X(dropout) X(gather) X(copy_rows) X(add_rows) X(add_rows_to) X(pool_mean)                  \
+    X(pool_mean_bwd) X(patchify) X(rope) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(l2norm)     \
+    X(l2norm_bwd) X(softmax_xent) X(dot)
 #define RZ_CUDA_ATTENTION(X) X(attention_32) X(attention_64) X(attention_128) X(attention_half) X(attention_delta) X(attention_queries_32) X(attention_queries_64) X(attention_queries_128) X(attention_keys_32) X(attention_keys_64) X(attention_keys_128)
 #define RZ_CUDA_HALF(X) X(half_act)
 #define RZ_CUDA_GEMM(X) X(gemm_beta)

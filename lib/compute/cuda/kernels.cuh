@@ -17,6 +17,13 @@
 #define RZ_WARP 32
 #define RZ_ALL_LANES 0xffffffffu
 
+/* Four steps of the loop that follows have their reads under way at once. */
+#ifdef RZ_EMULATOR
+#define RZ_UNROLL
+#else
+#define RZ_UNROLL _Pragma("unroll 4")
+#endif
+
 /* The block's dynamic shared memory, aligned to 16 bytes: RZ_SHARED(float, tile); */
 #ifdef RZ_EMULATOR
 #define RZ_SHARED(type, name) type *const name = (type *)rz_emulator_shared()
@@ -93,6 +100,39 @@ RZ_DEVICE bool rz_in_sixteens(const void *p, size_t n, size_t size)
     return (((size_t)p | n * size) & 15) == 0;
 }
 
+/* Four floats. WIDE: p is aligned to 16 bytes and n is at least 4; else the first n of them, zeros after them. */
+struct rz_quad {
+    float v[4];
+};
+template <bool WIDE> RZ_DEVICE rz_quad rz_load4(const float *p, size_t n)
+{
+    rz_quad q;
+    if (WIDE) {
+        const float4 f = *(const float4 *)p;
+        q.v[0] = f.x, q.v[1] = f.y, q.v[2] = f.z, q.v[3] = f.w;
+    } else {
+        for (unsigned k = 0; k < 4; k++) q.v[k] = k < n ? p[k] : 0;
+    }
+    return q;
+}
+template <bool WIDE> RZ_DEVICE void rz_store4(float *p, rz_quad q, size_t n)
+{
+    if (WIDE)
+        *(float4 *)p = make_float4(q.v[0], q.v[1], q.v[2], q.v[3]);
+    else
+        for (unsigned k = 0; k < 4; k++)
+            if (k < n) p[k] = q.v[k];
+}
+
+RZ_DEVICE unsigned rz_popcount(uint32_t x)
+{
+#ifdef RZ_EMULATOR
+    return (unsigned)__builtin_popcount(x);
+#else
+    return (unsigned)__popc(x);
+#endif
+}
+
 /* ---- Sums and maxima: the same bits in every thread, in an order that the block's size alone decides ------------ */
 
 RZ_DEVICE float rz_warp_sum(float x)
@@ -133,6 +173,22 @@ RZ_DEVICE float rz_block_max(float x, float *part)
     if (lane == 0) part[threadIdx.x / RZ_WARP] = x;
     __syncthreads();
     return rz_warp_max(lane < warps ? part[lane] : -INFINITY);
+}
+
+/* Is x true in any thread of the block? All call; a barrier. */
+RZ_DEVICE bool rz_block_any(bool x)
+{
+#ifdef RZ_EMULATOR
+    __shared__ int any;
+    __syncthreads();
+    if (threadIdx.x + threadIdx.y == 0) any = 0;
+    __syncthreads();
+    if (x) any = 1;
+    __syncthreads();
+    return any != 0;
+#else
+    return __syncthreads_or(x) != 0;
+#endif
 }
 
 /* ---- Activations: the numbers of rz_act_kind, the formulas of the CPU's kernels_rows.h ------------------------- */
