@@ -251,7 +251,7 @@ build/cuda/%.fatbin: lib/compute/cuda/%.cu lib/compute/cuda/kernels.cuh $(CUDA_F
 	$(call say,NVCC,$<)
 	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $<
 $O/lib/compute/cuda/image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)
-$O/lib/compute/cuda/image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(CUDA_SRC:lib/compute/cuda/kernels_%.cu=X(%))' \
+$O/lib/compute/cuda/image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(patsubst lib/compute/cuda/kernels_%.cu,X(%),$(CUDA_SRC))' \
 	'-DRZ_CUDA_FATBINS="build/cuda"' -DRZ_CUDA_VERSION=$(CUDA_VERSION))
 
 $O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)

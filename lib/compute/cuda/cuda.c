@@ -386,6 +386,7 @@ static struct rz_ops cuda_ops(void)
                          .upload = cuda_upload,
                          .download = cuda_download,
                          .copy = cuda_copy};
+    rz_cuda_rows_ops(&ops);
     rz_cuda_gemm_ops(&ops);
     return ops;
 }
