@@ -29,7 +29,9 @@ static void refuses_what_is_not_there(void **state)
 {
     (void)state;
     expect_refused((rz_device_options){.device = "tpu"}, RADZ_E_ARGUMENT, "'tpu'");
-    expect_refused((rz_device_options){.device = "cuda"}, RADZ_E_DEVICE, "no CUDA device");
+    expect_refused((rz_device_options){.device = "cuda:1000"}, RADZ_E_DEVICE, ""); /* why depends on what is here */
+    expect_refused((rz_device_options){.device = "cuda:x"}, RADZ_E_ARGUMENT, "'cuda:x'");
+    expect_refused((rz_device_options){.device = "cuda", .gemm = "own"}, RADZ_E_ARGUMENT, "for the CPU");
     expect_refused((rz_device_options){.kernels = "sse"}, RADZ_E_ARGUMENT, "'sse'");
     expect_refused((rz_device_options){.gemm = "mkl"}, RADZ_E_ARGUMENT, "'mkl'");
     expect_refused((rz_device_options){.n_threads = -1}, RADZ_E_ARGUMENT, "-1");
