@@ -1,5 +1,6 @@
-/* config.json, a NUL, and the header of model.safetensors; the data are zeros. Sizes that the configuration asks for
- * and the file does not have must be refused before memory is taken for them. SPDX-License-Identifier: Apache-2.0 */
+/* config.json, a NUL, and the header of model.safetensors; the data are zeros. Sizes that the
+ * configuration asks for and the file does not have must be refused before memory is taken for them. What opens is
+ * opened as other numbers and streamed too. SPDX-License-Identifier: Apache-2.0 */
 #include <sys/stat.h>
 
 #include "fuzz.h"
@@ -50,11 +51,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rz_model *model;
     radz_error err;
     prepare();
+    const rz_source others[] = {{.dir = fuzz_dir(), .precision = {RZ_WEIGHTS_F32, 128, ""}},
+                                {.dir = fuzz_dir(), .precision = {RZ_WEIGHTS_INT4, 32, ""}},
+                                {.dir = fuzz_dir(), .memory_bytes = (uint64_t)64 << 20}};
     fuzz_write("config.json", data, n);
     write_weights(end ? end + 1 : NULL, end ? size - n - 1 : 0);
     radz_status status = rz_model_load(NULL, dev, fuzz_dir(), RZ_MODEL_READ, 0, &model, &err);
     fuzz_check(status, &err);
     fuzz_require(!status == !!model, "a model or a failure");
     rz_model_unload(model);
+    for (size_t i = 0; !status && i < RZ_COUNT(others); i++) {
+        const radz_status as_other = rz_model_load_from(NULL, dev, &others[i], RZ_MODEL_INFER, 0, &model, &err);
+        fuzz_check(as_other, &err);
+        fuzz_require(!as_other == !!model, "a model or a failure");
+        rz_model_unload(model);
+    }
     return 0;
 }
