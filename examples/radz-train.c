@@ -84,6 +84,7 @@ typedef struct settings {
     radz_runtime_options runtime;
     bool quiet, dry_run;
     const char *log, *preset;
+    const char *memory; /* of the other programs; there is no such training */
 } settings;
 
 /* The preset comes first, wherever it stands. 0, or an exit status. */
@@ -125,7 +126,8 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"micro-batch", .integer = &t->micro_batch, .max = 1000000},
         {"accumulate", .integer = &t->accumulate, .min = 1, .max = 1000000},
         {"recompute", .on = &t->recompute},
-        {"weights", .text = &t->weights, .words = "f32|bf16"},
+        {"weights", .text = &t->weights},
+        {"memory", .text = &s->memory},
         {"stop-on-bad-row", .on = &t->stop_on_bad_row},
         {"log", .text = &s->log},
         {"dry-run", .flag = &s->dry_run},
@@ -162,6 +164,9 @@ static int read_command_line(int argc, char **argv, settings *s)
     };
     int n_inputs, status = parse_command_line(options, COUNT(options), argc, argv, &n_inputs);
     if (!strcmp(t->targets, "batch-index")) t->targets = "batch_index";
+    if (!status && s->memory)
+        return usage("--memory: weights that are read as they are needed cannot be trained; what takes less memory is "
+                     "--micro-batch, --recompute, --weights bf16, or LoRA on a model that radz-quantize wrote");
     if (!status && n_inputs) return usage("films come from the manifest: what is %s?", argv[0]);
     return status;
 }

@@ -99,7 +99,7 @@ static radz_status copy_file(const rz_host *host, const char *from, const char *
     return st;
 }
 
-/* ---- A vision tower that moves in ------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------------ */
 
 static radz_status load_config(const rz_host *host, const char *dir, json_t **out, radz_error *err)
 {
@@ -110,11 +110,19 @@ static radz_status load_config(const rz_host *host, const char *dir, json_t **ou
     return st;
 }
 
-static radz_status put_vision_config(const rz_host *host, json_t *config, json_t *tower, const char *to,
-                                     radz_error *err)
+/* The tower's configuration, which moves in. */
+static radz_status take_tower(const rz_host *host, json_t *config, const char *tower, radz_error *err)
 {
-    json_t *vision = json_object_get(tower, "vision_config");
-    if (json_object_set(config, "vision_config", vision ? vision : tower)) return RZ_NO_MEMORY(err, "config.json");
+    json_t *own = NULL;
+    RZ_TRY(load_config(host, tower, &own, err));
+    json_t *vision = json_object_get(own, "vision_config");
+    const int failed = json_object_set(config, "vision_config", vision ? vision : own);
+    json_decref(own);
+    return failed ? RZ_NO_MEMORY(err, "config.json") : RADZ_OK;
+}
+
+static radz_status put_config(const rz_host *host, const json_t *config, const char *to, radz_error *err)
+{
     char *text = json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     if (!text) return RZ_NO_MEMORY(err, "config.json");
     radz_status st = rz_modeldir_put(host, to, "config.json", text, strlen(text), err);
@@ -122,27 +130,27 @@ static radz_status put_vision_config(const rz_host *host, json_t *config, json_t
     return st;
 }
 
-static radz_status copy_films(const rz_host *host, const char *from, const char *tower, const char *to, radz_error *err)
+/* Byte by byte where nothing changes. Weights that were integers are written as floats. */
+static radz_status copy_config(const rz_host *host, const char *from, const char *tower, const char *to,
+                               radz_error *err)
 {
-    json_t *config = NULL, *vision = NULL;
-    if (!rz_modeldir_has(host, from, "preprocessor_config.json"))
-        RZ_TRY(copy_file(host, tower, to, "preprocessor_config.json", err));
-    radz_status st = load_config(host, from, &config, err);
-    if (!st) st = load_config(host, tower, &vision, err);
-    if (!st) st = put_vision_config(host, config, vision, to, err);
+    json_t *config = NULL;
+    RZ_TRY(load_config(host, from, &config, err));
+    const bool changed = json_object_del(config, "quantization_config") == 0 || tower;
+    radz_status st = tower ? take_tower(host, config, tower, err) : RADZ_OK;
+    if (!st) st = changed ? put_config(host, config, to, err) : copy_file(host, from, to, "config.json", err);
     json_decref(config);
-    json_decref(vision);
     return st;
 }
 
 /* Every file once, as it will be: a copy that is edited where it lies can be met half done. */
 radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *tower, const char *to, radz_error *err)
 {
-    for (size_t i = 0; i < RZ_COUNT(settings); i++) {
-        const bool elsewhere = !strcmp(settings[i], "radz.json") || (tower && !strcmp(settings[i], "config.json"));
-        if (!elsewhere) RZ_TRY(copy_file(host, from, to, settings[i], err));
-    }
+    static const char *const films = "preprocessor_config.json";
+    RZ_TRY(copy_config(host, from, tower, to, err));
+    RZ_TRY(copy_file(host, tower && !rz_modeldir_has(host, from, films) ? tower : from, to, films, err));
+    RZ_TRY(copy_file(host, from, to, "tokenizer.model", err));
     for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
         RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));
-    return tower ? copy_films(host, from, tower, to, err) : RADZ_OK;
+    return RADZ_OK;
 }

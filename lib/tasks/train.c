@@ -41,6 +41,11 @@ static radz_status check_words(const radz_train_options *o, radz_error *err)
                              *const vectors[] = {"paper", "refcode", NULL};
     RZ_TRY(check_word("vectors", o->vectors, vectors, err));
     RZ_TRY(check_word("dtype", o->dtype, dtypes, err));
+    if (o->weights && !strncmp(o->weights, "int", 3))
+        return rz_fail(err, RADZ_E_ARGUMENT,
+                       "training options: weights '%s': integers cannot be trained; LoRA can beside them: write the "
+                       "model with radz-quantize and train that",
+                       o->weights);
     RZ_TRY(check_word("weights", o->weights, dtypes, err));
     RZ_TRY(check_word("features", o->features, features, err));
     return check_word("targets", o->targets, targets, err);

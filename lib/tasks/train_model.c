@@ -86,10 +86,7 @@ static bool starts_from_weights(const rz_trainer *t)
 /* What was left to the library is decided here, so that everything later reads it from the options. */
 static radz_status read_setup(rz_trainer *t, rz_train_setup *x, radz_error *err)
 {
-    const char *half = t->o.weights;
     const bool weights = starts_from_weights(t);
-    if (half && strcmp(half, "f32") && strcmp(half, "bf16"))
-        return rz_fail(err, RADZ_E_ARGUMENT, "training options: weights '%s': expected f32 or bf16", half);
     if (t->o.lora_rank < 0) t->o.lora_rank = weights ? DEFAULT_RANK : 0;
     RZ_TRY(read_lora(t, x, err));
     RZ_TRY(read_parts(t, x, err));
