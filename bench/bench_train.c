@@ -128,7 +128,7 @@ static double step(bench *b, int64_t number)
                         .yl = local + texts,
                         .d = global + diseases,
                         .targets = targets,
-                        .tau = rz_model_tau(b->model),
+                        .tau = rz_model_tau(b->model, s),
                         .lambda = 0.5};
     rz_loss_grads g = {dglobal, dlocal, dglobal + texts, dlocal + texts, dglobal + diseases, 0};
     check(rz_losses(s, &in, &g, &out, &err), &err);
