@@ -56,7 +56,7 @@ rz_emulator_switch:
 )");
 void prepare(context *c, char *stack, void (*entry)())
 {
-    void **top = (void **)(stack + STACK) - 2; /* at entry the stack is 8 off from a multiple of 16 */
+    void **top = (void **)(stack + STACK) - 1; /* at entry the stack is 8 off from a multiple of 16 */
     *top = nullptr;
     *--top = (void *)entry;
     *c = top - 6;
