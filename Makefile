@@ -95,7 +95,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo check check-built check-shared check-python check-orthanc deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -128,6 +128,14 @@ check: deps-test ## build and pass every test; T=test_base runs one
 CHOSEN = $(if $T,$(addprefix $O/tests/,$T),$(TEST_BINS))
 check-built: all $(CHOSEN)
 	@tests/run-tests $(CHOSEN)
+
+# The tests of the CUDA device, on an emulated GPU whose memory ordinary code cannot touch.
+EMULATED ?= test_compute_ops test_compute_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
+emulator: ## tests/emulator: a driver and a cuBLAS for machines without a GPU
+	+@$(SUBMAKE) -f tests/emulator/Makefile O=$O CXX='$(CXX)' WERROR=$(WERROR) V=$V
+check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=test_parity runs one
+	+@$(SUBMAKE) all emulator $(addprefix $O/tests/,$(or $T,$(EMULATED)))
+	@RADZ_TEST_DEVICE=cuda LD_LIBRARY_PATH='$(CURDIR)/$O/tests/emulator' tests/run-tests $(addprefix $O/tests/,$(or $T,$(EMULATED)))
 
 # On data that may not lie in the repository.
 SHARED_TESTS := $(patsubst tests/%.c,$O/tests/%,$(sort $(wildcard tests/shared/test_*.c)))
@@ -282,7 +290,8 @@ $O/radz-mpi.so: examples/mpi/radz-mpi.c examples/mpi/radz-mpi.h include/radz.h M
 	$(Q)OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC) -D_GNU_SOURCE -Iinclude $(CPPFLAGS) $(CFLAGS_ALL) $(LDFLAGS) -shared -o $@ $<
 
 $O/tests/%.o: CPPFLAGS_ALL += -Itests $(TEST_CFLAGS)
-$O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(STATIC)
+# Without nvcc the library has no kernels; those of the emulated GPU are its own.
+$O/tests/%: $O/tests/%.o $(TEST_HELPERS:%.c=$O/%.o) $(if $(CUDA_SRC),,$O/tests/emulator/image.o) $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $(filter-out $(STATIC),$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 

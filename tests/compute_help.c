@@ -7,12 +7,18 @@
 #include <cmocka.h>
 
 #include "compute_help.h"
+#include "fixture.h"
+#include "host_ops.h"
 
 const char *const *compute_sets(void)
 {
     static const char *names[5];
     static const char *const all[] = {"portable", "wide", "avx2", "avx512"};
     size_t n = 0;
+    if (!fixture_on_cpu()) {
+        names[0] = "auto", names[1] = NULL;
+        return names;
+    }
     for (size_t i = 0; i < RZ_COUNT(all); i++) {
         rz_device_options o = {.kernels = all[i], .n_threads = 1};
         rz_device *dev = NULL;
@@ -26,12 +32,14 @@ const char *const *compute_sets(void)
 
 rz_stream *compute_open(const rz_host *host, const char *set, int n_threads)
 {
-    bool wide = !strcmp(set, "wide");
-    rz_device_options o = {.device = "cpu", .kernels = wide ? "portable" : set, .n_threads = n_threads};
+    const bool wide = !strcmp(set, "wide");
+    rz_device_options o = {.device = fixture_device(), .kernels = wide ? "portable" : set, .n_threads = n_threads};
+    if (!fixture_on_cpu()) o.kernels = "auto";
     rz_device *dev;
     rz_stream *s;
     radz_error err = {0};
     if (rz_device_open(host, &o, &dev, &err) != RADZ_OK) fail_msg("%s: %s", set, err.message);
+    host_ops(dev);
     if (wide) {
         dev->kernels = &rz_kernels_wide;
         dev->int8 = &rz_kernels_wide.int8, dev->int4 = &rz_kernels_wide.int4;

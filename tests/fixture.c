@@ -295,7 +295,18 @@ void fixture_png(const char *path, size_t width, size_t height, int channels, ui
     free(bytes);
 }
 
-/* ---- Programs ---- */
+/* ---- Devices and programs ---- */
+
+const char *fixture_device(void)
+{
+    const char *name = getenv("RADZ_TEST_DEVICE");
+    return name && *name ? name : "cpu";
+}
+
+bool fixture_on_cpu(void)
+{
+    return strcmp(fixture_device(), "cpu") == 0;
+}
 
 const char *fixture_program(const char *name)
 {

@@ -3,6 +3,7 @@
 #ifndef RZ_FIXTURE_H
 #define RZ_FIXTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,6 +32,10 @@ void fixture_weights(const char *dir, uint64_t seed);
 void fixture_png(const char *path, size_t width, size_t height, int channels, uint64_t seed);
 /* Such a PNG in memory, malloc'ed. */
 uint8_t *fixture_png_bytes(size_t width, size_t height, int channels, uint64_t seed, size_t *n);
+
+/* Where tests run: RADZ_TEST_DEVICE, else "cpu". */
+const char *fixture_device(void);
+bool fixture_on_cpu(void);
 
 /* The program build/<flavour>/bin/name that was built beside this test. */
 const char *fixture_program(const char *name);

@@ -70,6 +70,9 @@ void __syncthreads(void);
 void rz_emulator_exchange(const void *mine, size_t bytes);
 const void *rz_emulator_lane(unsigned lane);
 unsigned rz_emulator_lane_id(void);
+/* An asynchronous copy of `present` bytes, zeros up to `size`: done when its thread calls rz_emulator_copy_now. */
+void rz_emulator_copy_later(void *dst, const void *src, size_t present, size_t size);
+void rz_emulator_copy_now(void);
 /* Ends the process with one line that names kernel, block and thread. */
 void rz_emulator_abort(const char *what) __attribute__((noreturn));
 

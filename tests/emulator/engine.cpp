@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include <vector>
+
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
@@ -77,12 +80,19 @@ void prepare(context *c, char *stack, void (*entry)())
 }
 #endif
 
+struct later {
+    void *dst;
+    const void *src;
+    size_t present, size;
+};
+
 struct fiber {
     context at;
     state is;
     uint3 index;
     unsigned parity; /* which of the two sets of slots it uses */
     size_t bytes;    /* of the collective that it waits in */
+    std::vector<later> copies;
 };
 
 const emulated_launch *running;
@@ -98,6 +108,7 @@ thread_local char first_shared; /* so that there is one */
 void fiber_main()
 {
     running->thread();
+    if (!current->copies.empty()) rz_emulator_abort("ends without waiting for its copies");
     current->is = DONE;
     rz_emulator_switch(&current->at, &scheduler);
 }
@@ -263,6 +274,21 @@ const void *rz_emulator_lane(unsigned lane)
 {
     const size_t first = (size_t)(current - fibers) / LANES * LANES;
     return slots[current->parity][first + lane];
+}
+
+void rz_emulator_copy_later(void *dst, const void *src, size_t present, size_t size)
+{
+    if (((uintptr_t)dst | (uintptr_t)src) % size) rz_emulator_abort("an asynchronous copy that is not aligned");
+    current->copies.push_back({dst, src, present, size});
+}
+
+void rz_emulator_copy_now(void)
+{
+    for (const later &c : current->copies) {
+        memcpy(c.dst, c.src, c.present);
+        memset((char *)c.dst + c.present, 0, c.size - c.present);
+    }
+    current->copies.clear();
 }
 
 bool emulator_where(char *text, size_t size)
