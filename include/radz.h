@@ -123,7 +123,12 @@ typedef enum radz_log_level { RADZ_LOG_DEBUG = 0, RADZ_LOG_INFO = 1, RADZ_LOG_WA
 
 typedef struct radz_runtime_options {
     size_t struct_size;
-    const char *device;  /* "auto" (default), "cpu", "cuda". "cuda" fails where there is none. */
+    /* "auto" (default): an NVIDIA GPU where there is one that can be used, for every model that fits into its memory;
+     * else the CPU (the log says why). "cpu". "cuda": the first GPU, and nothing else will do; "cuda:1": the second. A
+     * GPU wants a library built where nvcc was, a driver for that CUDA, compute capability 7.5, and cuBLAS
+     * (libcublas.so.13 or .12, found by the dynamic linker or in /usr/local/cuda/lib64). Kernels or gemm by name: the
+     * CPU. */
+    const char *device;
     const char *kernels; /* CPU kernel set: "auto" (default), "portable", "avx2", "avx512" */
     const char *gemm;    /* CPU matrix product: "auto" (default: own), "own", "openblas" */
     int n_threads;       /* worker threads incl. the caller; 0 (default) = online cores; at most 1024 */
@@ -146,7 +151,7 @@ RADZ_API void radz_runtime_close(radz_runtime *runtime);
 
 /* What runs the network, for people and logs: "cpu (avx2, own gemm, 2 threads)". */
 RADZ_API const char *radz_runtime_device(const radz_runtime *runtime);
-/* The CPU kernel set in use: "portable", "avx2", "avx512". */
+/* The CPU kernel set in use: "portable", "avx2", "avx512"; "cuda" on a GPU. */
 RADZ_API const char *radz_runtime_kernels(const radz_runtime *runtime);
 /* Which matrix product each type of weights gets, for people and logs, with its tile (rows x columns):
  * "f32 avx512 vfmadd 12x32, bf16 avx512 vdpbf16ps 12x32, int8 avx512 vpdpbusd 6x32, int4 ..."; bf16: where weights are
@@ -215,7 +220,7 @@ RADZ_API const char *radz_model_hash(const radz_model *model);
  * provenance. */
 RADZ_API const char *radz_model_family(const radz_model *model);
 RADZ_API const char *radz_model_name(const radz_model *model);   /* last component of the directory */
-RADZ_API const char *radz_model_device(const radz_model *model); /* as radz_runtime_device */
+RADZ_API const char *radz_model_device(const radz_model *model); /* as radz_runtime_device; what runs this model */
 
 /* What a model is. Texts belong to the model. Layers are indices as in radz_embed_options. */
 typedef struct radz_model_info {

@@ -51,6 +51,30 @@ radz_status rz_tower_source_of(radz_vision_source given, const char *function, r
     return rz_fail(err, RADZ_E_ARGUMENT, "%s: vision_source %d is not known", function, (int)given);
 }
 
+/* Loads it there, and says RADZ_E_MEMORY too where a film would find no room beside it. */
+static radz_status load_on(radz_model *m, rz_device *dev, const rz_source *source, rz_model_mode mode, radz_error *err)
+{
+    size_t n_free, n_all;
+    RZ_TRY(rz_model_load_from(&m->runtime->host, dev, source, mode, 0, &m->net, err));
+    const uint64_t film = rz_net_film_bytes(m->net);
+    if (!rz_device_memory(dev, &n_free, &n_all) || n_free >= film) return RADZ_OK;
+    rz_model_unload(m->net);
+    m->net = NULL;
+    return rz_fail(err, RADZ_E_MEMORY, "out of memory: the model leaves %zu bytes of the GPU's %zu, a film needs %llu",
+                   n_free, n_all, (unsigned long long)film);
+}
+
+static radz_status load(radz_model *m, const rz_source *source, rz_model_mode mode, radz_error *err)
+{
+    rz_device *cpu;
+    radz_error why = {0};
+    radz_status status = load_on(m, m->runtime->dev, source, mode, &why);
+    const bool is_large = status == RADZ_E_MEMORY || (status && source->memory_bytes); /* streamed: on the CPU alone */
+    if (is_large && rz_runtime_fall_back(m->runtime, why.message, &cpu)) status = load_on(m, cpu, source, mode, &why);
+    if (status && err) *err = why;
+    return status;
+}
+
 static radz_status model_fill(radz_model *m, const char *dir, const radz_model_options *o, radz_error *err)
 {
     const rz_host *host = &m->runtime->host;
@@ -63,8 +87,7 @@ static radz_status model_fill(radz_model *m, const char *dir, const radz_model_o
     if (o->memory_bytes && !o->use_mmap)
         return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_open: memory_bytes and use_mmap 0 do not go together");
     RZ_TRY(rz_precision_parse(o->weights, 0, o->keep_weights, &source.precision, err));
-    RZ_TRY(rz_model_load_from(host, m->runtime->dev, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, 0, &m->net,
-                              err));
+    RZ_TRY(load(m, &source, o->use_mmap ? RZ_MODEL_INFER : RZ_MODEL_READ, err));
     if (m->net->lora) {
         rz_sha256 hash;
         rz_sha256_init(&hash);
@@ -128,7 +151,7 @@ const char *radz_model_name(const radz_model *model)
 }
 const char *radz_model_device(const radz_model *model)
 {
-    return model ? radz_runtime_device(model->runtime) : NULL;
+    return model ? rz_device_name(model->net->dev) : NULL;
 }
 
 /* ---- What a model is ---- */
@@ -258,7 +281,7 @@ radz_status radz_session_open(radz_model *model, const radz_session_options *opt
     if (!s) return RZ_NO_MEMORY(err, "session");
     rz_handle_init(&s->h);
     s->net = (rz_net){.model = model->net, .cancel_fn = o.cancel_fn, .user = o.user};
-    radz_status status = rz_stream_open(model->runtime->dev, &s->net.s, err);
+    radz_status status = rz_stream_open(model->net->dev, &s->net.s, err);
     if (!status && (status = rz_reuse_open(model->net, o.keep_film, &s->net.reuse, err))) rz_stream_close(s->net.s);
     if (!status && (status = rz_pager_open(model->net, &s->net.pager, err))) {
         rz_reuse_close(s->net.reuse);

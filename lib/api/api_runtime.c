@@ -56,6 +56,9 @@ radz_status radz_runtime_create(const radz_runtime_options *options, radz_runtim
     if (!r) return RZ_NO_MEMORY(err, "runtime");
     rz_handle_init(&r->h);
     r->host = host;
+    r->any_device = !o.device || !*o.device || !strcmp(o.device, "auto");
+    r->n_threads = o.n_threads;
+    pthread_mutex_init(&r->lock, NULL);
     rz_device_options d = {o.device, o.kernels, o.gemm, o.n_threads};
     radz_status status = rz_device_open(&r->host, &d, &r->dev, err);
     if (status != RADZ_OK) {
@@ -71,8 +74,22 @@ void radz_runtime_close(radz_runtime *runtime)
 {
     if (!runtime || !rz_handle_drop(&runtime->h)) return;
     rz_host host = runtime->host;
+    rz_device_close(runtime->cpu);
     rz_device_close(runtime->dev);
+    pthread_mutex_destroy(&runtime->lock);
     rz_free(&host, runtime);
+}
+
+bool rz_runtime_fall_back(radz_runtime *r, const char *why, rz_device **cpu)
+{
+    if (!r->any_device || rz_device_is_host(r->dev)) return false;
+    const rz_device_options d = {.device = "cpu", .n_threads = r->n_threads};
+    pthread_mutex_lock(&r->lock);
+    const bool opened = r->cpu || rz_device_open(&r->host, &d, &r->cpu, NULL) == RADZ_OK;
+    *cpu = r->cpu;
+    pthread_mutex_unlock(&r->lock);
+    if (opened) rz_log(&r->host, RADZ_LOG_INFO, "on the CPU instead of %s: %s", rz_device_name(r->dev), why);
+    return opened;
 }
 
 const char *radz_runtime_device(const radz_runtime *runtime)

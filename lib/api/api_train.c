@@ -39,6 +39,17 @@ void radz_train_options_init_sized(radz_train_options *options, size_t struct_si
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
+static radz_status open_on_any(radz_runtime *rt, const radz_train_options *o, rz_trainer **trainer, radz_error *err)
+{
+    rz_device *cpu;
+    radz_error why = {0};
+    radz_status status = rz_trainer_open(&rt->host, rt->dev, o, trainer, &why);
+    if (status == RADZ_E_MEMORY && rz_runtime_fall_back(rt, why.message, &cpu))
+        status = rz_trainer_open(&rt->host, cpu, o, trainer, &why);
+    if (status && err) *err = why;
+    return status;
+}
+
 radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options, radz_trainer **trainer,
                               radz_error *err)
 {
@@ -53,7 +64,7 @@ radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *o
     RZ_TRY(rz_runtime_share(runtime, &rt, err));
     radz_trainer *t = rz_calloc(&rt->host, 1, sizeof *t);
     radz_status status = t ? RADZ_OK : RZ_NO_MEMORY(err, "trainer");
-    if (!status) status = rz_trainer_open(&rt->host, rt->dev, &o, &t->trainer, err);
+    if (!status) status = open_on_any(rt, &o, &t->trainer, err);
     if (status) {
         rz_free(&rt->host, t);
         radz_runtime_close(rt);

@@ -3,6 +3,7 @@
 #ifndef RZ_HANDLES_H
 #define RZ_HANDLES_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "bank.h"
@@ -27,6 +28,11 @@ struct radz_runtime {
     rz_handle h;
     rz_host host;   /* &runtime->host is the host of everything made with the runtime */
     rz_device *dev; /* its pool: rz_device_pool */
+    /* Where "auto" took a GPU: the CPU, opened once a model does not fit there. */
+    bool any_device;
+    int n_threads;
+    pthread_mutex_t lock; /* of: */
+    rz_device *cpu;
 };
 struct radz_model {
     rz_handle h;
@@ -64,6 +70,8 @@ static inline const rz_host *rz_runtime_host(const radz_runtime *r)
 {
     return r ? &r->host : NULL;
 }
+/* Where runtime->dev will not do for a model: the CPU, if that was a GPU that "auto" took. Logs why. */
+bool rz_runtime_fall_back(radz_runtime *runtime, const char *why, rz_device **cpu);
 /* Adds a reference to `runtime`, or makes a private one with default options when it is NULL. */
 radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_error *err) RZ_CHECK;
 

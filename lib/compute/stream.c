@@ -6,7 +6,9 @@
 
 #include "ops.h"
 
+/* GPU_: on a device whose allocations are slow, and wait for all that runs. */
 enum { ALIGN = 64, FIRST_CHUNK = 1 << 20, MAX_STEP = 64 << 20, HOST_SHARE = 16 };
+enum { GPU_FIRST_CHUNK = 32 << 20, GPU_MAX_STEP = 1 << 30 };
 
 radz_status rz_stream_open(rz_device *dev, rz_stream **s, radz_error *err)
 {
@@ -19,6 +21,16 @@ radz_status rz_stream_open(rz_device *dev, rz_stream **s, radz_error *err)
     rz_stream_close(*s);
     *s = NULL;
     return err ? err->code : RADZ_E_DEVICE;
+}
+
+static bool on_gpu(const rz_stream *s, const struct rz_arena *a)
+{
+    return !a->on_host && !s->dev->is_host;
+}
+
+static void *chunk_alloc(rz_stream *s, const struct rz_arena *a, size_t n)
+{
+    return a->on_host ? rz_malloc(s->dev->host, n) : s->dev->ops.alloc(s->dev, n);
 }
 
 static void chunk_free(rz_stream *s, const struct rz_arena *a, struct rz_chunk *c)
@@ -90,6 +102,15 @@ static size_t arena_size(const struct rz_arena *a)
     return n;
 }
 
+/* How large a new chunk is best: doubling keeps the list short. */
+static size_t chunk_step(const rz_stream *s, const struct rz_arena *a)
+{
+    const bool gpu = on_gpu(s, a);
+    const size_t least = gpu ? GPU_FIRST_CHUNK : FIRST_CHUNK, most = gpu ? GPU_MAX_STEP : MAX_STEP;
+    const size_t have = arena_size(a), step = have < least ? least : have > most ? most : have;
+    return a->on_host ? step / HOST_SHARE : step;
+}
+
 /* Makes chunk i hold at least n bytes. Chunks from i on hold nothing that is in use. */
 static bool chunk_reserve(rz_stream *s, struct rz_arena *a, size_t i, size_t n)
 {
@@ -103,13 +124,12 @@ static bool chunk_reserve(rz_stream *s, struct rz_arena *a, size_t i, size_t n)
     struct rz_chunk *c = &a->chunks[i];
     if (c->size >= n) return true;
     chunk_free(s, a, c);
-    size_t step = arena_size(a); /* doubling keeps the list short */
-    step = step < FIRST_CHUNK ? FIRST_CHUNK : step > MAX_STEP ? MAX_STEP : step;
-    if (a->on_host) step /= HOST_SHARE;
-    size_t size = n > step ? n : step;
-    void *data = a->on_host ? rz_malloc(s->dev->host, size) : s->dev->ops.alloc(s->dev, size);
-    if (data) *c = (struct rz_chunk){data, size};
-    return data != NULL;
+    const size_t step = chunk_step(s, a), size = n > step ? n : step;
+    if ((c->data = chunk_alloc(s, a, size)))
+        c->size = size;
+    else if (on_gpu(s, a) && (c->data = chunk_alloc(s, a, n)))
+        c->size = n; /* memory is short there, and others want it too */
+    return c->data != NULL;
 }
 
 static void *arena_bytes(rz_stream *s, struct rz_arena *a, size_t n_bytes)
@@ -124,7 +144,13 @@ static void *arena_bytes(rz_stream *s, struct rz_arena *a, size_t n_bytes)
     size_t i = a->current;
     if (i < a->n_chunks && a->chunks[i].size - a->used < n && a->used > 0) i++;
     if (!chunk_reserve(s, a, i, n)) {
-        rz_stream_fail(s, RADZ_E_MEMORY, "out of memory: %zu bytes of scratch memory", n_bytes);
+        size_t n_free, n_all;
+        if (!on_gpu(s, a) || !rz_device_memory(s->dev, &n_free, &n_all))
+            rz_stream_fail(s, RADZ_E_MEMORY, "out of memory: %zu bytes of scratch memory", n_bytes);
+        else
+            rz_stream_fail(s, RADZ_E_MEMORY,
+                           "out of memory: %zu bytes of scratch memory on the GPU, %zu of %zu are free", n_bytes,
+                           n_free, n_all);
         return NULL;
     }
     if (i != a->current) a->used = 0;
