@@ -315,8 +315,7 @@ static const char *find_model(const char *given, char *buffer, size_t size)
     return NULL;
 }
 
-/* "600M" in bytes; 0: it is no size. */
-static uint64_t parse_size(const char *text)
+uint64_t parse_size(const char *text)
 {
     char *end;
     errno = 0;

@@ -30,6 +30,8 @@ void *need(void *p); /* p, or the end of the program */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with the usage after it; EXIT_USAGE. */
 int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* "600M" in bytes; 0: it is no size. */
+uint64_t parse_size(const char *text);
 
 /* ---- Text that is safe to print ---- */
 

@@ -22,7 +22,7 @@ static const char help_text[] =
     "  --model DIR            where to start: config.json, tokenizer.model, radz.json, weights if any\n"
     "  --manifest CSV         films: columns path, labels ('|' between them); optional split, set, text\n"
     "  --images DIR           folder that the paths are relative to (default: the manifest's)\n"
-    "  --out DIR              the best model so far; checkpoint/ while training\n"
+    "  --out DIR              the best model so far (see --keep); checkpoint/ while training\n"
     "  --diseases FILE        \"label: description\" per line: the anchors\n"
     "  --label-map CSV        columns from,to: renames labels; an empty `to` drops one\n"
     "\n"
@@ -40,8 +40,11 @@ static const char help_text[] =
     "  --vectors NAME         how vectors are made and scored: paper, refcode (as --settings says)\n"
     "  --no-mask              films with the same labels are negatives of each other\n"
     "  --no-balance           draw every film equally often\n"
+    "  --set-weights LIST     draw films of a set more or less often: nih=2,toy=0.5\n"
     "  --augment NAME         how films are varied: none, light (default), strong\n"
     "  --no-augment           as --augment none\n"
+    "  --drop-path X          share of films that skip a branch of the tower's last block (0)\n"
+    "  --ema X                decay of an average of the weights, which is what is written (0: none)\n"
     "  --seed N               (0)\n"
     "  --dtype f32|bf16       of the weights written (f32)\n"
     "  --label-fraction X     share of the training rows, by seed, in proportion of the label sets (1)\n"
@@ -58,11 +61,13 @@ static const char help_text[] =
     "  --accumulate N         batches of one step (1)\n"
     "  --recompute            less memory, more time\n"
     "  --weights f32|bf16     of the trained weights in memory (f32)\n"
+    "  --film-cache SIZE      memory for decoded films, 2G, 500M; 0: none (1G)\n"
     "  --dry-run              print what the run will take: rows, steps, memory, time; write nothing\n"
     "\n"
     "  --validate-every N     steps between validations (only at the end)\n"
     "  --monitor LABEL        label whose AUC picks the best model (mean over the labels)\n"
     "  --monitor-set SET      on this set's films only\n"
+    "  --keep best|last       what a validation writes: the model if it is the best (default), or in any case\n"
     "  --checkpoint-every N   steps between checkpoints (only at the end)\n"
     "  --log FILE             one JSON object per step, validation, checkpoint (train.jsonl in --out)\n"
     "  --stop-on-bad-row      a row or film that cannot be read ends the run (counted, left out)\n"
@@ -83,7 +88,7 @@ typedef struct settings {
     radz_train_options train;
     radz_runtime_options runtime;
     bool quiet, dry_run;
-    const char *log, *preset;
+    const char *log, *preset, *film_cache;
     const char *memory; /* of the other programs; there is no such training */
 } settings;
 
@@ -98,6 +103,15 @@ static int apply_preset(int argc, char **argv, radz_train_options *t)
         if (name && radz_train_options_preset(t, name, &err)) return usage("%s", err.message);
     }
     return 0;
+}
+
+/* 0, or the exit status. */
+static int take_film_cache(settings *s)
+{
+    if (!s->film_cache) return 0;
+    s->train.film_cache_bytes = (int64_t)parse_size(s->film_cache);
+    if (s->train.film_cache_bytes || !strcmp(s->film_cache, "0")) return 0;
+    return usage("--film-cache: expected a size such as 2G or 500M, got %s", s->film_cache);
 }
 
 /* 0, or the exit status. */
@@ -128,6 +142,11 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"recompute", .on = &t->recompute},
         {"weights", .text = &t->weights},
         {"memory", .text = &s->memory},
+        {"ema", .real = &t->ema, .max = 0.9999999},
+        {"keep", .text = &t->keep, .words = "best|last"},
+        {"set-weights", .text = &t->set_weights},
+        {"drop-path", .real = &t->drop_path, .max = 0.9},
+        {"film-cache", .text = &s->film_cache},
         {"stop-on-bad-row", .on = &t->stop_on_bad_row},
         {"log", .text = &s->log},
         {"dry-run", .flag = &s->dry_run},
@@ -167,6 +186,7 @@ static int read_command_line(int argc, char **argv, settings *s)
     if (!status && s->memory)
         return usage("--memory: weights that are read as they are needed cannot be trained; what takes less memory is "
                      "--micro-batch, --recompute, --weights bf16, or LoRA on a model that radz-quantize wrote");
+    if (!status) status = take_film_cache(s);
     if (!status && n_inputs) return usage("films come from the manifest: what is %s?", argv[0]);
     return status;
 }

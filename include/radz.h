@@ -1041,6 +1041,17 @@ typedef struct radz_train_options {
                             against published numbers: X_g and Y_g are the last rows of a prompt, whatever they are;
                             special tokens stand there in training only and are never trained; anchors are means of
                             embedding rows; scores are fused (RADZ_SCORE_FUSED) */
+
+    /* For small data. The defaults leave all as it was. */
+    double ema; /* 0 (default): none; else the decay per step of a moving average of the weights, say .999: the average
+                   is what is validated and written. Taken every 8 steps, younger at first. */
+    const char
+        *keep; /* what a validation writes: "best" (default) by monitor, "last": the model as it is, good or bad */
+    const char *set_weights;  /* "nih=2,toy=0.5": rows of a set, or of the sets nih64, nih512 and so on, are drawn so
+                                 many  times as often, beside balance_sets; NULL (default): no */
+    double drop_path;         /* 0 (default) to .9: share of films for which a branch of the tower's last block is left
+                                 out; less towards the first (stochastic depth) */
+    int64_t film_cache_bytes; /* memory for decoded films (1 GiB); what does not fit is decoded again at every draw */
 } radz_train_options;
 
 /* What several processes of one training run need of MPI or the like. Called by one thread at a time, in the same order

@@ -319,7 +319,7 @@ static void train_options(void **state)
 {
     (void)state;
     if (sizeof(void *) != 8) skip();
-    SIZE(radz_train_options, 384);
+    SIZE(radz_train_options, 424);
     AT(radz_train_options, struct_size, 0);
     AT(radz_train_options, model_dir, 8);
     AT(radz_train_options, manifest, 16);
@@ -371,6 +371,11 @@ static void train_options(void **state)
     AT(radz_train_options, stop_on_bad_row, 360);
     AT(radz_train_options, comm, 368);
     AT(radz_train_options, vectors, 376);
+    AT(radz_train_options, ema, 384);
+    AT(radz_train_options, keep, 392);
+    AT(radz_train_options, set_weights, 400);
+    AT(radz_train_options, drop_path, 408);
+    AT(radz_train_options, film_cache_bytes, 416);
 }
 
 static void metrics_options(void **state)

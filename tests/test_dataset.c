@@ -214,7 +214,7 @@ static void unbalanced_epochs_show_every_row_once(void **state)
     rz_sampler s;
     size_t counts[68];
     open_uneven(e);
-    assert_int_equal(rz_sampler_init(NULL, &e->ds, false, 5, &s, NULL), RADZ_OK);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, false, NULL, 5, &s, NULL), RADZ_OK);
     for (int64_t epoch = 0; epoch < 3; epoch++) {
         count_draws(&s, 68 * epoch, 68, counts);
         for (size_t i = 0; i < 68; i++) assert_int_equal(counts[i], 1);
@@ -228,7 +228,7 @@ static void balanced_groups_weigh_their_root(void **state)
     rz_sampler s;
     size_t counts[68], rare = 0;
     open_uneven(e);
-    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, 5, &s, NULL), RADZ_OK);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, NULL, 5, &s, NULL), RADZ_OK);
     count_draws(&s, 0, 68 * 100, counts);
     for (size_t i = 64; i < 68; i++) rare += counts[i];
     /* sqrt(4) : sqrt(64) = 2 : 8, so 1360 of 6800; every epoch is within one of its expectation per row */
@@ -237,18 +237,40 @@ static void balanced_groups_weigh_their_root(void **state)
     rz_sampler_free(&s);
 }
 
+static void sets_are_drawn_as_often_as_asked(void **state)
+{
+    env *e = *state;
+    rz_sampler s;
+    radz_error err;
+    size_t counts[68];
+    static const char csv[] = "path,labels,set\na,Pneumonia,nih64\nb,Pneumonia,nih512\nc,Pneumonia,nih512\n"
+                              "d,Pneumonia,toy\ne,Pneumonia,toy\nf,Pneumonia,\n";
+    assert_int_equal(open_text(e, csv, NULL, NULL), RADZ_OK);
+    assert_int_equal(e->ds.n_train, 6);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, false, "nih=2,nih64=3,toy=0", 5, &s, NULL), RADZ_OK);
+    count_draws(&s, 0, 6 * 1100, counts); /* weights 6, 2, 2, 0, 0, 1 */
+    const size_t want[] = {3600, 1200, 1200, 0, 0, 600};
+    for (size_t i = 0; i < 6; i++) assert_in_range(counts[i] + 30, want[i], want[i] + 60);
+    rz_sampler_free(&s);
+    static const char *const wrong[] = {"nih", "nih=", "=2", "nih=x", "nih=-1", "nih=nan", "nih=2,", "hospital=2", ""};
+    for (size_t i = 0; i < RZ_COUNT(wrong); i++)
+        assert_int_equal(rz_sampler_init(NULL, &e->ds, false, wrong[i], 5, &s, &err), RADZ_E_ARGUMENT);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, "nih=0,toy=0", 5, &s, &err), RADZ_OK);
+    rz_sampler_free(&s);
+}
+
 static void draws_depend_on_nothing_but_their_number(void **state)
 {
     env *e = *state;
     rz_sampler a, b;
     open_uneven(e);
-    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, 5, &a, NULL), RADZ_OK);
-    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, 5, &b, NULL), RADZ_OK);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, NULL, 5, &a, NULL), RADZ_OK);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, NULL, 5, &b, NULL), RADZ_OK);
     size_t order[200], differ = 0;
     for (int64_t i = 0; i < 200; i++) order[i] = rz_sampler_draw(&a, i);
     for (int64_t i = 199; i >= 0; i--) assert_int_equal(rz_sampler_draw(&b, i), order[i]);
     rz_sampler_free(&b);
-    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, 6, &b, NULL), RADZ_OK);
+    assert_int_equal(rz_sampler_init(NULL, &e->ds, true, NULL, 6, &b, NULL), RADZ_OK);
     for (int64_t i = 0; i < 200; i++) differ += rz_sampler_draw(&b, i) != order[i];
     assert_true(differ > 100);
     rz_sampler_free(&a);
@@ -269,6 +291,7 @@ int main(void)
         TEST(long_paths_are_refused),
         TEST(unbalanced_epochs_show_every_row_once),
         TEST(balanced_groups_weigh_their_root),
+        TEST(sets_are_drawn_as_often_as_asked),
         TEST(draws_depend_on_nothing_but_their_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

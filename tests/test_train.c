@@ -404,6 +404,159 @@ static void micro_batches_give_the_gradients_of_one(void **state)
     free(one);
 }
 
+/* ---- Small data: an average of the weights, stochastic depth, sets, memory ---------------------------- */
+
+static float *tensor_of(const env *e, const char *dir, const char *file, const char *name, size_t *n)
+{
+    char path[96];
+    rz_st *st;
+    radz_error err;
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    if (rz_st_open(NULL, fixture_path(e->dir, path), RZ_FILE_READ, &st, &err)) fail_msg("%s", err.message);
+    const rz_st_tensor *t = rz_st_find(st, name);
+    assert_non_null(t);
+    *n = t->n_elements;
+    float *values = calloc(*n, sizeof *values);
+    assert_int_equal(rz_st_to_f32(t, values, &err), RADZ_OK);
+    rz_st_close(st);
+    return values;
+}
+
+static void the_average_is_what_is_written(void **state)
+{
+    static const char name[] = "vision_model.encoder.layers.0.mlp.fc1.weight",
+                      checkpoint[] = "checkpoint/state.safetensors";
+    char of_tower[128], of_average[160];
+    env *e = *state;
+    size_t n;
+    e->o.epochs = 10, e->o.ema = 0.9; /* 20 steps: averages after 8 and 16 */
+    run_well(e);
+    snprintf(of_tower, sizeof of_tower, "vision_tower.%s", name);
+    snprintf(of_average, sizeof of_average, "%s/average", of_tower);
+    float *written = tensor_of(e, "out", "model.safetensors", of_tower, &n),
+          *weights = tensor_of(e, "out", checkpoint, of_tower, &n),
+          *average = tensor_of(e, "out", checkpoint, of_average, &n);
+    assert_memory_equal(written, average, n * sizeof *written);
+    assert_memory_not_equal(written, weights, n * sizeof *written);
+    free(written), free(weights), free(average);
+}
+
+/* All of it at once, stopped and resumed; decoded films kept or not. */
+static void small_data_runs_are_bit_identical(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    e->o.validate_every = 4, e->o.epochs = 10, e->o.augment = 2;
+    e->o.ema = 0.9, e->o.keep = "last", e->o.set_weights = "toy=3", e->o.drop_path = 0.5;
+    run_well(e);
+    set_out(e, "parts");
+    e->o.stop_after_steps = 9, e->o.film_cache_bytes = 0;
+    run_well(e);
+    e->o.resume = 1, e->o.stop_after_steps = 17, e->n_threads = 3, e->o.film_cache_bytes = 2000;
+    run_well(e);
+    e->o.stop_after_steps = 0;
+    run_well(e);
+    same_model(e, "out", "parts");
+    e->o.drop_path = 0.4;
+    assert_int_equal(run(e, &err), RADZ_E_MISMATCH);
+    assert_non_null(strstr(err.message, "drop_path"));
+    e->o.drop_path = 0.5, e->o.ema = 0;
+    assert_int_equal(run(e, &err), RADZ_E_MISMATCH);
+    assert_non_null(strstr(err.message, "ema"));
+}
+
+static long best_step(const env *e, const char *path)
+{
+    char *json = fixture_read(fixture_path(e->dir, path), NULL), *at = strstr(json, "\"best_step\":");
+    assert_non_null(at);
+    long step = strtol(at + strlen("\"best_step\":"), NULL, 10);
+    free(json);
+    return step;
+}
+
+static void the_last_model_is_kept_where_asked(void **state)
+{
+    env *e = *state;
+    e->o.validate_every = 1, e->o.epochs = 10;
+    run_well(e);
+    assert_in_range(best_step(e, "out/train.json"), 1, 19); /* all films in order, and then no better */
+    set_out(e, "last");
+    e->o.keep = "last";
+    run_well(e);
+    assert_int_equal(best_step(e, "last/train.json"), 20);
+}
+
+/* The loss of the first batch, its weights moved by `far` along the gradient's direction. */
+static double loss_at(rz_trainer *t, const float *g, double norm, double far)
+{
+    radz_error err;
+    radz_train_progress progress = {0};
+    for (int back = 0; back < 2; back++) {
+        for (size_t i = 0; i < t->optimizer.n_slots; i++) {
+            const rz_slot *slot = &t->optimizer.slots[i];
+            for (size_t k = 0; k < slot->p->n; k++)
+                slot->w[k] += (float)((back ? -far : far) * g[slot->offset + k] / norm);
+        }
+        if (back) break;
+        rz_batch_wait(t);
+        t->state.step = t->state.draw = 0;
+        if (rz_train_step(t, &progress, &err)) fail_msg("%s", err.message);
+    }
+    return progress.loss;
+}
+
+/* The gradients of the tower's blocks; zero elsewhere. */
+static void take_tower(const rz_optimizer *o, float *g)
+{
+    for (size_t i = 0; i < o->n_slots; i++) {
+        const rz_slot *slot = &o->slots[i];
+        if (strstr(slot->p->name, "vision_model.encoder"))
+            memcpy(g + slot->offset, o->grad + slot->offset, slot->p->n * sizeof *g);
+    }
+}
+
+static void shorter_paths_have_the_gradients_of_their_loss(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    rz_device *dev;
+    rz_trainer *t;
+    double whole = 0;
+    e->o.lr = 0, e->o.clip_norm = 0, e->o.augment = 0;
+    for (int i = 0; i < 3; i++) {
+        e->o.drop_path = 0.3 * i, e->o.recompute = i == 2;
+        assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
+        if (rz_trainer_open(NULL, dev, &e->o, &t, &err)) fail_msg("%s", err.message);
+        size_t n = t->optimizer.n_floats;
+        float *g = calloc(n, sizeof *g);
+        double norm = 0, loss = loss_at(t, g, 1, 0), far = 5e-4;
+        take_tower(&t->optimizer, g);
+        for (size_t k = 0; k < n; k++) norm += (double)g[k] * g[k];
+        norm = sqrt(norm);
+        double slope = (loss_at(t, g, norm, far) - loss_at(t, g, norm, -far)) / (2 * far);
+        if (!(fabs(slope - norm) < 0.02 * norm))
+            fail_msg("drop %g: %g, differences say %g", e->o.drop_path, norm, slope);
+        if (i)
+            assert_true(loss != whole);
+        else
+            whole = loss;
+        free(g);
+        rz_trainer_close(t);
+        rz_device_close(dev);
+    }
+}
+
+static void micro_batches_take_the_same_paths(void **state)
+{
+    env *e = *state;
+    size_t n, m, bytes;
+    e->o.batch_size = 16, e->o.drop_path = 0.6;
+    float *one = gradients_of(e, 0, &n, &bytes), *parts = gradients_of(e, 3, &m, &bytes);
+    same_gradients(one, parts, n, 1e-6);
+    free(one), free(parts);
+}
+
 static void seeds_matter(void **state)
 {
     env *e = *state;
@@ -706,6 +859,51 @@ static void gradients_are_clipped(void **state)
     rz_device_close(dev);
 }
 
+/* One parameter's average by hand, and weights that are bf16. */
+static void averages_follow_their_formula(void **state)
+{
+    env *e = *state;
+    radz_error err;
+    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    rz_device *dev;
+    rz_stream *s;
+    rz_model *m;
+    rz_optimizer o;
+    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
+    assert_int_equal(rz_stream_open(dev, &s, &err), RADZ_OK);
+    assert_int_equal(rz_model_load(NULL, dev, e->o.model_dir, RZ_MODEL_INIT, 1, &m, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_open(NULL, m, s, false, true, &o, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_average_open(&o, s, &err), RADZ_OK);
+    const rz_slot *slot = &o.slots[0];
+    for (size_t i = 0; i < o.n_slots && !slot->half; i++) slot = &o.slots[i];
+    assert_true(slot->half);
+    const uint16_t *half = slot->p->w.data;
+    float *average = o.average + slot->offset, *w = slot->w, first = *w;
+    double want = first, a[] = {2 / 11.0, 3 / 12.0, pow(0.8, 8)}; /* n = 1, 2, and so late that 0.8^8 is less */
+    const int64_t steps[] = {8, 16, 8000};
+    assert_memory_equal(average, w, slot->p->n * sizeof *w);
+    for (size_t i = 0; i < RZ_COUNT(a); i++) {
+        if (a[i] > pow(0.8, 8)) a[i] = pow(0.8, 8);
+        *w = (float)(i + 1);
+        rz_optimizer_average(&o, s, 0.8, steps[i] - 1); /* not due */
+        rz_optimizer_average(&o, s, 0.8, steps[i]);
+        want = a[i] * want + (1 - a[i]) * (double)*w;
+        assert_true(fabs((double)*average - want) < 1e-6);
+    }
+    *w = 1;
+    rz_optimizer_swap(&o, s);
+    uint16_t rounded;
+    rz_to_bf16(s, &rounded, w, 1);
+    assert_true(fabs((double)*w - want) < 1e-6 && *average == 1 && *half == rounded);
+    rz_optimizer_swap(&o, s);
+    assert_true(*w == 1 && *half == 0x3f80);
+    assert_int_equal(rz_stream_sync(s, &err), RADZ_OK);
+    rz_optimizer_close(&o);
+    rz_model_unload(m);
+    rz_stream_close(s);
+    rz_device_close(dev);
+}
+
 static void films_keep_their_levels(void **state)
 {
     env *e = *state;
@@ -791,6 +989,12 @@ int main(void)
         TEST(gradients_are_clipped),
         TEST(films_keep_their_levels),
         TEST(augmentation_is_small_and_seeded),
+        TEST(the_average_is_what_is_written),
+        TEST(small_data_runs_are_bit_identical),
+        TEST(the_last_model_is_kept_where_asked),
+        TEST(shorter_paths_have_the_gradients_of_their_loss),
+        TEST(micro_batches_take_the_same_paths),
+        TEST(averages_follow_their_formula),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

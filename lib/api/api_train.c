@@ -35,6 +35,8 @@ void radz_train_options_init_sized(radz_train_options *options, size_t struct_si
         .targets = "labels",
         .accumulate = 1,
         .weights = "f32",
+        .keep = "best",
+        .film_cache_bytes = INT64_C(1) << 30,
     };
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
@@ -96,6 +98,7 @@ radz_status radz_train_options_preset(radz_train_options *options, const char *n
     o.vectors = refcode ? "refcode" : "paper";
     o.mask_false_negatives = o.balance_sets = o.augment = !refcode;
     o.lora_rank = refcode ? 128 : paper.lora_rank;
+    o.ema = paper.ema, o.drop_path = paper.drop_path, o.set_weights = paper.set_weights;
     o.lora_alpha = paper.lora_alpha, o.lora_dropout = paper.lora_dropout, o.lora_rslora = paper.lora_rslora;
     size_t given = options->struct_size;
     memcpy(options, &o, given < sizeof o ? given : sizeof o);

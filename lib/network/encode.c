@@ -225,15 +225,30 @@ static float *upload_pixels(const rz_net *net, const rz_item *items, size_t n, s
     const rz_vision_config *v = &net->model->cfg.vision;
     size_t each = v->channels * v->image_size * v->image_size;
     float *pixels = rz_arena_f32(net->s, n_images, each);
-    for (size_t i = 0, k = 0; i < n && pixels; i++)
-        if (items[i].pixels) rz_upload(net->s, pixels + each * k++, items[i].pixels, each * sizeof(float));
+    for (size_t i = 0, k = 0; i < n && pixels;) {
+        size_t run = items[i].pixels != NULL; /* films that lie one after another go at once */
+        while (run && i + run < n && items[i + run].pixels == items[i].pixels + each * run) run++;
+        if (run) rz_upload(net->s, pixels + each * k, items[i].pixels, run * each * sizeof(float));
+        k += run, i += run ? run : 1;
+    }
     return pixels;
+}
+
+/* NULL: no film takes a shorter path. */
+static const uint64_t *film_keys(const rz_net *net, const rz_item *items, size_t n, size_t n_images)
+{
+    if (!net->drop_path || !net->dropout_seed || !net->model->setup.tower) return NULL;
+    uint64_t *keys = rz_arena_host(net->s, n_images, sizeof *keys);
+    for (size_t i = 0, k = 0; i < n && keys; i++)
+        if (items[i].pixels) keys[k++] = items[i].key;
+    return keys;
 }
 
 static float *image_forward(const rz_net *net, const rz_item *items, size_t n, rz_encoding *e)
 {
     rz_net frozen = *net;
     frozen.keep = net->keep && net->model->setup.tower; /* no gradient goes into a tower that stays as it is */
+    frozen.film_keys = film_keys(net, items, n, e->n_images);
     float *pixels = upload_pixels(net, items, n, e->n_images);
     float *x = rz_tower_features(&frozen, pixels, e->n_images, &e->tower);
     return rz_projector_forward(net, x, e->n_images * net->model->cfg.image_rows, &e->projector);

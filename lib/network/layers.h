@@ -13,6 +13,8 @@ typedef struct rz_net {
     bool recompute;               /* keep only the blocks' inputs; the backward pass makes the rest again */
     uint64_t dropout_seed;        /* training: one number for all passes of a step; 0: no dropout */
     const uint64_t *row_keys;     /* device; set by rz_encode where there is dropout */
+    double drop_path;             /* with dropout_seed: share of films that the last tower block's branches leave out */
+    const uint64_t *film_keys;    /* host; set by rz_encode where there is drop_path */
     struct rz_pager *pager;       /* of a model larger than memory (pager.h); NULL: it is in memory */
     struct rz_reuse *reuse;       /* what earlier passes left (reuse.h); NULL: nothing */
     int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */

@@ -7,11 +7,22 @@ typedef struct block_acts {
     float *mid, *n2, *stats2, *fc1, *act;           /* MLP half */
 } block_acts;
 
+/* The rows that a branch of a block is added to, scaled; without `part` all of them, as they are. */
+typedef struct path {
+    bool part;
+    float scale;
+    const int32_t *rows; /* device */
+    size_t n;
+} path;
+
+enum { ATTENTION, MLP, N_BRANCHES };
+
 struct rz_tower_acts {
     size_t n, n_blocks;
-    float *patches;          /* (n * P, channels * patch^2) */
-    float *embedded, *stats; /* (n * rows, hidden): before the first norm, and its stats */
-    int32_t *patch_rows;     /* which of the n * rows rows each patch becomes */
+    path (*paths)[N_BRANCHES]; /* of each block */
+    float *patches;            /* (n * P, channels * patch^2) */
+    float *embedded, *stats;   /* (n * rows, hidden): before the first norm, and its stats */
+    int32_t *patch_rows;       /* which of the n * rows rows each patch becomes */
     int32_t *class_rows, *zeros;
     int32_t *positions; /* row -> row of the position table */
     int32_t *kept_rows; /* rows that reach the projector */
@@ -50,6 +61,68 @@ static void make_indices(const rz_net *net, rz_tower_acts *a, size_t rows)
     a->seq = (rz_ragged){n, start, rz_arena_i32(net->s, start, n + 1)};
 }
 
+/* ---- Stochastic depth: a film goes past a branch at random, more often past later ones ---- */
+
+static double drop_rate(const rz_net *net, size_t block, size_t n_blocks)
+{
+    return n_blocks > 1 ? net->drop_path * (double)block / (double)(n_blocks - 1) : net->drop_path;
+}
+
+/* A function of the step's seed, the film's key, block and branch. */
+static bool takes_branch(const rz_net *net, size_t film, size_t branch, double rate)
+{
+    rz_rng r;
+    rz_rng_seed(&r, net->dropout_seed + (uint64_t)branch, net->film_keys[film]);
+    return rz_rng_uniform(&r) >= rate;
+}
+
+static path draw_path(const rz_net *net, const rz_tower_acts *a, size_t rows, size_t branch, double rate)
+{
+    path p = {.part = true, .scale = (float)(1 / (1 - rate))};
+    int32_t *kept = rz_arena_host(net->s, a->n * rows, sizeof *kept);
+    for (size_t i = 0; i < a->n && kept; i++) {
+        if (!takes_branch(net, i, branch, rate)) continue;
+        for (size_t r = 0; r < rows; r++) kept[p.n++] = (int32_t)(i * rows + r);
+    }
+    p.rows = rz_arena_i32(net->s, kept, p.n);
+    return p;
+}
+
+static void draw_paths(const rz_net *net, rz_tower_acts *a, size_t rows)
+{
+    a->paths = rz_arena_host(net->s, a->n_blocks + 1, sizeof *a->paths);
+    for (size_t i = 0; i < a->n_blocks && a->paths && net->film_keys; i++) {
+        double rate = drop_rate(net, i, a->n_blocks);
+        for (size_t k = 0; k < N_BRANCHES && rate > 0; k++)
+            a->paths[i][k] = draw_path(net, a, rows, N_BRANCHES * i + k, rate);
+    }
+}
+
+/* h + branch, where the path says so; the branch is not needed any more. */
+static float *add_branch(const rz_net *net, float *h, float *branch, const path *p, size_t rows)
+{
+    size_t c = net->model->cfg.vision.hidden;
+    if (!p->part) return rz_residual(net, h, branch, rows * c);
+    float *sum = net->keep ? rz_arena_f32(net->s, rows, c) : h;
+    if (net->keep) rz_copy(net->s, sum, h, rows * c * sizeof *h);
+    rz_scale(net->s, branch, p->scale, rows * c);
+    rz_add_rows(net->s, sum, c, p->rows, branch, c, p->rows, p->n, c);
+    return sum;
+}
+
+/* The branch's share of the gradient dh of the sum. */
+static const float *into_branch(const rz_net *net, const float *dh, const path *p, size_t rows)
+{
+    size_t c = net->model->cfg.vision.hidden;
+    if (!p->part) return dh;
+    float *d = rz_arena_zeros(net->s, rows, c);
+    rz_copy_rows(net->s, d, c, p->rows, dh, c, p->rows, p->n, c);
+    rz_scale(net->s, d, p->scale, rows * c);
+    return d;
+}
+
+/* ---- Blocks ---- */
+
 /* Patches through the convolution, class row in front, positions added, first norm: hidden_states[0]. */
 static float *embed(const rz_net *net, rz_tower_acts *a, const float *pixels)
 {
@@ -82,7 +155,8 @@ static void embed_backward(const rz_net *net, const rz_tower_acts *a, const floa
 }
 
 /* h + attention(norm(h)), then MLP(norm(.)) but for its last product */
-static void block_inside(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
+static void block_inside(const rz_net *net, const rz_tower_block *b, const rz_attn *at, const path *paths, float *h,
+                         block_acts *a)
 {
     const rz_vision_config *v = &net->model->cfg.vision;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = v->hidden;
@@ -94,24 +168,24 @@ static void block_inside(const rz_net *net, const rz_tower_block *b, const rz_at
     a->att = rz_arena_f32(net->s, rows, c);
     a->lse = net->keep ? rz_arena_f32(net->s, rows, v->heads) : NULL;
     rz_attention(net->s, at, a->att, a->lse, a->q, a->k, a->v);
-    a->mid = rz_residual(net, h, rz_linear_forward(net, &b->o, a->att, rows), rows * c);
+    a->mid = add_branch(net, h, rz_linear_forward(net, &b->o, a->att, rows), &paths[ATTENTION], rows);
     a->n2 = rz_norm_forward(net, &b->ln2, v->eps, a->mid, rows, &a->stats2);
     a->fc1 = rz_linear_forward(net, &b->fc1, a->n2, rows);
     a->act = rz_arena_f32(net->s, rows, v->intermediate);
     rz_act(net->s, v->act, a->act, a->fc1, rows * v->intermediate);
 }
 
-static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h, block_acts *a)
+static float *block_forward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, const path *paths, float *h,
+                            block_acts *a)
 {
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
-    block_inside(net, b, at, h, a);
-    return rz_residual(net, a->mid, rz_linear_forward(net, &b->fc2, a->act, rows),
-                       rows * net->model->cfg.vision.hidden);
+    block_inside(net, b, at, paths, h, a);
+    return add_branch(net, a->mid, rz_linear_forward(net, &b->fc2, a->act, rows), &paths[MLP], rows);
 }
 
 /* The same, of which only the input is kept. */
-static float *block_forward_light(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h,
-                                  block_acts *a)
+static float *block_forward_light(const rz_net *net, const rz_tower_block *b, const rz_attn *at, const path *paths,
+                                  float *h, block_acts *a)
 {
     size_t n = (size_t)at->q_seq.start[at->q_seq.n] * net->model->cfg.vision.hidden;
     float *y = rz_arena_f32(net->s, 1, n);
@@ -119,27 +193,27 @@ static float *block_forward_light(const rz_net *net, const rz_tower_block *b, co
     light.keep = false;
     rz_mark m = rz_arena_mark(net->s);
     rz_copy(net->s, y, h, n * sizeof *y);
-    block_forward(&light, b, at, y, a); /* in place */
+    block_forward(&light, b, at, paths, y, a); /* in place */
     rz_arena_release(net->s, m);
     *a = (block_acts){.h = h};
     return y;
 }
 
 /* dh: in, the gradient of the block's result; out, of its input. */
-static void block_backward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *dh,
+static void block_backward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, const path *paths, float *dh,
                            const block_acts *a)
 {
     const rz_vision_config *v = &net->model->cfg.vision;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n], c = v->hidden;
     float *dact = rz_arena_f32(net->s, rows, v->intermediate), *dn = rz_arena_f32(net->s, rows, c);
-    rz_linear_backward(net, &b->fc2, 0.0f, dact, dh, a->act, rows);
+    rz_linear_backward(net, &b->fc2, 0.0f, dact, into_branch(net, dh, &paths[MLP], rows), a->act, rows);
     rz_act_bwd(net->s, v->act, dact, dact, a->fc1, rows * v->intermediate);
     rz_linear_backward(net, &b->fc1, 0.0f, dn, dact, a->n2, rows);
     rz_norm_backward(net, &b->ln2, dh, dn, a->mid, a->stats2, rows);
 
     float *datt = rz_arena_f32(net->s, rows, c), *dq = rz_arena_zeros(net->s, rows, c);
     float *dk = rz_arena_zeros(net->s, rows, c), *dv = rz_arena_zeros(net->s, rows, c);
-    rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
+    rz_linear_backward(net, &b->o, 0.0f, datt, into_branch(net, dh, &paths[ATTENTION], rows), a->att, rows);
     rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
     rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
     rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
@@ -184,8 +258,8 @@ static float *forward(const rz_net *net, const float *pixels, rz_tower_acts *a, 
     for (size_t i = 0; i < a->n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
         const rz_tower_block *b = &net->model->tower[i];
-        h = net->keep && net->recompute ? block_forward_light(net, b, &at, h, &a->blocks[i])
-                                        : block_forward(net, b, &at, h, &a->blocks[i]);
+        h = net->keep && net->recompute ? block_forward_light(net, b, &at, a->paths[i], h, &a->blocks[i])
+                                        : block_forward(net, b, &at, a->paths[i], h, &a->blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         put_features(net, a, i + 1, features, h);
         rz_net_poll(net);
@@ -200,6 +274,7 @@ static rz_tower_acts *begin(const rz_net *net, size_t n, size_t n_blocks)
     if (!a || !blocks) return NULL;
     a->n = n, a->n_blocks = n_blocks, a->blocks = blocks;
     make_indices(net, a, rz_tower_rows(&net->model->cfg));
+    draw_paths(net, a, rz_tower_rows(&net->model->cfg));
     return rz_stream_failed(net->s) ? NULL : a;
 }
 
@@ -245,8 +320,8 @@ void rz_tower_backward(const rz_net *net, const rz_tower_acts *a, const float *d
         take_features(net, a, i + 1, dh, dfeatures);
         const rz_tower_block *b = &net->model->tower[i];
         block_acts acts = a->blocks[i];
-        if (!acts.n1) block_inside(&full, b, &at, acts.h, &acts);
-        block_backward(net, b, &at, dh, &acts);
+        if (!acts.n1) block_inside(&full, b, &at, a->paths[i], acts.h, &acts);
+        block_backward(net, b, &at, a->paths[i], dh, &acts);
         rz_arena_release(net->s, m);
         rz_net_poll(net);
     }

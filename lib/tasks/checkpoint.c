@@ -1,14 +1,20 @@
 /* checkpoint.c - a training run in one file, written whole or not at all. SPDX-License-Identifier: Apache-2.0 */
 #include "checkpoint.h"
 
-#define PARTS 3 /* weight, m, v */
+enum { MAX_PARTS = 4 }; /* weight, m, v, average */
 #define SCHEMA "radz.checkpoint/1"
 
-static const char *const part_suffix[PARTS] = {"", "/m", "/v"};
+static const char *const part_suffix[MAX_PARTS] = {"", "/m", "/v", "/average"};
+
+static int n_parts(const rz_optimizer *o)
+{
+    return o->average ? MAX_PARTS : MAX_PARTS - 1;
+}
 
 static float *part_data(const rz_optimizer *o, const rz_slot *slot, int part)
 {
-    return part == 0 ? slot->w : (part == 1 ? o->m : o->v) + slot->offset;
+    float *const parts[MAX_PARTS] = {NULL, o->m, o->v, o->average};
+    return part == 0 ? slot->w : parts[part] + slot->offset;
 }
 
 static char *part_name(const rz_host *host, const rz_slot *slot, int part)
@@ -74,13 +80,14 @@ static radz_status add_part(snapshot *x, const rz_optimizer *o, rz_stream *s, co
 static radz_status take_snapshot(snapshot *x, const rz_optimizer *o, rz_stream *s, const rz_run_state *state,
                                  radz_error *err)
 {
-    size_t n_max = PARTS * o->n_slots + 1;
+    const int parts = n_parts(o);
+    size_t n_max = (size_t)parts * o->n_slots + 1;
     x->out = rz_calloc(x->host, n_max, sizeof *x->out);
     x->names = rz_calloc(x->host, n_max, sizeof *x->names);
-    if (!rz_device_is_host(o->dev)) x->copy = rz_calloc(x->host, o->n_floats, PARTS * sizeof *x->copy);
+    if (!rz_device_is_host(o->dev)) x->copy = rz_calloc(x->host, o->n_floats, (size_t)parts * sizeof *x->copy);
     if (!x->out || !x->names || (!x->copy && !rz_device_is_host(o->dev))) return RZ_NO_MEMORY(err, "checkpoint");
     for (size_t i = 0; i < o->n_slots; i++)
-        for (int part = 0; part < PARTS; part++) RZ_TRY(add_part(x, o, s, &o->slots[i], part, err));
+        for (int part = 0; part < parts; part++) RZ_TRY(add_part(x, o, s, &o->slots[i], part, err));
     x->names[x->n] = rz_strdup(x->host, "rows.bad");
     if (!x->names[x->n]) return RZ_NO_MEMORY(err, "checkpoint");
     x->out[x->n] = (rz_st_out){.name = x->names[x->n], .dtype = "U8", .n_dims = 1, .data = state->bad};
@@ -197,11 +204,11 @@ static radz_status load_all(const rz_st *st, const char *path, rz_optimizer *o, 
 {
     RZ_TRY(check_options(st, path, options, err));
     RZ_TRY(load_state(st, path, state, err));
-    if (rz_st_count(st) != PARTS * o->n_slots + 1)
-        return rz_fail(err, RADZ_E_MISMATCH, "%s: %zu tensors, expected %zu", path, rz_st_count(st),
-                       PARTS * o->n_slots + 1);
+    const size_t expected = (size_t)n_parts(o) * o->n_slots + 1;
+    if (rz_st_count(st) != expected)
+        return rz_fail(err, RADZ_E_MISMATCH, "%s: %zu tensors, expected %zu", path, rz_st_count(st), expected);
     for (size_t i = 0; i < o->n_slots; i++)
-        for (int part = 0; part < PARTS; part++) RZ_TRY(load_part(st, path, o, s, &o->slots[i], part, err));
+        for (int part = 0; part < n_parts(o); part++) RZ_TRY(load_part(st, path, o, s, &o->slots[i], part, err));
     rz_optimizer_put(o, s);
     return rz_stream_sync(s, err);
 }

@@ -14,8 +14,9 @@ typedef struct rz_run_state {
     size_t n_rows;
 } rz_run_state;
 
-/* safetensors: per trained parameter P "P" (weight), "P/m", "P/v", all F32; "rows.bad" U8; metadata "state" and
- * "options", both JSON. options: an object of strings, what must be the same when the run goes on. */
+/* safetensors: per trained parameter P "P" (weight), "P/m", "P/v" and, where one is kept, "P/average", all F32;
+ * "rows.bad" U8; metadata "state" and "options", both JSON. options: an object of strings, what must be the same when
+ * the run goes on. */
 radz_status rz_checkpoint_save(const char *path, const rz_optimizer *o, rz_stream *s, const rz_run_state *state,
                                const char *options, radz_error *err) RZ_CHECK;
 /* RADZ_E_MISMATCH names the first option that differs. On failure weights may be half loaded: give up. */

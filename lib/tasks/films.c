@@ -2,13 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "films.h"
 
-#define KEEP_BYTES ((size_t)1 << 30)
-
 radz_status rz_films_open(const rz_host *host, const rz_dataset *ds, const rz_model *model, rz_films *out,
                           radz_error *err)
 {
     *out = (rz_films){.host = host, .ds = ds, .cfg = &model->cfg.preprocess, .size = model->cfg.vision.image_size};
-    out->pool = rz_device_pool(model->dev), out->n = ds->n_train + ds->n_val, out->max_bytes = KEEP_BYTES;
+    out->pool = rz_device_pool(model->dev), out->n = ds->n_train + ds->n_val, out->max_bytes = SIZE_MAX;
     out->thumbs = rz_calloc(host, out->n, sizeof *out->thumbs);
     out->bad = rz_calloc(host, out->n, 1);
     if (out->thumbs && out->bad) return RADZ_OK;

@@ -14,7 +14,8 @@ typedef struct rz_films {
     rz_pool *pool;
     rz_thumb *thumbs; /* by row; data NULL: not in memory */
     uint8_t *bad;     /* by row: 1 cannot be used */
-    size_t n, n_bad, n_bytes, max_bytes;
+    size_t n, n_bad, n_bytes;
+    size_t max_bytes; /* that rz_films_trim leaves */
     bool stop_on_bad; /* a row that cannot be used is an error with its line */
 } rz_films;
 

@@ -125,6 +125,7 @@ void rz_optimizer_close(rz_optimizer *o)
         if (o->slots[i].half) rz_device_free(o->dev, o->slots[i].w);
     }
     if (o->grad) rz_device_free(o->dev, o->grad);
+    if (o->average) rz_device_free(o->dev, o->average);
     rz_free(o->host, o->slots);
     memset(o, 0, sizeof *o);
 }
@@ -140,6 +141,60 @@ void rz_optimizer_put(rz_optimizer *o, rz_stream *s)
         if (o->slots[i].half)
             rz_to_bf16(s, (uint16_t *)(uintptr_t)o->slots[i].p->w.data, o->slots[i].w, o->slots[i].p->n);
 }
+
+/* ---- The weights' average ---------------------------------------------------------------------------- */
+
+/* All weights in one piece of the arena, as the average lies. */
+static float *gather_weights(const rz_optimizer *o, rz_stream *s)
+{
+    float *all = rz_arena_zeros(s, 1, o->n_floats);
+    for (size_t i = 0; i < o->n_slots && all; i++)
+        rz_copy(s, all + o->slots[i].offset, o->slots[i].w, o->slots[i].p->n * sizeof *all);
+    return all;
+}
+
+radz_status rz_optimizer_average_open(rz_optimizer *o, rz_stream *s, radz_error *err)
+{
+    size_t n_bytes = o->n_floats * sizeof(float);
+    void *p;
+    RZ_TRY(rz_device_alloc(o->dev, n_bytes ? n_bytes : 1, &p, err));
+    o->average = p;
+    rz_mark mark = rz_arena_mark(s);
+    float *all = gather_weights(o, s);
+    if (all) rz_copy(s, o->average, all, n_bytes);
+    radz_status st = rz_stream_sync(s, err);
+    rz_arena_release(s, mark);
+    return st;
+}
+
+void rz_optimizer_average(rz_optimizer *o, rz_stream *s, double decay, int64_t step)
+{
+    if (!o->average || step % RZ_AVERAGE_EVERY) return;
+    double n = (double)(step / RZ_AVERAGE_EVERY), young = (1 + n) / (10 + n), a = pow(decay, RZ_AVERAGE_EVERY);
+    if (young < a) a = young;
+    rz_mark mark = rz_arena_mark(s);
+    float *all = gather_weights(o, s);
+    if (all) {
+        rz_scale(s, all, (float)(1 - a), o->n_floats);
+        rz_scale(s, o->average, (float)a, o->n_floats);
+        rz_add(s, o->average, all, o->n_floats);
+    }
+    rz_arena_release(s, mark);
+}
+
+void rz_optimizer_swap(rz_optimizer *o, rz_stream *s)
+{
+    if (!o->average) return;
+    rz_mark mark = rz_arena_mark(s);
+    float *all = gather_weights(o, s);
+    for (size_t i = 0; i < o->n_slots && all; i++)
+        rz_copy(s, o->slots[i].w, o->average + o->slots[i].offset, o->slots[i].p->n * sizeof *all);
+    if (all) rz_copy(s, o->average, all, o->n_floats * sizeof *all);
+    rz_arena_release(s, mark);
+    rz_optimizer_put(o, s);
+}
+
+/* ---- Steps ------------------------------------------------------------------------------------------- */
 
 void rz_set_tau(rz_param *log_tau, rz_stream *s, double tau)
 {

@@ -19,6 +19,7 @@ typedef struct rz_optimizer {
     rz_slot *slots;
     size_t n_slots, n_floats;
     float *grad, *m, *v; /* device, one after another in one allocation */
+    float *average;      /* device (n_floats): the weights' moving average; NULL: none is kept */
     rz_param *log_tau;   /* NULL: tau is not trained */
 } rz_optimizer;
 
@@ -28,6 +29,14 @@ typedef struct rz_optimizer {
  * floats. */
 radz_status rz_optimizer_open(const rz_host *host, rz_model *model, rz_stream *s, bool learn_tau, bool bf16,
                               rz_optimizer *out, radz_error *err) RZ_CHECK;
+/* Starts a moving average of the weights at what they are now. */
+radz_status rz_optimizer_average_open(rz_optimizer *o, rz_stream *s, radz_error *err) RZ_CHECK;
+/* After step `step` (counted from 1): average = a average + (1 - a) weights, every RZ_AVERAGE_EVERY steps, with a =
+ * min(decay^RZ_AVERAGE_EVERY, (1 + n) / (10 + n)) for the n-th time, so that an early average is a young one. */
+#define RZ_AVERAGE_EVERY 8
+void rz_optimizer_average(rz_optimizer *o, rz_stream *s, double decay, int64_t step);
+/* Weights and average change places; twice leaves all bits as they were. Nothing where there is no average. */
+void rz_optimizer_swap(rz_optimizer *o, rz_stream *s);
 /* After the slots' floats changed by other means: rounds them into the parameters that are bf16. */
 void rz_optimizer_put(rz_optimizer *o, rz_stream *s);
 void rz_optimizer_close(rz_optimizer *o); /* safe on a zeroed one; the model must still be there */

@@ -55,7 +55,7 @@ static radz_status plan(rz_trainer *t, bool measure, radz_train_plan *p, radz_er
     p->n_left_out = (int64_t)t->ds.n_left_out, p->n_bad_rows = (int64_t)(t->ds.n_bad + t->films.n_bad);
     p->weight_bytes = weight_bytes(t, &p->n_parameters);
     for (size_t i = 0; i < t->optimizer.n_slots; i++) p->n_trained += t->optimizer.slots[i].p->n;
-    p->optimizer_bytes = (uint64_t)t->optimizer.n_floats * 3 * sizeof(float);
+    p->optimizer_bytes = (uint64_t)t->optimizer.n_floats * (t->optimizer.average ? 4 : 3) * sizeof(float);
     for (size_t i = 0; i < t->optimizer.n_slots; i++)
         if (t->optimizer.slots[i].half) p->optimizer_bytes += t->optimizer.slots[i].p->n * sizeof(float);
     uint64_t film = (uint64_t)t->films.size * t->films.size, kept = film * t->films.n;

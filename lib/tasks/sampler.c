@@ -15,10 +15,53 @@ static int by_group(const void *a, const void *b)
     return (x->label_set > y->label_set) - (x->label_set < y->label_set);
 }
 
-static radz_status weigh(rz_sampler *s, const rz_dataset *ds, bool balance, radz_error *err)
+/* The mean becomes 1. */
+static radz_status scale_to_mean(rz_sampler *s, radz_error *err)
 {
-    for (size_t i = 0; i < s->n; i++) s->weights[i] = 1;
-    if (!balance) return RADZ_OK;
+    double sum = 0;
+    for (size_t i = 0; i < s->n; i++) sum += s->weights[i];
+    if (!(sum > 0)) return rz_fail(err, RADZ_E_ARGUMENT, "training options: set_weights: no training row is left");
+    for (size_t i = 0; i < s->n; i++) s->weights[i] *= (double)s->n / sum;
+    return RADZ_OK;
+}
+
+static bool named(const rz_names *names, size_t id, const char *name, size_t n)
+{
+    return id != RZ_NO_SET && strlen(names->items[id]) == n && !memcmp(names->items[id], name, n);
+}
+
+/* "NAME=WEIGHT": a set, or a group of them. */
+static radz_status weigh_set(rz_sampler *s, const rz_dataset *ds, const char *item, size_t n, radz_error *err)
+{
+    const char *equals = memchr(item, '=', n);
+    double weight;
+    size_t n_name = equals ? (size_t)(equals - item) : 0, n_rows = 0;
+    if (!n_name || !rz_parse_double(equals + 1, n - n_name - 1, &weight) || !(weight >= 0 && weight <= 1e6))
+        return rz_fail(err, RADZ_E_ARGUMENT, "training options: set_weights '%.*s': expected SET=NUMBER, 0..1e6",
+                       (int)n, item);
+    for (size_t i = 0; i < s->n; i++) {
+        const rz_row *row = &ds->rows[i];
+        if (!named(&ds->sets, row->set, item, n_name) && !named(&ds->groups, row->group, item, n_name)) continue;
+        s->weights[i] *= weight;
+        n_rows++;
+    }
+    return n_rows ? RADZ_OK
+                  : rz_fail(err, RADZ_E_ARGUMENT, "training options: set_weights '%.*s': no training row of such a set",
+                            (int)n, item);
+}
+
+static radz_status weigh_sets(rz_sampler *s, const rz_dataset *ds, const char *list, radz_error *err)
+{
+    for (const char *at = list; at; at = *at ? at + 1 : NULL) {
+        size_t n = strcspn(at, ",");
+        RZ_TRY(weigh_set(s, ds, at, n, err));
+        at += n;
+    }
+    return scale_to_mean(s, err);
+}
+
+static radz_status balance_sets(rz_sampler *s, const rz_dataset *ds, radz_error *err)
+{
     group_of_row *g = rz_calloc(s->host, s->n, sizeof *g);
     if (!g) return RZ_NO_MEMORY(err, "sampler");
     for (size_t i = 0; i < s->n; i++) g[i] = (group_of_row){ds->rows[i].set, ds->rows[i].label_set, (uint32_t)i};
@@ -35,8 +78,15 @@ static radz_status weigh(rz_sampler *s, const rz_dataset *ds, bool balance, radz
     return RADZ_OK;
 }
 
-radz_status rz_sampler_init(const rz_host *host, const rz_dataset *ds, bool balance, uint64_t seed, rz_sampler *out,
-                            radz_error *err)
+static radz_status weigh(rz_sampler *s, const rz_dataset *ds, bool balance, const char *set_weights, radz_error *err)
+{
+    for (size_t i = 0; i < s->n; i++) s->weights[i] = 1;
+    if (balance) RZ_TRY(balance_sets(s, ds, err));
+    return set_weights ? weigh_sets(s, ds, set_weights, err) : RADZ_OK;
+}
+
+radz_status rz_sampler_init(const rz_host *host, const rz_dataset *ds, bool balance, const char *set_weights,
+                            uint64_t seed, rz_sampler *out, radz_error *err)
 {
     *out = (rz_sampler){.host = host, .n = ds->n_train, .seed = seed, .epoch = -1};
     if (!out->n) return rz_fail(err, RADZ_E_ARGUMENT, "no training rows");
@@ -44,8 +94,8 @@ radz_status rz_sampler_init(const rz_host *host, const rz_dataset *ds, bool bala
     out->order = rz_calloc(host, out->n, sizeof *out->order);
     out->shuffle = rz_calloc(host, out->n, sizeof *out->shuffle);
     out->weights = rz_calloc(host, out->n, sizeof *out->weights);
-    radz_status st =
-        out->order && out->shuffle && out->weights ? weigh(out, ds, balance, err) : RZ_NO_MEMORY(err, "sampler");
+    radz_status st = out->order && out->shuffle && out->weights ? weigh(out, ds, balance, set_weights, err)
+                                                                : RZ_NO_MEMORY(err, "sampler");
     if (st) rz_sampler_free(out);
     return st;
 }

@@ -6,7 +6,8 @@
 
 /* A function of (seed, draw number) only, so a resumed run needs no state but the number. An epoch is as many
  * draws as there are training rows; each epoch's order is drawn afresh. Balanced: a (set, label set) of n rows
- * weighs sqrt(n) instead of n; a row appears floor or ceil of its expected number of times. */
+ * weighs sqrt(n) instead of n; set_weights ("nih=2,toy=0.5") multiplies the weights of the rows of a set, or of a
+ * group of sets; a row appears floor or ceil of its expected number of times. */
 typedef struct rz_sampler {
     const rz_host *host;
     size_t n;
@@ -17,8 +18,8 @@ typedef struct rz_sampler {
     double *weights;   /* of the rows; the mean is 1 */
 } rz_sampler;
 
-radz_status rz_sampler_init(const rz_host *host, const rz_dataset *ds, bool balance, uint64_t seed, rz_sampler *out,
-                            radz_error *err) RZ_CHECK;
+radz_status rz_sampler_init(const rz_host *host, const rz_dataset *ds, bool balance, const char *set_weights,
+                            uint64_t seed, rz_sampler *out, radz_error *err) RZ_CHECK;
 void rz_sampler_free(rz_sampler *s); /* safe on a zeroed one */
 size_t rz_sampler_draw(rz_sampler *s, int64_t draw);
 

@@ -162,6 +162,7 @@ static radz_status add_batch(rz_trainer *t, bool more, rz_loss_output *sum, radz
     RZ_TRY(rz_batch_next(t, more, err));
     pass p = {.t = t, .net = {.model = t->model, .s = t->s}, .batch = &t->batch};
     p.net.dropout_seed = dropout_seed(t), p.net.recompute = t->o.recompute != 0;
+    p.net.drop_path = t->o.drop_path;
     plan_pass(&p);
     rz_loss_output out = {0};
     rz_mark mark = rz_arena_mark(t->s);
@@ -187,6 +188,7 @@ static radz_status update(rz_trainer *t, radz_train_progress *progress, radz_err
                      .weight_decay = (float)t->o.weight_decay,
                      .step = t->state.step + 1};
     radz_status st = rz_optimizer_step(&t->optimizer, t->s, adam, t->o.clip_norm, &progress->grad_norm, err);
+    if (!st) rz_optimizer_average(&t->optimizer, t->s, t->o.ema, adam.step);
     radz_status left = rz_stream_sync(t->s, st ? NULL : err);
     return st ? st : left;
 }

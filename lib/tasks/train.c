@@ -38,7 +38,8 @@ static radz_status check_words(const radz_train_options *o, radz_error *err)
 {
     static const char *const dtypes[] = {"f32", "bf16", NULL}, *const features[] = {"cross", "global", "local", NULL},
                              *const targets[] = {"labels", "batch_index", NULL},
-                             *const vectors[] = {"paper", "refcode", NULL};
+                             *const vectors[] = {"paper", "refcode", NULL}, *const keeps[] = {"best", "last", NULL};
+    RZ_TRY(check_word("keep", o->keep, keeps, err));
     RZ_TRY(check_word("vectors", o->vectors, vectors, err));
     RZ_TRY(check_word("dtype", o->dtype, dtypes, err));
     if (o->weights && !strncmp(o->weights, "int", 3))
@@ -76,6 +77,9 @@ static radz_status check_options(const radz_train_options *o, radz_error *err)
     RZ_TRY(check_range("micro_batch", o->micro_batch, 0, 1000000, err));
     RZ_TRY(check_range("label_fraction", o->label_fraction, 1e-9, 1, err));
     RZ_TRY(check_range("accumulate", o->accumulate, 1, 1000000, err));
+    RZ_TRY(check_range("ema", o->ema, 0, 0.9999999, err));
+    RZ_TRY(check_range("drop_path", o->drop_path, 0, 0.9, err));
+    RZ_TRY(check_range("film_cache_bytes", (double)o->film_cache_bytes, 0, 1e15, err));
     return o->tau > 0 ? check_range("tau", o->tau, RZ_TAU_MIN, RZ_TAU_MAX, err) : RADZ_OK;
 }
 
@@ -89,13 +93,13 @@ static radz_status find_objective(rz_trainer *t, const char *name, radz_error *e
 }
 
 /* The strings of the options, as a list. */
-#define N_STRINGS 17
+#define N_STRINGS 19
 static void option_strings(radz_train_options *o, const char **out[N_STRINGS])
 {
     const char **all[N_STRINGS] = {&o->model_dir, &o->manifest, &o->image_root,  &o->out_dir,      &o->diseases,
                                    &o->label_map, &o->monitor,  &o->monitor_set, &o->dtype,        &o->objective,
                                    &o->settings,  &o->train,    &o->features,    &o->lora_targets, &o->targets,
-                                   &o->weights,   &o->vectors};
+                                   &o->weights,   &o->vectors,  &o->keep,        &o->set_weights};
     memcpy(out, all, sizeof all);
 }
 
@@ -154,7 +158,9 @@ static radz_status open_dataset(rz_trainer *t, radz_error *err)
            t->ds.n_train, t->ds.n_val, t->ds.n_left_out, t->ds.n_bad);
     RZ_TRY(rz_films_open(t->host, &t->ds, t->model, &t->films, err));
     t->films.stop_on_bad = t->o.stop_on_bad_row != 0;
-    return rz_sampler_init(t->host, &t->ds, t->o.balance_sets != 0, t->o.seed ^ SAMPLER_SEED, &t->sampler, err);
+    t->films.max_bytes = (size_t)t->o.film_cache_bytes;
+    return rz_sampler_init(t->host, &t->ds, t->o.balance_sets != 0, t->o.set_weights, t->o.seed ^ SAMPLER_SEED,
+                           &t->sampler, err);
 }
 
 /* A text that is too long for the model costs its rows, nothing else. */
@@ -335,22 +341,39 @@ static bool due(int64_t every, int64_t step)
     return every > 0 && step % every == 0;
 }
 
-/* Validates and, where the model is the best so far, writes it out. */
-static radz_status validate(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+/* Validates and, where the model is to be kept, writes it out. */
+static radz_status validate_weights(rz_trainer *t, radz_train_progress *progress, radz_error *err)
 {
-    double start = rz_seconds();
     rz_net net = {.model = t->model, .s = t->s};
     rz_batch_wait(t);
     RZ_TRY(t->objective->validate ? t->objective->validate(t, &t->validation, err)
                                   : rz_validate(&net, &t->validator, &t->validation, err));
     double value = t->validation.monitored;
     progress->has_validation = 1, progress->val_auc = value, progress->val_macro_auc = t->validation.macro;
-    if (!t->state.best_step || isnan(t->state.best_value) || value > t->state.best_value) {
-        t->state.best_step = t->state.step, t->state.best_value = value;
-        RZ_TRY(rz_train_export(t, err));
-    }
+    const bool last = t->o.keep && !strcmp(t->o.keep, "last");
+    if (!last && t->state.best_step && !isnan(t->state.best_value) && !(value > t->state.best_value)) return RADZ_OK;
+    t->state.best_step = t->state.step, t->state.best_value = value;
+    return rz_train_export(t, err);
+}
+
+/* The weights' average, where there is one, in their place. */
+static radz_status with_average(rz_trainer *t,
+                                radz_status (*fn)(rz_trainer *t, radz_train_progress *p, radz_error *err),
+                                radz_train_progress *progress, radz_error *err)
+{
+    double start = rz_seconds();
+    rz_optimizer_swap(&t->optimizer, t->s);
+    radz_status st = fn(t, progress, err);
+    rz_optimizer_swap(&t->optimizer, t->s);
+    radz_status back = rz_stream_sync(t->s, st ? NULL : err);
     t->state.seconds += rz_seconds() - start;
-    return RADZ_OK;
+    return st ? st : back;
+}
+
+static radz_status export(rz_trainer *t, radz_train_progress *progress, radz_error *err)
+{
+    (void)progress;
+    return rz_train_export(t, err);
 }
 
 static void fill_progress(const rz_trainer *t, radz_train_progress *p)
@@ -375,7 +398,7 @@ static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
     *stop = step == t->n_steps || (t->o.stop_after_steps && step >= t->o.stop_after_steps);
     bool save = *stop || due(t->o.checkpoint_every, step);
     if (first && t->ds.n_val && (step == t->n_steps || due(t->o.validate_every, step)))
-        RZ_TRY(validate(t, &progress, err));
+        RZ_TRY(with_average(t, validate_weights, &progress, err));
     fill_progress(t, &progress);
     if (first && save) progress.checkpoint = t->checkpoint_dir;
     uint8_t cancel = t->o.progress_fn && t->o.progress_fn(&progress, t->o.user);
@@ -391,7 +414,7 @@ static radz_status run_step(rz_trainer *t, bool *stop, radz_error *err)
 static radz_status finish(rz_trainer *t, radz_error *err)
 {
     if (t->comm.rank || t->state.step < t->n_steps) return RADZ_OK; /* the latter: stop_after_steps */
-    if (!t->ds.n_val) RZ_TRY(rz_train_export(t, err));
+    if (!t->ds.n_val) RZ_TRY(with_average(t, export, NULL, err));
     return rz_train_report(t, err);
 }
 

@@ -143,6 +143,7 @@ radz_status rz_train_open_model(rz_trainer *t, radz_error *err)
     const bool bf16 = t->o.weights && !strcmp(t->o.weights, "bf16");
     RZ_TRY(rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, bf16, &t->optimizer, err));
     log_size(t);
+    if (t->o.ema > 0) RZ_TRY(rz_optimizer_average_open(&t->optimizer, t->s, err));
     return RADZ_OK;
 }
 

@@ -42,6 +42,10 @@ static void put_new_options(rz_str *s, const radz_train_options *o)
     if (o->accumulate != 1) put_integer(s, "accumulate", o->accumulate);
     if (o->train) put_text(s, "train", o->train);
     if (o->weights && strcmp(o->weights, "f32") != 0) put_text(s, "weights", o->weights);
+    if (o->ema > 0) put_number(s, "ema", o->ema);
+    if (o->keep && strcmp(o->keep, "best") != 0) put_text(s, "keep", o->keep);
+    if (o->set_weights) put_text(s, "set_weights", o->set_weights);
+    if (o->drop_path > 0) put_number(s, "drop_path", o->drop_path);
     if (!o->lora_rank) return;
     put_integer(s, "lora_rank", o->lora_rank);
     put_number(s, "lora_alpha", o->lora_alpha);

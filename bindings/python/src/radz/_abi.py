@@ -630,6 +630,11 @@ class radz_train_options(Structure):
         ("stop_on_bad_row", c_int),
         ("comm", POINTER(radz_comm)),
         ("vectors", c_char_p),
+        ("ema", c_double),
+        ("keep", c_char_p),
+        ("set_weights", c_char_p),
+        ("drop_path", c_double),
+        ("film_cache_bytes", c_int64),
     )
 
 

@@ -69,6 +69,11 @@ class TrainOptions:
     weights: Literal["f32", "bf16"] | None = None
     stop_on_bad_row: bool | None = None
     vectors: Literal["paper", "refcode"] | None = None
+    ema: float | None = None
+    keep: Literal["best", "last"] | None = None
+    set_weights: str | None = None
+    drop_path: float | None = None
+    film_cache_bytes: int | None = None
 
 
 @dataclass(frozen=True)
