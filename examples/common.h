@@ -88,7 +88,7 @@ typedef struct engine_options {
         {"keep-weights", .text = &(o).keep_weights}, {"memory", .text = &(o).memory},                                  \
         {"threads", .integer = &(o).n_threads, .max = 1024},                                                           \
     {                                                                                                                  \
-        "device", .text = &(o).device, .words = "auto|cpu|cuda"                                                        \
+        "device", .text = &(o).device, .words = "auto|cpu|cuda|cuda:N"                                                 \
     }
 #define ENGINE_HELP                                                                                                    \
     "  --model DIR     model directory; else $RADZ_MODEL, else the model that ships\n"                                 \
@@ -108,7 +108,7 @@ typedef struct engine_options {
     "  --memory SIZE   read the weights as they are needed, in about so much memory in all: 1G,\n"                     \
     "                  600M; the same results. Default: they stay in memory\n"                                         \
     "  --threads N     worker threads, 0 = one per core (default)\n"                                                   \
-    "  --device NAME   auto (default), cpu or cuda\n"
+    "  --device NAME   auto (default: a GPU, else the CPU), cpu, cuda, cuda:1: the second GPU\n"
 
 /* 0 or an exit status, with a message. e->runtime is made unless there is one. */
 int open_engine(engine *e, const engine_options *o);

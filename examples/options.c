@@ -25,13 +25,20 @@ static bool made_of(const char *text, const char *allowed)
     return *text && text[strspn(text, allowed)] == 0;
 }
 
+/* Is text that word of k characters? N at its end: digits. */
+static bool is_word(const char *word, size_t k, const char *text)
+{
+    const size_t n = strlen(text);
+    if (word[k - 1] != 'N') return k == n && strncmp(word, text, n) == 0;
+    return n >= k && strncmp(word, text, k - 1) == 0 && made_of(text + k - 1, "0123456789");
+}
+
 /* Index of text in "one|two|three", -1: not there. */
 static int find_word(const char *words, const char *text)
 {
-    size_t n = strlen(text);
     for (int i = 0; *words; i++) {
         size_t k = strcspn(words, "|");
-        if (k == n && strncmp(words, text, n) == 0) return i;
+        if (is_word(words, k, text)) return i;
         words += k + (words[k] == '|');
     }
     return -1;

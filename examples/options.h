@@ -15,7 +15,7 @@ void add_text(text_list *l, const char *text); /* not copied */
 
 /* The option "--name". One pointer says what it sets, and with it how its value is written:
  *     {"out", .text = &s.out, .required = true},
- *     {"device", .text = &s.device, .words = "auto|cpu|cuda"},
+ *     {"device", .text = &s.device, .words = "auto|cpu|cuda|cuda:N"},
  *     {"lr", .real = &o->lr, .min = 0},
  *     {"learn-tau", .on = &o->learn_tau},
  * The variables hold the defaults before. */
@@ -30,7 +30,7 @@ typedef struct option_entry {
     int64_t *integer64;   /* in min..max */
     uint64_t *unsigned64; /* any */
     double *real;         /* in min..max, finite */
-    const char *words;    /* "auto|cpu|cuda" */
+    const char *words;    /* "cpu|cuda|cuda:N"; N: digits */
     double min, max;      /* of a number; max 0: none */
     bool required, given; /* given: set by parse_command_line */
 } option_entry;

@@ -75,7 +75,7 @@ static const char help_text[] =
     "  --stop-after N         save a checkpoint and stop after so many steps in all\n"
     "\n"
     "  --threads N            (all cores)\n"
-    "  --device auto|cpu|cuda\n"
+    "  --device auto|cpu|cuda|cuda:N\n"
     "  --quiet                no progress\n"
     "  --help, --version\n"
     "\n"
@@ -178,7 +178,7 @@ static int read_command_line(int argc, char **argv, settings *s)
         {"resume", .on = &t->resume},
         {"stop-after", .integer64 = &t->stop_after_steps, .min = 1},
         {"threads", .integer = &s->runtime.n_threads, .max = 1024},
-        {"device", .text = &s->runtime.device, .words = "auto|cpu|cuda"},
+        {"device", .text = &s->runtime.device, .words = "auto|cpu|cuda|cuda:N"},
         {"quiet", .flag = &s->quiet},
     };
     int n_inputs, status = parse_command_line(options, COUNT(options), argc, argv, &n_inputs);
