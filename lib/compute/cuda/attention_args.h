@@ -6,9 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Attention takes one at a time of: a tile of rows, a head, a sequence, and, where heads are wide, a part of a head's
- * columns. A tile of the plain kernels; of queries and of keys with matrix units; columns a plain kernel may hold. */
-enum { RZ_TILE = 64, RZ_TILE_THREADS = 256, RZ_MMA_KEYS = 64, RZ_MMA_THREADS = 128, RZ_MMA_ALIGN = 512 };
+/* A block takes a tile of queries, or of keys, and a part of a head's columns. Plain kernels: so many rows and threads;
+ * that of bfloat16 so many columns. With matrix units: keys at a time, threads, alignment of the shared memory. */
+enum { RZ_TILE = 64, RZ_TILE_THREADS = 256, RZ_HALF_COLUMNS = 64 };
+enum { RZ_MMA_KEYS = 64, RZ_MMA_THREADS = 128, RZ_MMA_ALIGN = 512 };
 
 /* rz_attn and the pointers of an op, all on the device. q, k, v, out: float or bfloat16, as the kernel says. */
 struct rz_attention_args {

@@ -387,6 +387,7 @@ static struct rz_ops cuda_ops(void)
                          .download = cuda_download,
                          .copy = cuda_copy};
     rz_cuda_rows_ops(&ops);
+    rz_cuda_attention_ops(&ops);
     rz_cuda_gemm_ops(&ops);
     rz_cuda_half_ops(&ops);
     return ops;

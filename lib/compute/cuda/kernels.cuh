@@ -94,6 +94,18 @@ RZ_DEVICE float rz_f16_to_float(uint16_t h)
     return rz_from_bits(bits | (uint32_t)(h & 0x8000) << 16);
 }
 
+/* 2^x to 22 bits, subnormals taken for zero. */
+RZ_DEVICE float rz_exp2(float x)
+{
+#ifdef RZ_EMULATOR
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 /* May n items of `size` bytes from p on be read 16 bytes at a time? */
 RZ_DEVICE bool rz_in_sixteens(const void *p, size_t n, size_t size)
 {
@@ -254,31 +266,100 @@ RZ_DEVICE float rz_act_of(int kind, float x)
     return rz_act_both(kind, x, &d);
 }
 
-/* ---- Matrix units: d += a b for a warp; a (16, 16) and b (16, 8) of bfloat16, d (16, 8) of float ---------------- */
+/* ---- Shared memory by its own addresses; copies into it that run by themselves ---------------------------------- */
 
-/* The registers of PTX's mma.m16n8k16: lane l holds of a rows l / 4 and l / 4 + 8 at columns 2 (l % 4) + {0, 1} (a[0],
- * a[1]) and + 8 (a[2], a[3]); of b column l / 4 at rows 2 (l % 4) + {0, 1} (b[0]) and + 8 (b[1]); of d rows l / 4 and
- * l / 4 + 8 at columns 2 (l % 4) + {0, 1}. Compute capability 8.0 or the emulator; all lanes call. */
+/* Compute capability 8.0 or the emulator, as all that follows: is it compiled for one? */
+#if defined(RZ_EMULATOR) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
+#define RZ_HAS_MMA 1
+#else
+#define RZ_HAS_MMA 0
+#endif
+
+/* In the emulator: bytes from the beginning of the dynamic shared memory. */
+RZ_DEVICE uint32_t rz_shared_at(const void *p)
+{
+#ifdef RZ_EMULATOR
+    return (uint32_t)((const char *)p - (const char *)rz_emulator_shared());
+#else
+    return (uint32_t)__cvta_generic_to_shared(p);
+#endif
+}
+
+#if RZ_HAS_MMA
+/* 16 bytes, both sides aligned to 16; zeros, and nothing is read, unless `present`. There after this thread's
+ * rz_async_wait, and for others after a barrier behind that. */
+RZ_DEVICE void rz_async_16(uint32_t to, const void *from, bool present)
+{
+#ifdef RZ_EMULATOR
+    char *const at = (char *)rz_emulator_shared() + to;
+    memset(at, 0, 16);
+    if (present) memcpy(at, from, 16);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
+                 : "memory");
+#endif
+}
+RZ_DEVICE void rz_async_wait(void)
+{
+#ifndef RZ_EMULATOR
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+/* ---- Matrix units, for a warp; all lanes call ------------------------------------------------------------------- */
+
+/* Four 8 x 8 matrices of bfloat16: lane l gives the place of row l % 8 (16 bytes) of matrix l / 8, and gets of each
+ * matrix row l / 4 at columns 2 (l % 4) + {0, 1}; with `turned` column l / 4 at these rows. */
+template <bool turned> RZ_DEVICE void rz_load_matrices(uint32_t d[4], uint32_t at)
+{
+#ifdef RZ_EMULATOR
+    const unsigned lane = threadIdx.x % RZ_WARP, high = lane / 4, low = lane % 4 * 2;
+    rz_emulator_exchange(&at, sizeof at);
+    for (unsigned m = 0; m < 4; m++) {
+        uint16_t x[2];
+        for (unsigned i = 0; i < 2; i++) {
+            const unsigned row = turned ? low + i : high, column = turned ? high : low + i;
+            const uint32_t from = *(const uint32_t *)rz_emulator_lane(8 * m + row);
+            memcpy(&x[i], (const char *)rz_emulator_shared() + from + 2 * column, sizeof x[i]);
+        }
+        d[m] = (uint32_t)x[1] << 16 | x[0];
+    }
+#else
+    if (turned)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(at));
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(at));
+#endif
+}
+
+/* d += a b; a (16, 16) and b (16, 8) of bfloat16, d (16, 8) of float, in the registers of PTX's mma.m16n8k16: lane l
+ * holds of a rows l / 4 and l / 4 + 8 at columns 2 (l % 4) + {0, 1} (a[0], a[1]) and + 8 (a[2], a[3]); of b column
+ * l / 4 at rows 2 (l % 4) + {0, 1} (b[0]) and + 8 (b[1]); of d rows l / 4 and l / 4 + 8 at columns
+ * 2 (l % 4) + {0, 1}. */
 RZ_DEVICE void rz_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
-#if !defined(RZ_EMULATOR) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#ifdef RZ_EMULATOR
+    const unsigned lane = threadIdx.x % RZ_WARP, row = lane / 4, col = lane % 4 * 2;
+    const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    rz_emulator_exchange(mine, sizeof mine);
+    for (unsigned k = 0; k < 8; k++) { /* pairs of columns of a */
+        const uint32_t *const x = (const uint32_t *)rz_emulator_lane(row * 4 + k % 4) + k / 4 * 2;
+        for (unsigned i = 0; i < 4; i++) {
+            const uint32_t w = ((const uint32_t *)rz_emulator_lane((col + i % 2) * 4 + k % 4))[4 + k / 4];
+            d[i] += rz_low_bf16(x[i / 2]) * rz_low_bf16(w) + rz_high_bf16(x[i / 2]) * rz_high_bf16(w);
+        }
+    }
+#else
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
-    const unsigned lane = threadIdx.x % RZ_WARP, row = lane / 4, col = lane % 4 * 2;
-    for (unsigned k = 0; k < 8; k++) { /* pairs of columns of a */
-        const unsigned r = k / 4 * 2;
-        const uint32_t top = __shfl_sync(RZ_ALL_LANES, a[r], (int)(row * 4 + k % 4));
-        const uint32_t bottom = __shfl_sync(RZ_ALL_LANES, a[r + 1], (int)(row * 4 + k % 4));
-        for (unsigned j = 0; j < 2; j++) {
-            const uint32_t w = __shfl_sync(RZ_ALL_LANES, b[k / 4], (int)((col + j) * 4 + k % 4));
-            d[j] = fmaf(rz_low_bf16(top), rz_low_bf16(w), fmaf(rz_high_bf16(top), rz_high_bf16(w), d[j]));
-            d[2 + j] = fmaf(rz_low_bf16(bottom), rz_low_bf16(w), fmaf(rz_high_bf16(bottom), rz_high_bf16(w), d[2 + j]));
-        }
-    }
 #endif
 }
+#endif
 
 #endif
