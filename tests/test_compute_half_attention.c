@@ -101,8 +101,8 @@ static double dot(const uint16_t *x, const uint16_t *y, size_t n)
     return sum;
 }
 
-/* A probability is rounded to bfloat16, and so is the result: each changes by 2^-8 of itself at most. What sums of float
- * and the exponential function lose is less than 2^-16 of the values' largest, which is 1. */
+/* A probability is rounded to bfloat16, and so is the result: each changes by 2^-8 of itself at most. What sums of
+ * float and the exponential function lose is less than 2^-16 of the values' largest, which is 1. */
 static void check_query(const char *set, const struct data *d, size_t seq, size_t i, size_t h)
 {
     const rz_attn *a = &d->a;
@@ -200,8 +200,7 @@ static void nan_stays_in_its_sequence(void **state)
     rz_half_attention(s, &d.a, d.out, d.q, d.k, d.v);
     assert_int_equal(rz_stream_sync(s, NULL), RADZ_OK);
     for (size_t r = 0; r < d.n_q; r++)
-        for (size_t c = 0; c < 64; c++)
-            assert_int_equal(isnan(wide(d.out[r * d.a.out_ld + c])) != 0, r < 70 && c < 32);
+        for (size_t c = 0; c < 64; c++) assert_int_equal(isnan(wide(d.out[r * d.a.out_ld + c])) != 0, r < 70 && c < 32);
     data_free(&d);
     compute_close(s);
 }
