@@ -95,7 +95,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-cuda check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -136,6 +136,14 @@ emulator: ## tests/emulator: a driver and a cuBLAS for machines without a GPU
 check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=test_parity runs one
 	+@$(SUBMAKE) all emulator $(addprefix $O/tests/,$(or $T,$(EMULATED)))
 	@RADZ_TEST_DEVICE=cuda LD_LIBRARY_PATH='$(CURDIR)/$O/tests/emulator' tests/run-tests $(addprefix $O/tests/,$(or $T,$(EMULATED)))
+
+# The same and the network's on a real GPU.
+CUDA_TESTS ?= $(EMULATED) test_embed test_classify test_train test_trainer test_generate test_supervised test_reuse
+check-cuda: deps-test ## the tests of the CUDA device on a real GPU; T=test_parity runs one
+	+@$(SUBMAKE) all $(addprefix $O/tests/,$(or $T,$(CUDA_TESTS)))
+	@why=$$($O/bin/radz-info --device cuda models/radz-tiny 2>&1 >/dev/null) || { \
+		echo "0 passed, 0 failed, $(words $(or $T,$(CUDA_TESTS))) skipped: no GPU: $${why#radz-info: }"; exit 0; }; \
+		RADZ_TEST_DEVICE=cuda tests/run-tests $(addprefix $O/tests/,$(or $T,$(CUDA_TESTS)))
 
 # On data that may not lie in the repository.
 SHARED_TESTS := $(patsubst tests/%.c,$O/tests/%,$(sort $(wildcard tests/shared/test_*.c)))

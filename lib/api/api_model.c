@@ -51,12 +51,15 @@ radz_status rz_tower_source_of(radz_vision_source given, const char *function, r
     return rz_fail(err, RADZ_E_ARGUMENT, "%s: vision_source %d is not known", function, (int)given);
 }
 
+/* On a GPU, beside a film's own memory: the workspace of products. */
+enum { BESIDE_FILM = 64 << 20 };
+
 /* Loads it there, and says RADZ_E_MEMORY too where a film would find no room beside it. */
 static radz_status load_on(radz_model *m, rz_device *dev, const rz_source *source, rz_model_mode mode, radz_error *err)
 {
     size_t n_free, n_all;
     RZ_TRY(rz_model_load_from(&m->runtime->host, dev, source, mode, 0, &m->net, err));
-    const uint64_t film = rz_net_film_bytes(m->net);
+    const uint64_t film = rz_net_film_bytes(m->net) + BESIDE_FILM;
     if (!rz_device_memory(dev, &n_free, &n_all) || n_free >= film) return RADZ_OK;
     rz_model_unload(m->net);
     m->net = NULL;
