@@ -263,7 +263,7 @@ $(CUDA_FLAGS): FORCE
 endif
 $(CUDA_FLAGS):
 	@mkdir -p $(@D) && printf '%s\n' "$$CUDA_FLAG_TEXT" >$@
-build/cuda/%.fatbin: lib/compute/cuda/%.cu lib/compute/cuda/kernels.cuh $(CUDA_FLAGS)
+build/cuda/%.fatbin: lib/compute/cuda/%.cu $(wildcard lib/compute/cuda/*.cuh lib/compute/cuda/*_args.h) $(CUDA_FLAGS)
 	$(call say,NVCC,$<)
 	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $<
 $O/lib/compute/cuda/image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)

@@ -578,14 +578,23 @@ static void host_softmax_xent(rz_stream *s, float *loss, float *dlogits, const f
     IN(keep, rows * cols);
     RUN(softmax_xent, loss, dlogits, logits, targets, keep, weight, rows, cols);
 }
-static void host_adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n)
+/* As they are where the first lies on the device, else one by one. */
+static void host_adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots)
 {
-    STAGE;
-    OUT(w, n);
-    OUT(m, n);
-    OUT(v, n);
-    IN(g, n);
-    RUN(adamw_step, o, w, m, v, g, n);
+    if (on_device(slots->w)) {
+        inner.adamw_step(s, o, slots, n_slots);
+        return;
+    }
+    for (size_t i = 0; i < n_slots; i++) {
+        STAGE;
+        rz_adamw_slot x = slots[i];
+        OUT(x.w, x.n);
+        OUT(x.m, x.n);
+        OUT(x.v, x.n);
+        OUT(x.half, x.n);
+        IN(x.g, x.n);
+        RUN(adamw_step, o, &x, 1);
+    }
 }
 static double host_dot(rz_stream *s, const float *x, const float *y, size_t n)
 {

@@ -114,8 +114,11 @@ static void adamw(const world *w, float *moments, int64_t step)
     const rz_adamw o = {.lr = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .grad_scale = 1, .step = step};
     const rz_linear *l = &w->m->classifier;
     size_t n = l->w->n, m = l->b->n;
-    rz_adamw_step(w->s, &o, (float *)(uintptr_t)l->w->w.data, moments, moments + n, l->w->grad, n);
-    rz_adamw_step(w->s, &o, (float *)(uintptr_t)l->b->w.data, moments + 2 * n, moments + 2 * n + m, l->b->grad, m);
+    const rz_adamw_slot slots[] = {
+        {(float *)(uintptr_t)l->w->w.data, moments, moments + n, l->w->grad, NULL, n, true},
+        {(float *)(uintptr_t)l->b->w.data, moments + 2 * n, moments + 2 * n + m, l->b->grad, NULL, m, true},
+    };
+    rz_adamw_step(w->s, &o, slots, RZ_COUNT(slots));
 }
 
 static void equals_pytorch(void **state)

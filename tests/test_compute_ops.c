@@ -588,7 +588,7 @@ static void adamw(void **state)
         rz_adamw o = {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.1f};
         o.grad_scale = 0.5f;
         o.step = step;
-        rz_adamw_step(s, &o, w, m, v, g, N);
+        rz_adamw_step(s, &o, &(rz_adamw_slot){w, m, v, g, NULL, N, true}, 1);
         for (int i = 0; i < N; i++) {
             double grad = (double)g[i] * 0.5;
             rw[i] *= 1 - 0.01 * 0.1;
@@ -603,6 +603,52 @@ static void adamw(void **state)
     assert_near("v", v, rv, N, 3e-5, 1e-6); /* 1 - 0.999f is off by 1.3e-5 */
     compute_close(s);
     free(w), free(m), free(v), free(rw);
+}
+
+enum { N_SLOTS = 150, SLOT_FLOATS = 12000 };
+
+/* Weights, moments and gradients of N_SLOTS arrays after a step of all at once or of each alone, and the halves of the
+ * large one, in device memory; back in `floats` and `half`. */
+static void step_of_many(rz_stream *s, bool at_once, float *floats, uint16_t *half)
+{
+    static const size_t sizes[] = {1, 0, 7, 64, 5};
+    const rz_adamw o = {0.01f, 0.9f, 0.999f, 1e-8f, 0.1f, 0.5f, 2};
+    const size_t n_bytes = 4 * SLOT_FLOATS * sizeof(float);
+    float *x = rz_arena_bytes(s, n_bytes);
+    uint16_t *h = rz_arena_bytes(s, SLOT_FLOATS * sizeof *h);
+    rz_upload(s, x, floats, n_bytes);
+    rz_upload(s, h, half, SLOT_FLOATS * sizeof *h);
+    rz_adamw_slot slots[N_SLOTS];
+    for (size_t i = 0, at = 0; i < N_SLOTS; at += slots[i].n + i % 3, i++) {
+        slots[i] = (rz_adamw_slot){.w = x + at, .n = i == 66 ? 8195 : sizes[i % 5], .decay = i % 2};
+        slots[i].m = slots[i].w + SLOT_FLOATS, slots[i].v = slots[i].m + SLOT_FLOATS,
+        slots[i].g = slots[i].v + SLOT_FLOATS;
+        if (i == 66) slots[i].half = h + 1;
+    }
+    for (size_t i = 0; i < N_SLOTS; i += at_once ? N_SLOTS : 1) rz_adamw_step(s, &o, slots + i, at_once ? N_SLOTS : 1);
+    rz_download(s, floats, x, n_bytes);
+    rz_download(s, half, h, SLOT_FLOATS * sizeof *h);
+}
+
+static void adamw_of_many(void **state)
+{
+    (void)state;
+    for (const char *const *set = compute_sets(); *set; set++) {
+        rz_stream *s = compute_open(NULL, *set, 2);
+        float *before = random_floats(4 * SLOT_FLOATS, 1), *all = zero_floats(4 * SLOT_FLOATS);
+        float *alone = zero_floats(4 * SLOT_FLOATS);
+        uint16_t half[SLOT_FLOATS] = {0}, half_alone[SLOT_FLOATS] = {0};
+        for (size_t i = 0; i < 4 * SLOT_FLOATS; i++) all[i] = alone[i] = before[i] = fabsf(before[i]);
+        step_of_many(s, true, all, half);
+        step_of_many(s, false, alone, half_alone);
+        assert_same_bits(*set, all, alone, 4 * SLOT_FLOATS);
+        assert_memory_equal(half, half_alone, sizeof half);
+        size_t changed = 0, n_half = 0;
+        for (size_t i = 0; i < SLOT_FLOATS; i++) changed += all[i] != before[i], n_half += half[i] != 0;
+        assert_true(changed > 8195 + 140 * 15 && changed < SLOT_FLOATS && n_half == 8195 && half[0] == 0);
+        compute_close(s);
+        free(before), free(all), free(alone);
+    }
 }
 
 /* ---- Threads ---------------------------------------------------------------------------------------------- */
@@ -672,6 +718,7 @@ int main(void)
         cmocka_unit_test(dropout_gradient),
         cmocka_unit_test(rounds_to_bf16),
         cmocka_unit_test(adamw),
+        cmocka_unit_test(adamw_of_many),
         cmocka_unit_test(bits_do_not_depend_on_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

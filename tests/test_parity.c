@@ -708,7 +708,9 @@ static void adamw(const world *w, int64_t step, float **moments)
     const rz_adamw o = {1e-3f, .9f, .999f, 1e-8f, .01f, 1.0f, step};
     for (size_t i = 0; i < w->m->n_params; i++) {
         rz_param *p = &w->m->params[i];
-        rz_adamw_step(w->s, &o, (float *)(uintptr_t)p->w.data, moments[i], moments[i] + p->n, p->grad, p->n);
+        float *data = (float *)(uintptr_t)p->w.data;
+        const rz_adamw_slot slot = {data, moments[i], moments[i] + p->n, p->grad, NULL, p->n, true};
+        rz_adamw_step(w->s, &o, &slot, 1);
         rz_fill(w->s, p->grad, 0.0f, p->n);
     }
 }

@@ -275,7 +275,16 @@ typedef struct rz_adamw {
     float grad_scale; /* the gradient is multiplied by this first (clipping) */
     int64_t step;     /* 1 for the first: bias correction */
 } rz_adamw;
-/* As torch.optim.AdamW: w *= 1 - lr wd; m, v updated; w -= lr/(1-b1^t) m / (sqrt(v/(1-b2^t)) + eps). */
-void rz_adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n);
+/* One array of n weights, its moments and its gradient. */
+typedef struct rz_adamw_slot {
+    float *w, *m, *v;
+    const float *g;
+    uint16_t *half; /* gets the new w rounded to bfloat16; may be NULL */
+    size_t n;
+    bool decay; /* weight decay applies */
+} rz_adamw_slot;
+/* As torch.optim.AdamW, for every slot: w *= 1 - lr wd; m, v updated; w -= lr/(1-b1^t) m / (sqrt(v/(1-b2^t)) + eps).
+ * slots: host memory. */
+void rz_adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots);
 
 #endif

@@ -78,7 +78,7 @@ struct rz_ops {
     void (*softmax_xent)(rz_stream *s, float *loss, float *dlogits, const float *logits, const float *targets,
                          const float *keep, float weight, size_t rows, size_t cols);
     double (*dot)(rz_stream *s, const float *x, const float *y, size_t n);
-    void (*adamw_step)(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n);
+    void (*adamw_step)(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots);
 };
 
 struct rz_kernels;

@@ -438,7 +438,7 @@ double rz_sumsq(rz_stream *s, const float *x, size_t n)
     return rz_dot(s, x, x, n);
 }
 
-void rz_adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n)
+void rz_adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots)
 {
-    RUN(n, adamw_step, o, w, m, v, g, n);
+    RUN(n_slots, adamw_step, o, slots, n_slots);
 }

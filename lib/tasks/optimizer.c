@@ -210,6 +210,24 @@ static void clamp_tau(const rz_optimizer *o, rz_stream *s)
     if (value > logf((float)RZ_TAU_MAX)) rz_set_tau(o->log_tau, s, RZ_TAU_MAX);
 }
 
+static void move_weights(const rz_optimizer *o, rz_stream *s, const rz_adamw *adam)
+{
+    const rz_mark mark = rz_arena_mark(s);
+    rz_adamw_slot *slots = rz_arena_host(s, o->n_slots, sizeof *slots);
+    for (size_t i = 0; i < o->n_slots && slots; i++) {
+        const rz_slot *from = &o->slots[i];
+        slots[i] = (rz_adamw_slot){.w = from->w,
+                                   .m = o->m + from->offset,
+                                   .v = o->v + from->offset,
+                                   .g = from->p->grad,
+                                   .half = from->half ? (uint16_t *)(uintptr_t)from->p->w.data : NULL,
+                                   .n = from->p->n,
+                                   .decay = from->decay};
+    }
+    if (slots) rz_adamw_step(s, adam, slots, o->n_slots);
+    rz_arena_release(s, mark);
+}
+
 radz_status rz_optimizer_step(rz_optimizer *o, rz_stream *s, rz_adamw adam, double clip_norm, double *norm,
                               radz_error *err)
 {
@@ -219,13 +237,7 @@ radz_status rz_optimizer_step(rz_optimizer *o, rz_stream *s, rz_adamw adam, doub
         return rz_fail(err, RADZ_E_STATE, "step %lld: the gradient is not finite: the training diverged",
                        (long long)adam.step);
     adam.grad_scale = clip_norm > 0 && *norm > clip_norm ? (float)(clip_norm / *norm) : 1.0f;
-    float decay = adam.weight_decay;
-    for (size_t i = 0; i < o->n_slots; i++) {
-        const rz_slot *slot = &o->slots[i];
-        adam.weight_decay = slot->decay ? decay : 0;
-        rz_adamw_step(s, &adam, slot->w, o->m + slot->offset, o->v + slot->offset, slot->p->grad, slot->p->n);
-    }
-    rz_optimizer_put(o, s);
+    move_weights(o, s, &adam);
     if (o->log_tau) clamp_tau(o, s);
     return rz_stream_sync(s, err);
 }

@@ -16,6 +16,7 @@
 #define __constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __restrict__ __restrict
 #define __align__(n) __attribute__((aligned(n)))
 /* Static in a function without saying so, and together in one place that the engine can find and fill. */

@@ -242,15 +242,20 @@ static void adamw_part(void *arg, size_t begin, size_t end)
     const struct adamw *j = arg;
     j->k->adamw(&j->task, begin, end);
 }
-static void cpu_adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n)
+static void cpu_adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots)
 {
     const double c1 = 1 - pow((double)o->beta1, (double)o->step), c2 = 1 - pow((double)o->beta2, (double)o->step);
-    struct adamw j = {s->dev->kernels, {.w = w, .m = m, .v = v, .g = g, .grad_scale = o->grad_scale}};
+    const float decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
+    struct adamw j = {s->dev->kernels, {.grad_scale = o->grad_scale}};
     j.task.beta1 = o->beta1, j.task.beta2 = o->beta2, j.task.eps = o->eps;
-    j.task.decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
     j.task.step_size = (float)((double)o->lr / c1);
     j.task.inv_root_c2 = (float)(1 / sqrt(c2));
-    rz_cpu_split(s, n, 8, adamw_part, &j);
+    for (const rz_adamw_slot *x = slots; x < slots + n_slots; x++) {
+        j.task.w = x->w, j.task.m = x->m, j.task.v = x->v, j.task.g = x->g;
+        j.task.decay = x->decay ? decay : 1.0f;
+        rz_cpu_split(s, x->n, 8, adamw_part, &j);
+        if (x->half) s->dev->ops.to_bf16(s, x->half, x->w, x->n);
+    }
 }
 
 void rz_cpu_math_ops(struct rz_ops *ops)

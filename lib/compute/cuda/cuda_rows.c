@@ -1,5 +1,6 @@
 /* cuda_rows.c - ops on flat arrays and rows: the launches of kernels_rows.cu, which says what shapes there are.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "adamw_args.h"
 #include "cuda.h"
 
 /* As in kernels_rows.cu. */
@@ -101,15 +102,33 @@ static void gated_bwd(rz_stream *s, rz_act_kind kind, float *dgate, float *dup, 
     launch_flat(s, RZ_K_gated_bwd, n, RZ_CUDA_ARGS(&k, &dgate, &dup, &dy, &gate, &up, &n));
 }
 
-static void adamw_step(rz_stream *s, const rz_adamw *o, float *w, float *m, float *v, const float *g, size_t n)
+/* Puts slots from the first on into the arguments, as many as find room; their blocks and their number. */
+static size_t fill_adamw(struct rz_adamw_args *a, const rz_adamw_slot *slots, size_t n, float decay, size_t *blocks)
+{
+    size_t i = 0;
+    *blocks = 0;
+    for (a->n_slots = 0; i < n && a->n_slots < RZ_ADAMW_SLOTS && *blocks < INT32_MAX / 2; i++) {
+        const rz_adamw_slot *x = &slots[i];
+        if (x->n == 0) continue;
+        a->first_block[a->n_slots] = (unsigned)*blocks;
+        a->slots[a->n_slots++] =
+            (struct rz_adamw_array){x->w, x->m, x->v, x->g, x->half, x->n, x->decay ? decay : 1.0f};
+        *blocks += pieces(x->n, RZ_ADAMW_TILE);
+    }
+    return i;
+}
+
+static void adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slots, size_t n_slots)
 {
     const double c1 = 1 - pow((double)o->beta1, (double)o->step), c2 = 1 - pow((double)o->beta2, (double)o->step);
-    rz_adamw a = *o;
-    float decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
-    float step_size = (float)((double)o->lr / c1), inv_root_c2 = (float)(1 / sqrt(c2));
-    launch_flat(
-        s, RZ_K_adamw_step, n,
-        RZ_CUDA_ARGS(&w, &m, &v, &g, &a.grad_scale, &a.beta1, &a.beta2, &a.eps, &decay, &step_size, &inv_root_c2, &n));
+    const float decay = (float)(1 - (double)o->lr * (double)o->weight_decay);
+    struct rz_adamw_args a = {.grad_scale = o->grad_scale, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps};
+    a.step_size = (float)((double)o->lr / c1);
+    a.inv_root_c2 = (float)(1 / sqrt(c2));
+    for (size_t i = 0, blocks; i < n_slots;) {
+        i += fill_adamw(&a, slots + i, n_slots - i, decay, &blocks);
+        if (blocks) launch(s, RZ_K_adamw_step, blocks, (rz_cuda_dim){RZ_ADAMW_THREADS, 1, 1}, RZ_CUDA_ARGS(&a));
+    }
 }
 
 /* A grid that depends on n alone, so that the order of the sum does too. */

@@ -7,6 +7,7 @@
  *   rows    blocks (32, 8): a warp has a row; or (256, 1): the block has one
  *   entries a block for each entry of a list
  * SPDX-License-Identifier: Apache-2.0 */
+#include "adamw_args.h"
 #include "kernels.cuh"
 
 enum { THREADS = 256 };
@@ -78,27 +79,6 @@ extern "C" __global__ void rz_k_to_bf16(uint16_t *y, const float *x, size_t n)
             *(uint2 *)(y + i) = make_uint2(h[0] | (uint32_t)h[1] << 16, h[2] | (uint32_t)h[3] << 16);
         else
             for (size_t k = 0; k < 4 && k < left; k++) y[i + k] = h[k];
-    });
-}
-
-/* m and v updated, w moved; the constants as the CPU's rz_adamw_task has them. */
-extern "C" __global__ void rz_k_adamw_step(float *w, float *m, float *v, const float *g, float grad_scale, float beta1,
-                                           float beta2, float eps, float decay, float step_size, float inv_root_c2,
-                                           size_t n)
-{
-    const float rest1 = 1 - beta1, rest2 = 1 - beta2;
-    each_four(n, aligned(w, m, v, g), [=](size_t i, size_t left, auto width) {
-        const rz_quad grad = LOAD(g, width);
-        rz_quad mean = LOAD(m, width), square = LOAD(v, width), weight = LOAD(w, width);
-        for (int k = 0; k < 4; k++) {
-            const float d = grad.v[k] * grad_scale;
-            mean.v[k] += (d - mean.v[k]) * rest1;
-            square.v[k] = square.v[k] * beta2 + d * d * rest2;
-            weight.v[k] = weight.v[k] * decay - step_size * (mean.v[k] / (sqrtf(square.v[k]) * inv_root_c2 + eps));
-        }
-        STORE(m, mean, width);
-        STORE(v, square, width);
-        STORE(w, weight, width);
     });
 }
 
@@ -884,4 +864,41 @@ extern "C" __global__ void rz_k_dot(double *sums, const float *x, const float *y
     }
     sum = rz_block_sum(sum, part);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+/* ---- Optimiser
+ * -------------------------------------------------------------------------------------------------------------- */
+
+template <bool WIDE>
+RZ_DEVICE void adamw(const rz_adamw_args &a, const rz_adamw_args::rz_adamw_array &x, size_t i, size_t left)
+{
+    const rz_quad g = rz_load4<WIDE>(x.g + i, left);
+    rz_quad m = rz_load4<WIDE>(x.m + i, left), v = rz_load4<WIDE>(x.v + i, left), w = rz_load4<WIDE>(x.w + i, left);
+    for (int k = 0; k < 4; k++) {
+        const float d = g.v[k] * a.grad_scale;
+        m.v[k] += (d - m.v[k]) * (1 - a.beta1);
+        v.v[k] = v.v[k] * a.beta2 + d * d * (1 - a.beta2);
+        w.v[k] = w.v[k] * x.decay - a.step_size * (m.v[k] / (sqrtf(v.v[k]) * a.inv_root_c2 + a.eps));
+    }
+    rz_store4<WIDE>(x.m + i, m, left);
+    rz_store4<WIDE>(x.v + i, v, left);
+    rz_store4<WIDE>(x.w + i, w, left);
+    for (size_t k = 0; x.half && k < 4 && k < left; k++) x.half[i + k] = rz_float_to_bf16(w.v[k]);
+}
+
+/* A block for each tile of each slot. */
+extern "C" __global__ void rz_k_adamw_step(const __grid_constant__ rz_adamw_args a)
+{
+    unsigned slot = 0;
+    for (unsigned step = RZ_ADAMW_SLOTS / 2; step; step /= 2) /* the last slot that begins at or before this block */
+        if (slot + step < a.n_slots && a.first_block[slot + step] <= blockIdx.x) slot += step;
+    const rz_adamw_args::rz_adamw_array &x = a.slots[slot];
+    const size_t first = (size_t)(blockIdx.x - a.first_block[slot]) * RZ_ADAMW_TILE;
+    const size_t last = x.n - first < RZ_ADAMW_TILE ? x.n : first + RZ_ADAMW_TILE;
+    const bool wide = aligned(x.w, x.m, x.v, x.g);
+    for (size_t i = first + 4 * threadIdx.x; i < last; i += 4 * RZ_ADAMW_THREADS)
+        if (wide && last - i >= 4)
+            adamw<true>(a, x, i, 4);
+        else
+            adamw<false>(a, x, i, last - i);
 }
