@@ -291,9 +291,7 @@ RZ_DEVICE uint32_t rz_shared_at(const void *p)
 RZ_DEVICE void rz_async_16(uint32_t to, const void *from, bool present)
 {
 #ifdef RZ_EMULATOR
-    char *const at = (char *)rz_emulator_shared() + to;
-    memset(at, 0, 16);
-    if (present) memcpy(at, from, 16);
+    rz_emulator_copy_later((char *)rz_emulator_shared() + to, from, present ? 16 : 0, 16);
 #else
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
                  : "memory");
@@ -301,7 +299,9 @@ RZ_DEVICE void rz_async_16(uint32_t to, const void *from, bool present)
 }
 RZ_DEVICE void rz_async_wait(void)
 {
-#ifndef RZ_EMULATOR
+#ifdef RZ_EMULATOR
+    rz_emulator_copy_now();
+#else
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }

@@ -18,14 +18,20 @@ struct place {
 /* Blocks with neighbouring numbers share a sequence and, of grouped heads, keys and values. */
 RZ_DEVICE place place_of(const rz_attention_args &a, size_t n_heads)
 {
-    const size_t seq = blockIdx.x / n_heads;
+    const unsigned seq = blockIdx.x / (unsigned)n_heads;
     place p;
-    p.head = (unsigned)(blockIdx.x % n_heads);
+    p.head = blockIdx.x % (unsigned)n_heads;
     p.q0 = (size_t)a.q_start[seq];
     p.kv0 = (size_t)a.kv_start[seq];
     p.n_q = (int)(a.q_start[seq + 1] - a.q_start[seq]);
     p.n_kv = (int)(a.kv_start[seq + 1] - a.kv_start[seq]);
     return p;
+}
+
+/* Heads that read the same keys and values. */
+RZ_DEVICE unsigned group_of(const rz_attention_args &a)
+{
+    return (unsigned)a.n_heads / (unsigned)a.n_kv_heads;
 }
 
 /* Keys that query i may see: [lo, hi). */
@@ -245,7 +251,7 @@ RZ_DEVICE void soften(float s[4], span see, int key, float scale, float *top, fl
         most = fmaxf(most, s[j]);
     }
     most = fmaxf(*top, row_max(most));
-    const float base = most == -INFINITY ? 0 : most, shrink = expf(*top - base);
+    const float base = fmaxf(most, -0x1p127f), shrink = expf(*top - base); /* finite where nothing is seen yet */
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         s[j] = expf(s[j] - base);
@@ -265,7 +271,7 @@ template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args
     if (i0 < 0) return;
     const int n = min(TILE, p.n_q - i0);
     const bool live = ty / 2 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / (a.n_heads / a.n_kv_heads) * hd;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / group_of(a) * hd;
     const rows<T> q = rows_of<T>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
     float s[4][4], acc[4][COLS / 16], top[4], sum[4];
     clear<COLS>(acc);
@@ -335,7 +341,7 @@ template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
     if (i0 < 0) return;
     const int n = min(TILE, p.n_q - i0);
     const bool live = ty / 2 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / (a.n_heads / a.n_kv_heads) * hd;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / group_of(a) * hd;
     const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
     const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, n, p.head * hd);
     float s[4][4], dp[4][4], acc[4][COLS / 16], lse[4], delta[4];
@@ -407,21 +413,22 @@ template <int COLS> RZ_DEVICE void backward_keys(const rz_attention_args &a)
     const int j0 = (int)blockIdx.y * TILE, n = min(TILE, p.n_kv - j0);
     if (n <= 0) return;
     const bool live = (int)threadIdx.x / 32 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS, group = a.n_heads / a.n_kv_heads;
+    const size_t hd = a.head_dim, first = blockIdx.z * COLS;
+    const unsigned group = group_of(a);
     const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, n, p.head * hd);
     const rows<float> v = rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, n, p.head * hd);
     const span by = seen_by(a, p, j0, n);
     float s[4][4], dp[4][4], dk[4][COLS / 16], dv[4][COLS / 16];
     clear<COLS>(dk);
     clear<COLS>(dv);
-    for (size_t head = p.head * group; head < (p.head + 1) * group; head++)
+    for (unsigned head = p.head * group; head < (p.head + 1) * group; head++)
         for (int i0 = by.lo; i0 < by.hi; i0 += TILE) {
             const int queries = min(TILE, p.n_q - i0);
             const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, queries, head * hd);
             const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, queries, head * hd);
             scores(m, s, k, q, hd, live);
             scores(m, dp, v, dout, hd, live);
-            backward_tile(a, p, (unsigned)head, j0, i0, queries, s, dp);
+            backward_tile(a, p, head, j0, i0, queries, s, dp);
             write_tile(m, s);
             products<float, COLS>(m, dv, dout, first, hd, live);
             __syncthreads(); /* the tile is read */
@@ -450,59 +457,59 @@ RZ_PLAIN(attention_keys_64, backward_keys<64>)
 RZ_PLAIN(attention_keys_128, backward_keys<128>)
 
 /* ---- Forward of bfloat16 on matrix units -----------------------------------------------------------------
- * Four warps, each with M times 16 queries of the tile; scores, softmax and sums of a query stay in the registers of its
- * warp. Values are fetched while scores are computed, the next keys while values are summed. */
+ * Four warps, each with M times 16 queries of the tile; scores, softmax and sums of a query stay in the registers of
+ * its warp. Values are fetched while scores are computed, the next keys while values are summed. */
 
 #if RZ_HAS_MMA
 
 enum { MMA_KEYS = RZ_MMA_KEYS, MMA_WARPS = RZ_MMA_THREADS / RZ_WARP };
 
 /* Where a row's 16 bytes number `piece` are: 8 rows below one another use all banks. */
-template <int COLS> RZ_DEVICE uint32_t piece_at(int row, int piece)
+template <unsigned COLS> RZ_DEVICE uint32_t piece_at(unsigned row, unsigned piece)
 {
-    const int turn = COLS == 32 ? row / 2 % 4 : row % 8;
-    return (uint32_t)(row * COLS * 2 + (piece ^ turn) * 16);
+    const unsigned turn = COLS == 32 ? row / 2 % 4 : row % 8;
+    return row * COLS * 2 + (piece ^ turn) * 16;
 }
 
 /* Rows of a head into shared memory, all threads together; zeros behind the n that exist and past head_dim. */
-template <int COLS, int ROWS>
+template <unsigned COLS, unsigned ROWS>
 RZ_DEVICE void fetch(uint32_t to, const uint16_t *from, size_t ld, int n, size_t head_dim)
 {
-    enum { PIECES = COLS / 8, STEP = RZ_MMA_THREADS / PIECES };
-    const int row = (int)threadIdx.x / PIECES, piece = (int)threadIdx.x % PIECES;
-    const bool inside = (size_t)piece * 8 < head_dim;
-    from += (size_t)row * ld + piece * 8;
+    const unsigned pieces = COLS / 8, step = RZ_MMA_THREADS / pieces;
+    const unsigned row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+    const int last = piece * 8 < head_dim ? n - (int)row : 0;
+    from += row * ld + piece * 8;
 #pragma unroll
-    for (int r = 0; r < ROWS; r += STEP, from += STEP * ld)
-        rz_async_16(to + piece_at<COLS>(row + r, piece), from, inside && row + r < n);
+    for (unsigned r = 0; r < ROWS; r += step, from += step * ld)
+        rz_async_16(to + piece_at<COLS>(row + r, piece), from, (int)r < last);
 }
 
 /* Of a warp: M times 16 queries. Columns of scores are keys, 8 to a block. */
-template <int COLS, int M> struct queries {
+template <unsigned COLS, unsigned M> struct queries {
     float score[M][MMA_KEYS / 8][4], out[M][COLS / 8][4];
     float top[M][2], sum[M][2]; /* rows l / 4 and l / 4 + 8 of lane l; sum: of this lane's keys */
 };
 
 /* q, k: this lane's places in the first 16 columns of queries and of keys (see rz_load_matrices). */
-template <int COLS, int M> RZ_DEVICE void mma_scores(queries<COLS, M> &w, uint32_t q, uint32_t k)
+template <unsigned COLS, unsigned M> RZ_DEVICE void mma_scores(queries<COLS, M> &w, uint32_t q, uint32_t k)
 {
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (unsigned m = 0; m < M; m++)
 #pragma unroll
-        for (int j = 0; j < MMA_KEYS / 8; j++)
+        for (unsigned j = 0; j < MMA_KEYS / 8; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) w.score[m][j][i] = 0;
 #pragma unroll
-    for (int c = 0; c < COLS / 16; c++) {
+    for (unsigned c = 0; c < COLS / 16; c++) {
         uint32_t a[M][4];
 #pragma unroll
-        for (int m = 0; m < M; m++) rz_load_matrices<false>(a[m], (q ^ (uint32_t)(c * 32)) + m * 16 * COLS * 2);
+        for (unsigned m = 0; m < M; m++) rz_load_matrices<false>(a[m], (q ^ c * 32) + m * 16 * COLS * 2);
 #pragma unroll
-        for (int j = 0; j < MMA_KEYS / 16; j++) {
+        for (unsigned j = 0; j < MMA_KEYS / 16; j++) {
             uint32_t b[4];
-            rz_load_matrices<false>(b, (k ^ (uint32_t)(c * 32)) + j * 16 * COLS * 2);
+            rz_load_matrices<false>(b, (k ^ c * 32) + j * 16 * COLS * 2);
 #pragma unroll
-            for (int m = 0; m < M; m++) {
+            for (unsigned m = 0; m < M; m++) {
                 rz_mma_bf16(w.score[m][2 * j], a[m], b);
                 rz_mma_bf16(w.score[m][2 * j + 1], a[m], b + 2);
             }
@@ -511,22 +518,22 @@ template <int COLS, int M> RZ_DEVICE void mma_scores(queries<COLS, M> &w, uint32
 }
 
 /* v: this lane's place in the first 16 columns of values. */
-template <int COLS, int M> RZ_DEVICE void mma_sum(queries<COLS, M> &w, uint32_t v)
+template <unsigned COLS, unsigned M> RZ_DEVICE void mma_sum(queries<COLS, M> &w, uint32_t v)
 {
 #pragma unroll
-    for (int j = 0; j < MMA_KEYS / 16; j++) {
+    for (unsigned j = 0; j < MMA_KEYS / 16; j++) {
         uint32_t a[M][4]; /* a block of scores lies in the registers as one of the left factor does */
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (unsigned m = 0; m < M; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 a[m][i] = rz_pack_bf16(w.score[m][2 * j + i / 2][i % 2 * 2], w.score[m][2 * j + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
-        for (int c = 0; c < COLS / 16; c++) {
+        for (unsigned c = 0; c < COLS / 16; c++) {
             uint32_t b[4];
-            rz_load_matrices<true>(b, (v ^ (uint32_t)(c * 32)) + j * 16 * COLS * 2);
+            rz_load_matrices<true>(b, (v ^ c * 32) + j * 16 * COLS * 2);
 #pragma unroll
-            for (int m = 0; m < M; m++) {
+            for (unsigned m = 0; m < M; m++) {
                 rz_mma_bf16(w.out[m][2 * c], a[m], b);
                 rz_mma_bf16(w.out[m][2 * c + 1], a[m], b + 2);
             }
@@ -535,43 +542,43 @@ template <int COLS, int M> RZ_DEVICE void mma_sum(queries<COLS, M> &w, uint32_t 
 }
 
 /* Keys from j0 on that row `query` and those below it do not see get -infinity. */
-template <int COLS, int M>
+template <unsigned COLS, unsigned M>
 RZ_DEVICE void mma_mask(const rz_attention_args &a, const place &p, queries<COLS, M> &w, int query, int j0)
 {
-    const int lane = (int)threadIdx.x % RZ_WARP;
+    const unsigned lane = threadIdx.x % RZ_WARP;
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (unsigned m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const span see = visible(a, p, query + 16 * m + 8 * half + lane / 4);
+            const span see = visible(a, p, query + (int)(16 * m + 8 * half + lane / 4));
 #pragma unroll
-            for (int j = 0; j < MMA_KEYS / 8; j++)
+            for (unsigned j = 0; j < MMA_KEYS / 8; j++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    const int key = j0 + 8 * j + lane % 4 * 2 + i;
+                    const int key = j0 + (int)(8 * j + lane % 4 * 2) + i;
                     if (key < see.lo || key >= see.hi) w.score[m][j][2 * half + i] = -INFINITY;
                 }
         }
 }
 
 /* Scores become 2^(factor (s - max)); what is there so far is scaled to the new max. A row is in four lanes. */
-template <int COLS, int M> RZ_DEVICE void mma_soften(queries<COLS, M> &w, float factor)
+template <unsigned COLS, unsigned M> RZ_DEVICE void mma_soften(queries<COLS, M> &w, float factor)
 {
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (unsigned m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float most = w.top[m][half], part = 0;
 #pragma unroll
-            for (int j = 0; j < MMA_KEYS / 8; j++)
+            for (unsigned j = 0; j < MMA_KEYS / 8; j++)
                 most = fmaxf(most, fmaxf(w.score[m][j][2 * half], w.score[m][j][2 * half + 1]));
             most = fmaxf(most, __shfl_xor_sync(RZ_ALL_LANES, most, 1));
             most = fmaxf(most, __shfl_xor_sync(RZ_ALL_LANES, most, 2));
-            const float base = most == -INFINITY ? 0 : most * factor;
+            const float base = fmaxf(most, -0x1p100f) * factor; /* finite where nothing is seen yet */
             const float shrink = rz_exp2(fmaf(w.top[m][half], factor, -base));
             w.top[m][half] = most;
 #pragma unroll
-            for (int j = 0; j < MMA_KEYS / 8; j++)
+            for (unsigned j = 0; j < MMA_KEYS / 8; j++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     float *const s = &w.score[m][j][2 * half + i];
@@ -580,7 +587,7 @@ template <int COLS, int M> RZ_DEVICE void mma_soften(queries<COLS, M> &w, float 
                 }
             w.sum[m][half] = fmaf(w.sum[m][half], shrink, part);
 #pragma unroll
-            for (int c = 0; c < COLS / 8; c++) {
+            for (unsigned c = 0; c < COLS / 8; c++) {
                 w.out[m][c][2 * half] *= shrink;
                 w.out[m][c][2 * half + 1] *= shrink;
             }
@@ -588,62 +595,64 @@ template <int COLS, int M> RZ_DEVICE void mma_soften(queries<COLS, M> &w, float 
 }
 
 /* Results of a warp to where its queries were in shared memory (`at`: of row 0 of the tile), from there to y. */
-template <int COLS, int M>
-RZ_DEVICE void mma_write(queries<COLS, M> &w, unsigned char *at, int first, uint16_t *y, size_t ld, int n, size_t head_dim)
+template <unsigned COLS, unsigned M>
+RZ_DEVICE void mma_write(queries<COLS, M> &w, unsigned char *at, unsigned first, uint16_t *y, size_t ld, unsigned n,
+                         size_t head_dim)
 {
-    enum { PIECES = COLS / 8 };
-    const int lane = (int)threadIdx.x % RZ_WARP;
+    const unsigned pieces = COLS / 8, lane = threadIdx.x % RZ_WARP;
 #pragma unroll
-    for (int m = 0; m < M; m++)
+    for (unsigned m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float sum = w.sum[m][half];
             sum += __shfl_xor_sync(RZ_ALL_LANES, sum, 1);
             sum += __shfl_xor_sync(RZ_ALL_LANES, sum, 2);
             const float scale = sum == 0 ? 0 : 1 / sum; /* 0: no key is visible */
-            const int row = first + 16 * m + 8 * half + lane / 4;
+            const unsigned row = first + 16 * m + 8 * half + lane / 4;
 #pragma unroll
-            for (int c = 0; c < PIECES; c++)
+            for (unsigned c = 0; c < pieces; c++)
                 *(uint32_t *)(at + piece_at<COLS>(row, c) + lane % 4 * 4) =
                     rz_pack_bf16(w.out[m][c][2 * half] * scale, w.out[m][c][2 * half + 1] * scale);
         }
     __syncwarp();
-    for (int i = lane; i < 16 * M * PIECES; i += RZ_WARP) {
-        const int row = first + i / PIECES, piece = i % PIECES;
-        if (row < n && (size_t)piece * 8 < head_dim)
-            *(uint4 *)(y + (size_t)row * ld + piece * 8) = *(const uint4 *)(at + piece_at<COLS>(row, piece));
+    for (unsigned i = lane; i < 16 * M * pieces; i += RZ_WARP) {
+        const unsigned row = first + i / pieces, piece = i % pieces;
+        if (row < n && piece * 8 < head_dim)
+            *(uint4 *)(y + row * ld + piece * 8) = *(const uint4 *)(at + piece_at<COLS>(row, piece));
     }
 }
 
-template <int COLS, int M> RZ_DEVICE void mma_attention(const rz_attention_args &a)
+template <unsigned COLS, unsigned M> RZ_DEVICE void mma_attention(const rz_attention_args &a)
 {
-    enum { QUERIES = MMA_WARPS * 16 * M, ROW = COLS * 2 };
+    const int QUERIES = MMA_WARPS * 16 * M, ROW = COLS * 2;
     RZ_SHARED(unsigned char, memory);
     const place p = place_of(a, a.n_heads);
-    const int i0 = last_first(p.n_q, QUERIES) * QUERIES, lane = (int)threadIdx.x % RZ_WARP;
+    const int i0 = last_first(p.n_q, QUERIES) * QUERIES;
     if (i0 < 0) return;
-    const int n = min(QUERIES, p.n_q - i0), first = (int)threadIdx.x / RZ_WARP * 16 * M; /* of this warp's rows */
+    const unsigned lane = threadIdx.x % RZ_WARP, first = threadIdx.x / RZ_WARP * 16 * M; /* of this warp's rows */
+    const int n = min(QUERIES, p.n_q - i0);
     const uint32_t skip = (0 - rz_shared_at(memory)) % RZ_MMA_ALIGN, q_at = rz_shared_at(memory) + skip;
     const uint32_t k_at = q_at + QUERIES * ROW, v_at = k_at + MMA_KEYS * ROW;
     const uint32_t q_lane = q_at + piece_at<COLS>(first + lane % 16, lane / 16);
     const uint32_t k_lane = k_at + piece_at<COLS>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     const uint32_t v_lane = v_at + piece_at<COLS>(lane % 16, lane / 16);
-    const size_t hd = a.head_dim, kv = p.kv0 * a.kv_ld + p.head / (a.n_heads / a.n_kv_heads) * hd;
+    const size_t hd = a.head_dim, kv = p.kv0 * a.kv_ld + p.head / group_of(a) * hd;
     const uint16_t *const k = (const uint16_t *)a.k + kv, *const v = (const uint16_t *)a.v + kv;
     const int begin = visible(a, p, i0).lo / MMA_KEYS * MMA_KEYS, end = visible(a, p, i0 + n - 1).hi;
-    const span top_row = visible(a, p, i0 + first), last_row = visible(a, p, i0 + min(first + 16 * M, n) - 1);
+    const span top_row = visible(a, p, i0 + (int)first),
+               last_row = visible(a, p, i0 + min((int)first + 16 * (int)M, n) - 1);
     queries<COLS, M> w;
 #pragma unroll
-    for (int m = 0; m < M; m++) {
+    for (unsigned m = 0; m < M; m++) {
         w.top[m][0] = w.top[m][1] = -INFINITY;
         w.sum[m][0] = w.sum[m][1] = 0;
 #pragma unroll
-        for (int c = 0; c < COLS / 8; c++) w.out[m][c][0] = w.out[m][c][1] = w.out[m][c][2] = w.out[m][c][3] = 0;
+        for (unsigned c = 0; c < COLS / 8; c++) w.out[m][c][0] = w.out[m][c][1] = w.out[m][c][2] = w.out[m][c][3] = 0;
     }
     fetch<COLS, QUERIES>(q_at, (const uint16_t *)a.q + (p.q0 + i0) * a.q_ld + p.head * hd, a.q_ld, n, hd);
     fetch<COLS, MMA_KEYS>(k_at, k + (size_t)begin * a.kv_ld, a.kv_ld, p.n_kv - begin, hd);
     for (int j0 = begin; j0 < end; j0 += MMA_KEYS) {
-        const bool sees = first < n && j0 < last_row.hi && j0 + MMA_KEYS > top_row.lo;
+        const bool sees = (int)first < n && j0 < last_row.hi && j0 + MMA_KEYS > top_row.lo;
         rz_async_wait();
         __syncthreads(); /* the keys are there, and all have done with the values */
         fetch<COLS, MMA_KEYS>(v_at, v + (size_t)j0 * a.kv_ld, a.kv_ld, p.n_kv - j0, hd);
@@ -653,14 +662,14 @@ template <int COLS, int M> RZ_DEVICE void mma_attention(const rz_attention_args 
         if (j0 + MMA_KEYS < end)
             fetch<COLS, MMA_KEYS>(k_at, k + (size_t)(j0 + MMA_KEYS) * a.kv_ld, a.kv_ld, p.n_kv - j0 - MMA_KEYS, hd);
         if (!sees) continue;
-        if (j0 < last_row.lo || j0 + MMA_KEYS > top_row.hi) mma_mask(a, p, w, i0 + first, j0);
+        if (j0 < last_row.lo || j0 + MMA_KEYS > top_row.hi) mma_mask(a, p, w, i0 + (int)first, j0);
         mma_soften(w, a.scale * 1.44269504f); /* log2(e) */
         mma_sum(w, v_lane);
     }
     rz_async_wait();
     __syncthreads(); /* where no key is seen the queries may only now have come */
     uint16_t *const y = (uint16_t *)a.out + (p.q0 + i0) * a.out_ld + p.head * hd;
-    mma_write(w, memory + skip, first, y, a.out_ld, n, hd);
+    mma_write(w, memory + skip, first, y, a.out_ld, (unsigned)n, hd);
 }
 
 #define RZ_MMA(cols, m) mma_attention<cols, m>(a)
