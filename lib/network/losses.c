@@ -12,21 +12,45 @@ typedef struct pair {
     double loss_weight; /* with this weight */
 } pair;
 
-static void pair_loss(rz_stream *s, const rz_loss_input *in, const pair *p, double *dlog_tau)
+/* What all pairs leave on the device, one after another: it is read once, at the end. */
+typedef struct results {
+    float *loss, *logits, *dlogits;
+    size_t n_rows, n_logits;
+} results;
+
+static results room(rz_stream *s, const pair *pairs, size_t n)
 {
-    size_t n = p->rows, m = p->cols;
-    float *logits = rz_arena_f32(s, n, m), *dlogits = rz_arena_f32(s, n, m), *loss = rz_arena_f32(s, n, 1);
-    float *host = rz_arena_host(s, n, sizeof *host), inv_tau = (float)(1.0 / in->tau);
-    rz_gemm(s, false, true, n, m, in->dim, inv_tau, rz_mat_f32(p->a, in->dim), rz_mat_f32(p->b, in->dim), 0, logits, m);
+    results r = {0};
+    for (size_t i = 0; i < n; i++) r.n_rows += pairs[i].rows, r.n_logits += pairs[i].rows * pairs[i].cols;
+    r.loss = rz_arena_zeros(s, r.n_rows, 1);
+    r.logits = rz_arena_f32(s, r.n_logits, 1), r.dlogits = rz_arena_f32(s, r.n_logits, 1);
+    return r;
+}
+
+static void pair_loss(rz_stream *s, const rz_loss_input *in, const pair *p, float *loss, float *logits, float *dlogits)
+{
+    const size_t n = p->rows, m = p->cols, k = in->dim;
+    const float inv_tau = (float)(1.0 / in->tau);
+    if (n == 0 || m == 0) return;
+    rz_gemm(s, false, true, n, m, k, inv_tau, rz_mat_f32(p->a, k), rz_mat_f32(p->b, k), 0, logits, m);
     rz_softmax_xent(s, loss, dlogits, logits, p->targets, p->keep, (float)p->weight, n, m);
-    if (host) rz_download(s, host, loss, n * sizeof *loss);
-    for (size_t i = 0; host && i < n; i++) *p->loss += p->loss_weight * (double)host[i];
     if (!p->da) return;
-    rz_gemm(s, false, false, n, in->dim, m, inv_tau, rz_mat_f32(dlogits, m), rz_mat_f32(p->b, in->dim), 1, p->da,
-            in->dim);
-    rz_gemm(s, true, false, m, in->dim, n, inv_tau, rz_mat_f32(dlogits, m), rz_mat_f32(p->a, in->dim), 1, p->db,
-            in->dim);
-    *dlog_tau -= rz_dot(s, dlogits, logits, n * m); /* d(s / tau) / d log tau = -s / tau */
+    rz_gemm(s, false, false, n, k, m, inv_tau, rz_mat_f32(dlogits, m), rz_mat_f32(p->b, k), 1, p->da, k);
+    rz_gemm(s, true, false, m, k, n, inv_tau, rz_mat_f32(dlogits, m), rz_mat_f32(p->a, k), 1, p->db, k);
+}
+
+/* Every pair's loss; d loss / d log tau returned: d(s / tau) / d log tau = -s / tau. */
+static double pair_losses(rz_stream *s, const rz_loss_input *in, const pair *pairs, size_t n)
+{
+    const results r = room(s, pairs, n);
+    float *host = rz_arena_host(s, r.n_rows, sizeof *host);
+    if (rz_stream_failed(s)) return 0;
+    for (size_t i = 0, row = 0, at = 0; i < n; row += pairs[i].rows, at += pairs[i].rows * pairs[i].cols, i++)
+        pair_loss(s, in, &pairs[i], r.loss + row, r.logits + at, r.dlogits + at);
+    rz_download(s, host, r.loss, r.n_rows * sizeof *host);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < pairs[i].rows; k++) *pairs[i].loss += pairs[i].loss_weight * (double)*host++;
+    return pairs->da ? -rz_dot(s, r.dlogits, r.logits, r.n_logits) : 0;
 }
 
 static float *identity(rz_stream *s, size_t n)
@@ -60,7 +84,7 @@ radz_status rz_losses(rz_stream *s, const rz_loss_input *in, rz_loss_grads *grad
     size_t labelled = in->n_classes ? count_labelled(s, in) : 0;
     double ca = 0, cg = 0, per_ca = (in->features ? 0.5 : 0.25) / (double)in->b;
     double per_cg = labelled ? 0.5 / (double)labelled : 0;
-    double wa = in->lambda * per_ca, wg = (1.0 - in->lambda) * per_cg, dlog_tau = 0;
+    double wa = in->lambda * per_ca, wg = (1.0 - in->lambda) * per_cg;
     size_t b = in->b, nc = in->n_classes;
     bool local = in->features == RZ_FEATURES_LOCAL; /* of the images, in the first crossing */
     bool other = in->features == RZ_FEATURES_GLOBAL;
@@ -75,10 +99,8 @@ radz_status rz_losses(rz_stream *s, const rz_loss_input *in, rz_loss_grads *grad
         {in->xg, in->d, in->targets, in->keep_classes, g->dxg, g->dd, b, nc, wg, &cg, per_cg}, /* Eq. 13 */
         {in->yg, in->d, in->targets, in->keep_classes, g->dyg, g->dd, b, nc, wg, &cg, per_cg},
     };
-    for (size_t i = 0; i < RZ_COUNT(pairs); i++)
-        if (pairs[i].rows && pairs[i].cols) pair_loss(s, in, &pairs[i], &dlog_tau);
+    g->dlog_tau = pair_losses(s, in, pairs, RZ_COUNT(pairs));
     rz_arena_release(s, mark);
-    g->dlog_tau = dlog_tau;
     *out = (rz_loss_output){in->lambda * ca + (1.0 - in->lambda) * cg, ca, cg};
     radz_status status = rz_stream_sync(s, err);
     if (status) *out = (rz_loss_output){NAN, NAN, NAN};
