@@ -85,6 +85,7 @@ stream *stream_of(void *s)
 /* Does the work of a stream, all of it or until an event. */
 int drain(stream *s, const event *until)
 {
+    if (broken || s->work.empty()) return broken;
     emulator_unlock();
     while (!broken && !s->work.empty() && (!until || until->pending)) {
         std::function<int()> work = std::move(s->work.front());
