@@ -95,7 +95,7 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline accuracy bench bench-7b bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-cuda check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
+.PHONY: abi abi-baseline accuracy bench bench-7b bench-cuda bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-cuda check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
 	lint asan ubsan tsan fuzz parity smollm clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -130,7 +130,7 @@ check-built: all $(CHOSEN)
 	@tests/run-tests $(CHOSEN)
 
 # The tests of the CUDA device, on an emulated GPU whose memory ordinary code cannot touch.
-EMULATED ?= test_compute_ops test_compute_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
+EMULATED ?= test_compute_ops test_compute_attention test_compute_half_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
 emulator: ## tests/emulator: a driver and a cuBLAS for machines without a GPU
 	+@$(SUBMAKE) -f tests/emulator/Makefile O=$O CXX='$(CXX)' WERROR=$(WERROR) V=$V
 check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=test_parity runs one
@@ -223,6 +223,9 @@ accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of 
 	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
 		$(if $(wildcard $(FROM)/data/cxr/index.csv),--index '$(FROM)/data/cxr/index.csv',examples/data/*.jpg)
 
+bench-cuda: deps ## products, attention and copies of an NVIDIA GPU
+	+@$(SUBMAKE) $O/bench/bench_cuda
+	@$O/bench/bench_cuda
 bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
 	+@$(SUBMAKE) $O/bench/bench_kernels
 	@$O/bench/bench_kernels 1
