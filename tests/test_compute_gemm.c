@@ -228,6 +228,36 @@ static void bits_do_not_depend_on_the_batch(void **state)
     free(b);
 }
 
+/* Weights of 16 bits: rows alone, as few as they are, have the bits they have among the others; and wherever the
+ * weights begin (an odd place is packed another way). */
+static void half_weights_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    enum { M = 100, N = 75, K = 1602 };
+    float *a = random_floats(M * K, 1), *want = zero_floats(M * N), *got = zero_floats(M * N);
+    for (int type = RZ_F16; type <= RZ_BF16; type++) {
+        struct matrix b = matrix_make(N, K, K, (rz_dtype)type, 2);
+        uint16_t *moved = malloc(2 * (N * (K + 1) + 1));
+        for (size_t i = 0; i < N; i++) memcpy(moved + 1 + i * (K + 1), (uint16_t *)b.data + i * K, 2 * K);
+        const rz_mat odd = {.data = moved + 1, .dtype = (rz_dtype)type, .ld = K + 1};
+        for (const char *const *set = compute_sets(); *set; set++) {
+            rz_stream *s = compute_open(NULL, *set, 3);
+            rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K), b.m, 0, want, N);
+            for (size_t rows = 1, from; rows <= M; rows += 1 + rows / 2) {
+                from = M - rows;
+                rz_gemm(s, false, true, rows, N, K, 1, rz_mat_f32(a + from * K, K), rows % 2 ? odd : b.m, 0, got, N);
+                assert_same_bits(*set, got, want + from * N, rows * N);
+            }
+            compute_close(s);
+        }
+        free(moved);
+        matrix_free(&b);
+    }
+    free(a);
+    free(want);
+    free(got);
+}
+
 static void nan_stays_in_its_row_and_column(void **state)
 {
     (void)state;
@@ -263,13 +293,10 @@ static void empty_products(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_match_double),
-        cmocka_unit_test(large_products_match_double),
-        cmocka_unit_test(openblas_matches_double),
-        cmocka_unit_test(bits_do_not_depend_on_threads),
-        cmocka_unit_test(bits_do_not_depend_on_the_batch),
-        cmocka_unit_test(nan_stays_in_its_row_and_column),
-        cmocka_unit_test(empty_products),
+        cmocka_unit_test(products_match_double),           cmocka_unit_test(large_products_match_double),
+        cmocka_unit_test(openblas_matches_double),         cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(bits_do_not_depend_on_the_batch), cmocka_unit_test(half_weights_do_not_depend_on_the_batch),
+        cmocka_unit_test(nan_stays_in_its_row_and_column), cmocka_unit_test(empty_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,11 +108,19 @@ static void cpu_copy(rz_stream *s, void *dst, const void *src, size_t n_bytes)
 
 /* ---- Opening -------------------------------------------------------------------------- */
 
+#ifdef __x86_64__
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
+
 static bool cpu_has(const struct rz_kernels *k)
 {
 #ifdef __x86_64__
     __builtin_cpu_init(); /* these ask the operating system's support too */
-    if (k == &rz_kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (k == &rz_kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     if (k == &rz_kernels_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

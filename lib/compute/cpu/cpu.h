@@ -26,13 +26,13 @@ struct rz_gemm_kernels {
 };
 
 /* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of
- * B (n <= nr columns), added to beta C. A group of A: mr scales, mr sums to start with, then rows of mr lanes; of B: nr
- * scales, rows of nr lanes. A lane is 32 bits: neighbours along K. */
+ * B (n <= nr columns), added to beta C. A group of A: mr scales, mr sums to start with, then rows of mr lanes. B: nr
+ * scales of each group, then rows of nr lanes of all groups. A lane is 32 bits: numbers along K. */
 struct rz_int_block {
     size_t m, n, groups;
     size_t lanes, last_lanes; /* of a group; of the last one here */
     const float *a, *b;
-    size_t a_stride, a_group, b_group; /* floats from one panel, from one group to the next */
+    size_t a_stride, a_group; /* floats from one panel, from one group to the next */
     float *c, beta;                    /* beta 0: c is not read */
     size_t ldc;
 };
@@ -43,8 +43,8 @@ struct rz_int_kernels {
     size_t mr, nr;
     size_t per_lane; /* integers in a lane: 2 or 4 */
     int32_t offset;  /* what the packed weights have more than their integers */
-    /* Group g of `cols` <= nr rows of x, from row j on. */
-    void (*pack_weights)(float *dst, rz_mat x, size_t j, size_t cols, size_t g);
+    /* Groups [g, g + n) of `cols` <= nr rows of x, from row j on. */
+    void (*pack_weights)(float *dst, rz_mat x, size_t j, size_t cols, size_t g, size_t n);
     /* n floats of `rows` <= mr rows of x, ld floats apart, rounded; alpha goes into the scales. */
     void (*pack_rows)(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha, int32_t offset);
     void (*block)(const struct rz_int_block *t);

@@ -11,7 +11,7 @@ enum {
     MIN_PANELS = 2,      /* ... so many of them, though, ... */
     MAX_PANELS = 8,      /* ... and no more */
     LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
-    PACK_TILES = 8,      /* panels of A that one task packs */
+    PACK_DEPTH = 2048,   /* of a panel of A that one task packs */
 };
 
 struct product {
@@ -21,8 +21,8 @@ struct product {
     size_t m, n, ldc;
     size_t row0; /* first of the rows in work */
     size_t groups, lanes, last_lanes;
-    size_t at_once, panels;            /* groups, and panels of B, that a task packs */
-    size_t a_group, a_stride, b_group; /* floats */
+    size_t at_once, panels;   /* groups, and panels of B, that a task packs */
+    size_t a_group, a_stride; /* floats */
     size_t row_tasks, task_rows;
     float *packed; /* A */
 };
@@ -36,18 +36,29 @@ static inline size_t ceil_div(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
+/* Tasks that pack one panel of A. */
+static size_t pack_tasks(const struct product *p)
+{
+    return ceil_div(p->groups * p->b.group, PACK_DEPTH);
+}
+
 static void pack_task(void *arg, size_t i, float *scratch)
 {
     const struct product *p = arg;
     (void)scratch;
-    const size_t mr = p->k->mr, end = min_size(ceil_div(p->m, mr), (i + 1) * PACK_TILES), depth = p->b.ld;
-    for (size_t t = i * PACK_TILES; t < end; t++)
-        for (size_t g = 0; g < p->groups; g++) {
-            const size_t at = g * p->b.group, row = p->row0 + t * mr;
-            p->k->pack_rows(p->packed + t * p->a_stride + g * p->a_group, (const float *)p->a.data + row * p->a.ld + at,
-                            p->a.ld, min_size(mr, p->m - t * mr), min_size(p->b.group, depth - at), p->alpha,
-                            p->k->offset);
-        }
+    const size_t mr = p->k->mr, parts = pack_tasks(p), t = i / parts, depth = p->b.ld, row = p->row0 + t * mr;
+    const size_t first = i % parts * (PACK_DEPTH / p->b.group);
+    for (size_t g = first; g < min_size(p->groups, first + PACK_DEPTH / p->b.group); g++) {
+        const size_t at = g * p->b.group;
+        p->k->pack_rows(p->packed + t * p->a_stride + g * p->a_group, (const float *)p->a.data + row * p->a.ld + at,
+                        p->a.ld, min_size(mr, p->m - t * mr), min_size(p->b.group, depth - at), p->alpha, p->k->offset);
+    }
+}
+
+/* Floats of so many groups of a panel of B. */
+static size_t b_floats(const struct product *p, size_t groups)
+{
+    return groups * (1 + p->lanes) * p->k->nr;
 }
 
 /* Groups [g, g + n) of a task's columns, packed, times its rows. */
@@ -57,12 +68,12 @@ static void multiply(const struct product *p, size_t row, size_t rows, size_t co
     const size_t mr = p->k->mr, nr = p->k->nr;
     struct rz_int_block b = {.groups = n, .lanes = p->lanes, .a_stride = p->a_stride, .a_group = p->a_group};
     b.last_lanes = g + n == p->groups ? p->last_lanes : p->lanes;
-    b.b_group = p->b_group, b.ldc = p->ldc, b.beta = g ? 1 : p->beta;
+    b.ldc = p->ldc, b.beta = g ? 1 : p->beta;
     for (size_t i = 0; i < rows; i += BLOCK_ROWS)
         for (size_t j = 0; j < cols; j += nr) {
             b.m = min_size(BLOCK_ROWS, rows - i), b.n = min_size(nr, cols - j);
             b.a = p->packed + (row + i) / mr * p->a_stride + g * p->a_group;
-            b.b = packed + j / nr * n * p->b_group;
+            b.b = packed + j / nr * b_floats(p, n);
             b.c = p->c + (p->row0 + row + i) * p->ldc + col + j;
             p->k->block(&b);
         }
@@ -77,9 +88,7 @@ static void tile_task(void *arg, size_t i, float *scratch)
     for (size_t g = 0, n; g < p->groups; g += n) {
         n = min_size(p->at_once, p->groups - g);
         for (size_t j = 0; j < cols; j += nr)
-            for (size_t q = 0; q < n; q++)
-                p->k->pack_weights(scratch + (j / nr * n + q) * p->b_group, p->b, col + j, min_size(nr, cols - j),
-                                   g + q);
+            p->k->pack_weights(scratch + j / nr * b_floats(p, n), p->b, col + j, min_size(nr, cols - j), g, n);
         multiply(p, row, rows, col, cols, g, n, scratch);
     }
 }
@@ -95,6 +104,13 @@ static size_t cut_tasks(struct product *p, size_t threads)
     return p->row_tasks * col_tasks;
 }
 
+/* Of a group of n integers. */
+static size_t lanes_of(const struct rz_int_kernels *k, rz_dtype type, size_t n)
+{
+    const size_t per_word = type == RZ_I8 ? 4 : 8;
+    return ceil_div(n, per_word) * (per_word / k->per_lane);
+}
+
 void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
                      size_t ldc)
 {
@@ -104,19 +120,18 @@ void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz
     rz_mark mark = rz_arena_mark(s);
     p.c = c, p.n = n, p.ldc = ldc;
     p.groups = rz_mat_groups(b);
-    p.lanes = ceil_div(min_size(b.group, k), p.k->per_lane);
-    p.last_lanes = ceil_div(k - (p.groups - 1) * b.group, p.k->per_lane);
+    p.lanes = lanes_of(p.k, b.dtype, min_size(b.group, k));
+    p.last_lanes = lanes_of(p.k, b.dtype, k - (p.groups - 1) * b.group);
     p.at_once = min_size(p.groups, BLOCK_DEPTH / b.group);
     p.panels = min_size(MAX_PANELS, BLOCK_WORK / (p.at_once * b.group));
     p.panels = p.panels > MIN_PANELS ? p.panels : MIN_PANELS;
-    p.a_group = (2 + p.lanes) * mr, p.b_group = (1 + p.lanes) * p.k->nr;
+    p.a_group = (2 + p.lanes) * mr;
     p.a_stride = p.groups * p.a_group;
     p.packed = rz_arena_f32(s, ceil_div(min_size(m, ROWS_AT_ONCE), mr), p.a_stride);
     for (; p.row0 < m && !rz_stream_failed(s); p.row0 += ROWS_AT_ONCE) {
         p.m = min_size(ROWS_AT_ONCE, m - p.row0);
-        const size_t n_tasks = cut_tasks(&p, threads);
-        rz_cpu_tasks(s, ceil_div(ceil_div(p.m, mr), PACK_TILES), threads, 0, pack_task, &p);
-        rz_cpu_tasks(s, n_tasks, threads, p.panels * p.at_once * p.b_group, tile_task, &p);
+        rz_cpu_tasks(s, ceil_div(p.m, mr) * pack_tasks(&p), threads, 0, pack_task, &p);
+        rz_cpu_tasks(s, cut_tasks(&p, threads), threads, p.panels * b_floats(&p, p.at_once), tile_task, &p);
     }
     if (!rz_stream_failed(s)) rz_arena_release(s, mark);
 }

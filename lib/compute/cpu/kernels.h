@@ -20,15 +20,19 @@ TILE_TABLE(narrow)
 INT_BLOCK(narrow)
 #define INT4 INT4_NARROW
 #else
-#define INT4 INT_OF_PAIRS
+#define INT4 INT4_PAIRS
 #endif
-#define INT_OF_PAIRS                                                                                                   \
+#define INT8_PAIRS                                                                                                     \
     {                                                                                                                  \
-        RZ_KERNELS_NAME " pmaddwd", MR, NR, 2, 0, pack_weights_pairs, pack_rows_pairs, pairs_block                     \
+        RZ_KERNELS_NAME " pmaddwd", MR, NR, 2, 0, pack_weights_pairs, pack_rows_pairs8, pairs_block                    \
+    }
+#define INT4_PAIRS                                                                                                     \
+    {                                                                                                                  \
+        RZ_KERNELS_NAME " pmaddwd", MR, NR, 2, 0, pack_weights_pairs, pack_rows_pairs4, pairs_block                    \
     }
 #define INT4_NARROW                                                                                                    \
     {                                                                                                                  \
-        RZ_KERNELS_NAME " pmaddubsw", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads, narrow_block                  \
+        RZ_KERNELS_NAME " pmaddubsw", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads4, narrow_block                 \
     }
 
 #if W > 4
@@ -54,6 +58,6 @@ const struct rz_kernels RZ_KERNELS = {
     .norm_sums = norm_sums,
     .softmax_xent = softmax_xent,
     .adamw = adamw,
-    .int8 = INT_OF_PAIRS,
+    .int8 = INT8_PAIRS,
     .int4 = INT4,
 };

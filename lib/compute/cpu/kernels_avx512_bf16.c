@@ -83,9 +83,11 @@ static void pack_rounded(float *dst, size_t tile, rz_mat x, size_t offset, size_
     float lanes[NR * STEP / 2];
     for (size_t p = 0; p < kc; p += STEP, dst += tile * STEP / 2) {
         const size_t n = kc - p < STEP ? kc - p : STEP;
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < count; i++) {
+            fetch(x, offset + (i + tile) * x.ld + p, n); /* the next panel's */
             round_numbers((uint16_t *)(void *)(lanes + i * STEP / 2), x, offset + i * x.ld + p, n);
-        interleave(dst, tile, lanes, STEP / 2, count, (n + 1) / 2);
+        }
+        interleave(dst, tile, lanes, STEP / 2, count, (n + 1) / 2, 0);
     }
 }
 
@@ -97,7 +99,7 @@ static void pack_pairs(float *dst, size_t tile, rz_mat x, bool by_k, size_t offs
     for (size_t i = 0; i < count; i += tile, offset += tile * x.ld, dst += tile * ((kc + 1) / 2)) {
         const size_t n = count - i < tile ? count - i : tile;
         if (whole)
-            interleave(dst, tile, (const float *)(const void *)(h + offset), x.ld / 2, n, kc / 2);
+            interleave(dst, tile, (const float *)(const void *)(h + offset), x.ld / 2, n, kc / 2, tile * x.ld / 2);
         else
             pack_rounded(dst, tile, x, offset, n, kc);
     }

@@ -2,10 +2,12 @@
  * files that have nothing else. Every sum of a group is an exact 32-bit integer, and what is done to it in float is
  * the same multiply and add everywhere: all kernel sets give the same bits.
  *
- * A panel is a matrix of 32-bit lanes, row p of it `tile` lanes wide; a lane holds neighbours along K of one row or
+ * A panel is a matrix of 32-bit lanes, row p of it `tile` lanes wide; a lane holds some numbers along K of one row or
  * column. "pairs": two 16-bit integers a lane, multiplied and added by one instruction (pmaddwd). "quads": four bytes,
  * weights unsigned (the integer + offset), activations signed; the offset's part is taken off by the sum that each
- * group starts with. SPDX-License-Identifier: Apache-2.0 */
+ * group starts with. A word of weights as they lie (four of 8 bits or eight of 4) is split into `split` lanes by shifts
+ * and masks, so that number i of it is in lane i % split, place i / split; activations are put likewise.
+ * SPDX-License-Identifier: Apache-2.0 */
 
 /* Not every kernel set needs both kinds of lanes. */
 #define MAYBE __attribute__((unused))
@@ -72,73 +74,77 @@ INLINE vh v_dot2(vi u, vi s)
 
 enum { INT_LANES = RZ_GROUP_MAX / 2 }; /* of a group, at most */
 
-/* Group g of a row of integers as lanes, zeros after its end. */
-static void expand_pairs(int16_t *y, rz_mat x, size_t at, size_t n)
+/* Words of `cols` rows, n bytes of each, as a panel; zeros after a row's end. */
+static void pack_words(float *dst, const uint8_t *bytes, size_t ld, size_t cols, size_t n)
 {
-    const int8_t *q8 = (const int8_t *)x.data + at;
-    const uint8_t *q4 = (const uint8_t *)x.data + at / 2;
-    if (x.dtype == RZ_I8)
-        for (size_t i = 0; i < n; i++) y[i] = q8[i];
-    else
-        for (size_t i = 0; i < n / 2; i++) {
-            y[2 * i] = (int16_t)((q4[i] & 15) - 8);
-            y[2 * i + 1] = (int16_t)((q4[i] >> 4) - 8);
-        }
-    for (size_t i = n; i % 2; i++) y[i] = 0;
-}
-
-static void expand_quads(uint8_t *y, rz_mat x, size_t at, size_t n)
-{
-    const uint8_t *q8 = (const uint8_t *)x.data + at, *q4 = (const uint8_t *)x.data + at / 2;
-    if (x.dtype == RZ_I8)
-        for (size_t i = 0; i < n; i++) y[i] = q8[i] ^ 0x80;
-    else
-        for (size_t i = 0; i < n / 2; i++) {
-            y[2 * i] = q4[i] & 15;
-            y[2 * i + 1] = q4[i] >> 4;
-        }
-    for (size_t i = n; i % 4; i++) y[i] = 0; /* the activations are zero there */
-}
-
-/* Bytes of whole lanes as they lie, then signed to unsigned. */
-INLINE void pack_bytes(float *dst, const void *bytes, size_t ld, size_t cols, size_t lanes)
-{
-    interleave(dst, NR, bytes, ld / 4, cols, lanes);
-    for (size_t i = 0; i < NR * lanes; i += W) {
-        vi_mem *v = (vi_mem *)(dst + i);
-        *v = *v ^ v_set_int(-0x7f7f7f80); /* 0x80808080 */
-    }
-}
-
-/* Group g of `cols` rows of x, from row j on: NR scales, then lanes. */
-INLINE void pack_weights(float *dst, rz_mat x, size_t j, size_t cols, size_t g, bool pairs)
-{
-    const size_t groups = rz_mat_groups(x), at = g * x.group, n = x.ld - at < x.group ? x.ld - at : x.group;
-    const size_t lanes = pairs ? (n + 1) / 2 : (n + 3) / 4;
-    const char *bytes = (const char *)x.data + j * x.ld + at;
-    float row[NR * INT_LANES];
-    for (size_t i = 0; i < NR; i++) dst[i] = i < cols ? int_scale(x, (j + i) * groups + g) : 0;
-    if (!pairs && x.dtype == RZ_I8 && lanes >= LINE && n % 4 == 0 && x.ld % 4 == 0 && (uintptr_t)bytes % 4 == 0) {
-        pack_bytes(dst + NR, bytes, x.ld, cols, lanes);
+    float row[NR * LINE];
+    const size_t step = LINE * sizeof *row;
+    if (n % 4 == 0 && ld % 4 == 0 && (uintptr_t)bytes % 4 == 0) {
+        interleave(dst, NR, (const float *)(const void *)bytes, ld / 4, cols, n / 4, NR * ld / 4);
         return;
     }
-    for (size_t i = 0; i < cols; i++) {
-        __builtin_prefetch((const char *)x.data + rz_dtype_bytes(x.dtype, (j + i) * x.ld + at + 2 * x.group));
-        if (pairs)
-            expand_pairs((int16_t *)(void *)(row + i * INT_LANES), x, (j + i) * x.ld + at, n);
-        else
-            expand_quads((uint8_t *)(row + i * INT_LANES), x, (j + i) * x.ld + at, n);
+    for (size_t p = 0; p < n; p += step, dst += NR * LINE) {
+        const size_t part = n - p < step ? n - p : step;
+        memset(row, 0, sizeof row);
+        for (size_t i = 0; i < cols; i++) memcpy(row + i * LINE, bytes + i * ld + p, part);
+        interleave(dst, NR, row, LINE, cols, (part + 3) / 4, 0);
     }
-    interleave(dst + NR, NR, row, INT_LANES, cols, lanes);
 }
 
-MAYBE static void pack_weights_pairs(float *dst, rz_mat x, size_t j, size_t cols, size_t g)
+/* The word's numbers that lane k of `split` holds, as 16-bit integers; as bytes, the offset added. */
+INLINE vi pair_of(vi word, size_t k, size_t split)
 {
-    pack_weights(dst, x, j, cols, g, true);
+    const vh halves = (vh)word;
+    if (split == 2) return (vi)(k ? halves >> 8 : halves << 8 >> 8);
+    return (vi)((halves >> (int)(4 * k) & 15) - 8);
 }
-MAYBE static void pack_weights_quads(float *dst, rz_mat x, size_t j, size_t cols, size_t g)
+INLINE vi quad_of(vi word, size_t k, size_t split)
 {
-    pack_weights(dst, x, j, cols, g, false);
+    if (split == 1) return word ^ v_set_int(-0x7f7f7f80); /* 0x80808080 */
+    return (word >> (int)(4 * k)) & v_set_int(0x0f0f0f0f);
+}
+
+/* n rows of words to `split` times as many rows of lanes. */
+INLINE void split_words(float *lanes, const float *words, size_t n, size_t split, bool pairs)
+{
+    for (size_t i = 0; i < n * NR; i += W) {
+        const vi word = v_load_int(words + i);
+        float *to = lanes + i / NR * split * NR + i % NR;
+        for (size_t k = 0; k < split; k++)
+            *(vi_mem *)(to + k * NR) = pairs ? pair_of(word, k, split) : quad_of(word, k, split);
+    }
+}
+
+/* Groups [g, g + n) of `cols` rows of x, from row j on: NR scales of each group, then the lanes of all of them. */
+INLINE void pack_weights(float *dst, rz_mat x, size_t j, size_t cols, size_t g, size_t n, bool pairs)
+{
+    enum { WORDS = 16 };
+    const size_t groups = rz_mat_groups(x), at = g * x.group, end = at + n * x.group < x.ld ? at + n * x.group : x.ld;
+    const size_t bytes = rz_dtype_bytes(x.dtype, end - at), split = (x.dtype == RZ_I8 ? 1 : 2) * (pairs ? 2 : 1);
+    const uint8_t *from = (const uint8_t *)x.data + rz_dtype_bytes(x.dtype, j * x.ld + at);
+    float words[NR * WORDS];
+    for (size_t i = 0; i < NR; i++)
+        for (size_t q = 0; q < n; q++) dst[q * NR + i] = i < cols ? int_scale(x, (j + i) * groups + g + q) : 0;
+    dst += n * NR;
+    for (size_t p = 0; p < bytes; p += 4 * WORDS, dst += split * NR * WORDS) {
+        const size_t part = bytes - p < 4 * WORDS ? bytes - p : 4 * WORDS;
+        pack_words(words, from + p, rz_dtype_bytes(x.dtype, x.ld), cols, part);
+        if (split == 1)
+            split_words(dst, words, (part + 3) / 4, 1, pairs);
+        else if (split == 2)
+            split_words(dst, words, (part + 3) / 4, 2, pairs);
+        else
+            split_words(dst, words, (part + 3) / 4, 4, pairs);
+    }
+}
+
+MAYBE static void pack_weights_pairs(float *dst, rz_mat x, size_t j, size_t cols, size_t g, size_t n)
+{
+    pack_weights(dst, x, j, cols, g, n, true);
+}
+MAYBE static void pack_weights_quads(float *dst, rz_mat x, size_t j, size_t cols, size_t g, size_t n)
+{
+    pack_weights(dst, x, j, cols, g, n, false);
 }
 
 /* n floats to integers -127 .. 127, `scale` apart; returned. NaN when a number is not finite; no FMA, so that every
@@ -159,41 +165,53 @@ INLINE float round_group(int32_t *q, const float *x, size_t n)
     return inv > 0 ? top / 127.0f + bad : bad;
 }
 
+/* n integers as lanes of words that are split, zeros after them: y[(word * split + k) * per_lane + s] = q[word *
+ * per_word
+ * + s * split + k]. */
+INLINE void put_pairs(int16_t *restrict y, const int32_t *restrict q, size_t n, size_t split)
+{
+    for (size_t w = 0; w < n; w += 2 * split)
+        for (size_t k = 0; k < split; k++, y += 2) y[0] = (int16_t)q[w + k], y[1] = (int16_t)q[w + split + k];
+}
+INLINE void put_quads(int8_t *restrict y, const int32_t *restrict q, size_t n, size_t split)
+{
+    for (size_t w = 0; w < n; w += 4 * split)
+        for (size_t k = 0; k < split; k++, y += 4)
+            for (size_t i = 0; i < 4; i++) y[i] = (int8_t)q[w + i * split + k];
+}
+
 /* `rows` rows of x (ld floats apart), n long, as a panel: MR scales, MR sums to start with, lanes. */
 INLINE void pack_rows(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha, int32_t offset,
-                      bool pairs)
+                      size_t split, bool pairs)
 {
-    const size_t lanes = pairs ? (n + 1) / 2 : (n + 3) / 4;
+    const size_t per_lane = pairs ? 2 : 4, words = (n + split * per_lane - 1) / (split * per_lane);
     float row[MR * INT_LANES];
     int32_t q[RZ_GROUP_MAX + 16], start[MR] = {0};
     for (size_t i = 0; i < rows; i++, x += ld) {
-        int16_t *pair = (int16_t *)(void *)(row + i * INT_LANES);
-        int8_t *quad = (int8_t *)(row + i * INT_LANES);
         int32_t sum = 0;
         dst[i] = alpha * round_group(q, x, n);
-        q[n] = q[n + 1] = q[n + 2] = 0;
+        for (size_t p = n; p < words * split * per_lane; p++) q[p] = 0;
         for (size_t p = 0; p < n; p++) sum += q[p];
         start[i] = -offset * sum;
         if (pairs)
-            for (size_t p = 0; p < 2 * lanes; p++) pair[p] = (int16_t)q[p];
+            put_pairs((int16_t *)(void *)(row + i * INT_LANES), q, n, split);
         else
-            for (size_t p = 0; p < 4 * lanes; p++) quad[p] = (int8_t)q[p];
+            put_quads((int8_t *)(row + i * INT_LANES), q, n, split);
     }
     for (size_t i = rows; i < MR; i++) dst[i] = 0;
     memcpy(dst + MR, start, sizeof start);
-    interleave(dst + 2 * MR, MR, row, INT_LANES, rows, lanes);
+    interleave(dst + 2 * MR, MR, row, INT_LANES, rows, words * split, 0);
 }
 
-MAYBE static void pack_rows_pairs(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha,
-                                  int32_t offset)
-{
-    pack_rows(dst, x, ld, rows, n, alpha, offset, true);
-}
-MAYBE static void pack_rows_quads(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha,
-                                  int32_t offset)
-{
-    pack_rows(dst, x, ld, rows, n, alpha, offset, false);
-}
+#define PACK_ROWS(NAME, PAIRS, SPLIT)                                                                                  \
+    MAYBE static void NAME(float *dst, const float *x, size_t ld, size_t rows, size_t n, float alpha, int32_t offset)  \
+    {                                                                                                                  \
+        pack_rows(dst, x, ld, rows, n, alpha, offset, SPLIT, PAIRS);                                                   \
+    }
+PACK_ROWS(pack_rows_pairs8, true, 2)
+PACK_ROWS(pack_rows_pairs4, true, 4)
+PACK_ROWS(pack_rows_quads8, false, 1)
+PACK_ROWS(pack_rows_quads4, false, 2)
 
 /* ---- Tiles --------------------------------------------------------------------------------- */
 
@@ -221,19 +239,19 @@ INLINE void add_scaled(float *c, vi x, float a, vf w)
     add_scaled(c + r * ldc, x##r, a[r], w0);                                                                           \
     add_scaled(c + r * ldc + W, y##r, a[r], w1);
 
-/* One group of one tile. a: scales, starting sums, lanes; b: scales, lanes. c is a whole tile. */
+/* One group of one tile. a: scales, starting sums, lanes; b: lanes; w: scales. c is a whole tile. */
 #define INT_TILE(NAME, ROWS, STEP)                                                                                     \
-    static void NAME##_##ROWS(size_t lanes, const float *restrict a, const float *restrict b, float *restrict c,       \
-                              size_t ldc)                                                                              \
+    static void NAME##_##ROWS(size_t lanes, const float *restrict a, const float *restrict b, const float *restrict w, \
+                              float *restrict c, size_t ldc)                                                           \
     {                                                                                                                  \
         const lane_mem *start = (const lane_mem *)a + MR, *lane = start + MR;                                          \
-        const float *bp = b + NR;                                                                                      \
+        const float *bp = b;                                                                                           \
         ROWS_##ROWS(INT_START) for (size_t p = 0; p < lanes; p++, lane += MR, bp += NR)                                \
         {                                                                                                              \
             const vi b0 = v_load_int(bp), b1 = v_load_int(bp + W);                                                     \
             ROWS_##ROWS(STEP)                                                                                          \
         }                                                                                                              \
-        const vf w0 = v_load(b), w1 = v_load(b + W);                                                                   \
+        const vf w0 = v_load(w), w1 = v_load(w + W);                                                                   \
         ROWS_##ROWS(INT_ADD)                                                                                           \
     }
 
@@ -255,11 +273,11 @@ enum { NARROW_STEPS = 8 };
     add_scaled(c + r * ldc + W, sum[2 * r + 1], a[r], w1);
 
 #define NARROW_TILE(NAME, ROWS)                                                                                        \
-    static void NAME##_##ROWS(size_t lanes, const float *restrict a, const float *restrict b, float *restrict c,       \
-                              size_t ldc)                                                                              \
+    static void NAME##_##ROWS(size_t lanes, const float *restrict a, const float *restrict b, const float *restrict w, \
+                              float *restrict c, size_t ldc)                                                           \
     {                                                                                                                  \
         const lane_mem *start = (const lane_mem *)a + MR, *lane = start + MR;                                          \
-        const float *bp = b + NR;                                                                                      \
+        const float *bp = b;                                                                                           \
         const vi ones = v_set_int(0x10001);                                                                            \
         vi sum[2 * ROWS];                                                                                              \
         ROWS_##ROWS(NARROW_START) while (lanes)                                                                        \
@@ -272,7 +290,7 @@ enum { NARROW_STEPS = 8 };
             }                                                                                                          \
             ROWS_##ROWS(NARROW_FLUSH) lanes -= steps;                                                                  \
         }                                                                                                              \
-        const vf w0 = v_load(b), w1 = v_load(b + W);                                                                   \
+        const vf w0 = v_load(w), w1 = v_load(w + W);                                                                   \
         ROWS_##ROWS(NARROW_ADD)                                                                                        \
     }
 
@@ -281,7 +299,7 @@ enum { NARROW_STEPS = 8 };
 #else
 #define ALL_ROWS(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #endif
-typedef void int_tile_fn(size_t lanes, const float *a, const float *b, float *c, size_t ldc);
+typedef void int_tile_fn(size_t lanes, const float *a, const float *b, const float *w, float *c, size_t ldc);
 
 /* A tile of C before its sums are added: beta C, in C itself or, over the right edge, in `edge`. */
 INLINE void start_tile(const struct rz_int_block *t, size_t rows, float *c, float *edge)
@@ -310,8 +328,9 @@ INLINE void int_block(int_tile_fn *const *tile, const struct rz_int_block *t)
         for (size_t r = 0; r < rows; r++) __builtin_prefetch(c + r * t->ldc);
         start_tile(t, rows, c, edge);
         for (size_t g = 0; g < t->groups; g++)
-            tile[rows](g + 1 < t->groups ? t->lanes : t->last_lanes, a + g * t->a_group, t->b + g * t->b_group,
-                       t->n < NR ? edge : c, t->n < NR ? NR : t->ldc);
+            tile[rows](g + 1 < t->groups ? t->lanes : t->last_lanes, a + g * t->a_group,
+                       t->b + (t->groups + g * t->lanes) * NR, t->b + g * NR, t->n < NR ? edge : c,
+                       t->n < NR ? NR : t->ldc);
         end_tile(t, rows, c, edge);
     }
 }

@@ -11,24 +11,55 @@ enum {
 INLINE void widen(float *restrict y, rz_mat x, size_t offset, size_t n)
 {
     const uint16_t *restrict h = (const uint16_t *)x.data + offset;
+    size_t i = 0;
     if (x.dtype == RZ_BF16) {
-        for (size_t i = 0; i < n; i++) {
+        for (; i < n; i++) {
             const uint32_t bits = (uint32_t)h[i] << 16;
             memcpy(&y[i], &bits, 4);
         }
         return;
     }
-    rz_cpu_widen(y, x, offset, n);
+#ifdef __F16C__
+    for (; x.dtype == RZ_F16 && i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(h + i))));
+#endif
+    if (i < n) rz_cpu_widen(y + i, x, offset + i, n - i);
+}
+
+/* One panel from rows of bfloat16, two to a word as they lie. */
+INLINE void interleave_bf16(float *restrict y, size_t tile, rz_mat x, size_t offset, size_t n, size_t kc)
+{
+    const float *from = (const float *)(const void *)((const uint16_t *)x.data + offset);
+    float words[NR * LINE];
+    for (size_t p = 0; p < kc; p += 2 * LINE, from += LINE, y += 2 * LINE * tile) {
+        const size_t step = kc - p < 2 * LINE ? (kc - p) / 2 : LINE;
+        interleave(words, tile, from, x.ld / 2, n, step, tile * x.ld / 2);
+        for (size_t i = 0; i < step; i++)
+            for (size_t j = 0; j < tile; j++) {
+                uint32_t word;
+                memcpy(&word, words + i * tile + j, 4);
+                const uint32_t low = word << 16, high = word & 0xffff0000;
+                memcpy(y + 2 * i * tile + j, &low, 4);
+                memcpy(y + (2 * i + 1) * tile + j, &high, 4);
+            }
+    }
 }
 
 /* One panel from rows of another type than float. */
 static void interleave_wide(float *y, size_t tile, rz_mat x, size_t offset, size_t n, size_t kc)
 {
     float row[NR * PACK_STEP];
+    if (x.dtype == RZ_BF16 && tile == NR && !((kc | x.ld | offset) & 1) && !((uintptr_t)x.data & 3)) {
+        interleave_bf16(y, NR, x, offset, n, kc);
+        return;
+    }
     for (size_t p = 0; p < kc; p += PACK_STEP) {
         size_t step = kc - p < PACK_STEP ? kc - p : PACK_STEP;
-        for (size_t i = 0; i < n; i++) widen(row + i * PACK_STEP, x, offset + i * x.ld + p, step);
-        interleave(y + p * tile, tile, row, PACK_STEP, n, step);
+        for (size_t i = 0; i < n; i++) {
+            fetch(x, offset + (i + tile) * x.ld + p, step); /* the next panel's */
+            widen(row + i * PACK_STEP, x, offset + i * x.ld + p, step);
+        }
+        interleave(y + p * tile, tile, row, PACK_STEP, n, step, 0);
     }
 }
 
@@ -88,7 +119,7 @@ static void pack(float *dst, size_t tile, rz_mat x, bool by_k, size_t offset, si
     for (size_t i = 0; i < count; i += tile, dst += tile * kc) {
         size_t n = count - i < tile ? count - i : tile;
         if (x.dtype == RZ_F32)
-            interleave(dst, tile, (const float *)x.data + offset + i * x.ld, x.ld, n, kc);
+            interleave(dst, tile, (const float *)x.data + offset + i * x.ld, x.ld, n, kc, tile * x.ld);
         else
             interleave_wide(dst, tile, x, offset + i * x.ld, n, kc);
     }

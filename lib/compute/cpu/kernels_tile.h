@@ -47,7 +47,7 @@ INLINE void transpose2(float *y, size_t tile, const float *x, size_t ld)
 INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld)
 {
     __m512 r[16], t[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(x + (size_t)i * ld);
+    for (int i = 0; i < 16; i++, x += ld) r[i] = _mm512_loadu_ps(x);
     for (int i = 0; i < 16; i += 2) { /* pairs of rows, then fours, within each 128 bits */
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
@@ -70,16 +70,17 @@ INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld)
 }
 #endif
 
-/* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i. */
-static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc)
+/* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i of NR, of MR rows
+ * nobody reads more than there are. What lies `ahead` floats further on is fetched meanwhile. */
+static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc,
+                       size_t ahead)
 {
     size_t i = 0;
 #if W == 16 && defined(__AVX512F__)
     for (; i + 16 <= n; i += 16) {
         size_t p = 0;
         for (; p + LINE <= kc; p += LINE) {
-            for (size_t r = i + tile; r < i + tile + 16; r++)
-                __builtin_prefetch(x + r * ld + p, 0, 2); /* the next panel's */
+            for (size_t r = i; r < i + 16; r++) __builtin_prefetch(x + r * ld + p + ahead, 0, 2);
             transpose16(y + p * tile + i, tile, x + i * ld + p, ld);
         }
         for (; p < kc; p++)
@@ -89,7 +90,7 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     for (; i + 4 <= n; i += 4) {
         size_t p = 0;
         for (; p + LINE <= kc; p += LINE) {
-            for (size_t r = i + tile; r < i + tile + 4; r++) __builtin_prefetch(x + r * ld + p); /* the next panel's */
+            for (size_t r = i; r < i + 4; r++) __builtin_prefetch(x + r * ld + p + ahead);
             for (size_t q = p; q < p + LINE; q += 4) transpose4(y + q * tile + i, tile, x + i * ld + q, ld);
         }
         for (; p + 4 <= kc; p += 4) transpose4(y + p * tile + i, tile, x + i * ld + p, ld);
@@ -99,8 +100,8 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     for (; i + 2 <= n; i += 2) {
         size_t p = 0;
         for (; p + LINE <= kc; p += LINE) {
-            __builtin_prefetch(x + (i + tile) * ld + p);
-            __builtin_prefetch(x + (i + tile + 1) * ld + p);
+            __builtin_prefetch(x + i * ld + p + ahead);
+            __builtin_prefetch(x + (i + 1) * ld + p + ahead);
             for (size_t q = p; q < p + LINE; q += 4) transpose2(y + q * tile + i, tile, x + i * ld + q, ld);
         }
         for (; p + 4 <= kc; p += 4) transpose2(y + p * tile + i, tile, x + i * ld + p, ld);
@@ -109,8 +110,16 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
             y[p * tile + i + 1] = x[(i + 1) * ld + p];
         }
     }
-    for (; i < tile; i++)
-        for (size_t p = 0; p < kc; p++) y[p * tile + i] = i < n ? x[i * ld + p] : 0;
+    for (; i < n; i++)
+        for (size_t p = 0; p < kc; p++) y[p * tile + i] = x[i * ld + p];
+    for (size_t p = 0; i < tile && tile == NR && p < kc; p++) memset(y + p * NR + i, 0, (NR - i) * sizeof *y);
+}
+
+/* Fetches n elements of x from `offset` on. */
+INLINE void fetch(rz_mat x, size_t offset, size_t n)
+{
+    const char *bytes = (const char *)x.data + rz_dtype_bytes(x.dtype, offset);
+    for (size_t i = 0; i < rz_dtype_bytes(x.dtype, n); i += 4 * LINE) __builtin_prefetch(bytes + i, 0, 2);
 }
 
 /* The i-th scale of a matrix of integers. */

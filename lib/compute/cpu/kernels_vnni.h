@@ -28,17 +28,17 @@ INT_BLOCK(quads)
 #define SUM_TILE(ROWS)                                                                                                 \
     static void sum_##ROWS(const struct rz_int_block *t, const float *restrict a, float *restrict c, size_t ldc)       \
     {                                                                                                                  \
-        const float *b = t->b;                                                                                         \
+        const float *w = t->b, *bp = w + t->groups * NR;                                                               \
         ROWS_##ROWS(SUM_LOAD) FORGET(ldc);                                                                             \
-        for (size_t g = t->groups; g > 0; g--, a += t->a_group, b += t->b_group) {                                     \
+        for (size_t g = t->groups; g > 0; g--, a += t->a_group, w += NR) {                                             \
             const lane_mem *start = (const lane_mem *)a + MR, *lane = start + MR;                                      \
-            const float *bp = b + NR, *end = bp + NR * (g > 1 ? t->lanes : t->last_lanes);                             \
+            const float *end = bp + NR * (g > 1 ? t->lanes : t->last_lanes);                                           \
             ROWS_##ROWS(SUM_START) for (; bp < end; lane += MR, bp += NR)                                              \
             {                                                                                                          \
                 const vi b0 = v_load_int(bp), b1 = v_load_int(bp + W);                                                 \
                 ROWS_##ROWS(INT_QUADS)                                                                                 \
             }                                                                                                          \
-            const vf w0 = v_load(b), w1 = v_load(b + W);                                                               \
+            const vf w0 = v_load(w), w1 = v_load(w + W);                                                               \
             ROWS_##ROWS(SUM_ADD)                                                                                       \
         }                                                                                                              \
         ROWS_##ROWS(SUM_STORE)                                                                                         \
@@ -66,6 +66,6 @@ static void quads_block(const struct rz_int_block *t)
 #endif
 
 const struct rz_int_kernels RZ_KERNELS[2] = {
-    {RZ_KERNELS_NAME " vpdpbusd", MR, NR, 4, 128, pack_weights_quads, pack_rows_quads, quads_block},
-    {RZ_KERNELS_NAME " vpdpbusd", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads, quads_block},
+    {RZ_KERNELS_NAME " vpdpbusd", MR, NR, 4, 128, pack_weights_quads, pack_rows_quads8, quads_block},
+    {RZ_KERNELS_NAME " vpdpbusd", MR, NR, 4, 8, pack_weights_quads, pack_rows_quads4, quads_block},
 };
