@@ -246,8 +246,9 @@ void rz_half_rope(rz_stream *s, uint16_t *x, size_t ld, const int32_t *pos, cons
 /* As rz_attention. Probabilities may be rounded to bfloat16 before they meet v. */
 void rz_half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,
                        const uint16_t *v);
+/* y may be x. */
 void rz_half_act(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *x, size_t n);
-/* y (rows, cols) = act(gate) * up; gate and up have ld elements from row to row. */
+/* y (rows, cols) = act(gate) * up; gate and up have ld elements from row to row. y may be gate where ld is cols. */
 void rz_half_gated(rz_stream *s, rz_act_kind kind, uint16_t *y, const uint16_t *gate, const uint16_t *up, size_t ld,
                    size_t rows, size_t cols);
 void rz_half_to_f32(rz_stream *s, float *y, const uint16_t *x, size_t n);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "decoder.h"
 
+#include "half.h"
 #include "rope.h"
 
 typedef struct block_acts {
@@ -225,6 +226,94 @@ static float *block_forward_light(const rz_net *net, const rz_decoder_block *b, 
     return y;
 }
 
+/* ---- Activations of bfloat16 ---- */
+
+static bool is_half(const rz_net *net, const rz_decoder_block *b, const rz_decoder_acts *d)
+{
+    const rz_linear *const layers[] = {&b->q, &b->k, &b->v, &b->o, &b->gate, &b->up, &b->down};
+    return !d->cache && rz_half_fits(net, layers, RZ_COUNT(layers));
+}
+
+static void rope_half(const rz_net *net, rz_ragged seq, const int32_t *positions, const float **freqs, uint16_t *x,
+                      size_t heads)
+{
+    const size_t head_dim = net->model->cfg.text.head_dim, ld = heads * head_dim;
+    if (rz_stream_failed(net->s)) return;
+    if (!freqs)
+        rz_half_rope(net->s, x, ld, positions, net->model->inv_freq, 1.0f, (size_t)seq.start[seq.n], heads, head_dim);
+    for (size_t i = 0; freqs && i < seq.n; i++) {
+        size_t first = (size_t)seq.start[i], n = (size_t)seq.start[i + 1] - first;
+        rz_half_rope(net->s, x + first * ld, ld, positions + first, freqs[i], 1.0f, n, heads, head_dim);
+    }
+}
+
+/* As `join`; what is known is kept as floats, which hold the same numbers. */
+static const uint16_t *join_half(const rz_net *net, const rz_decoder_acts *d, const float *before, const uint16_t *rows,
+                                 size_t ld)
+{
+    const size_t known = d->cut.n_before * ld;
+    uint16_t *all = rz_half_rows(net, (size_t)d->joined.start[d->joined.n], ld);
+    for (size_t i = 0; i < d->seq.n && all; i++) {
+        const size_t first = (size_t)d->seq.start[i], n = (size_t)d->seq.start[i + 1] - first;
+        uint16_t *to = all + (size_t)d->joined.start[i] * ld;
+        rz_to_bf16(net->s, to, before, known);
+        rz_copy(net->s, to + known, rows + first * ld, n * ld * sizeof *all);
+    }
+    return all;
+}
+
+static void store_half(const rz_net *net, const rz_decoder_acts *d, size_t block, const uint16_t *k, const uint16_t *v,
+                       size_t ld)
+{
+    const rz_shortcut *cut = &d->cut;
+    if (!cut->store || cut->n_store <= cut->n_before) return;
+    const size_t skip = cut->n_before * ld, n = cut->n_store * ld - skip;
+    rz_half_to_f32(net->s, rz_cache_keys(cut->store, block, 0) + skip, k, n);
+    rz_half_to_f32(net->s, rz_cache_values(cut->store, block, 0) + skip, v, n);
+}
+
+static uint16_t *attend_half(const rz_net *net, size_t block, const rz_attn *at, const rz_decoder_acts *d,
+                             const uint16_t *q, const uint16_t *k, const uint16_t *v)
+{
+    uint16_t *out = rz_half_rows(net, (size_t)at->q_seq.start[at->q_seq.n], at->out_ld);
+    rz_attn joined = *at;
+    store_half(net, d, block, k, v, at->kv_ld);
+    if (d->cut.before) {
+        k = join_half(net, d, rz_cache_keys(d->cut.before, block, 0), k, at->kv_ld);
+        v = join_half(net, d, rz_cache_values(d->cut.before, block, 0), v, at->kv_ld);
+        joined.kv_seq = d->joined;
+    }
+    rz_half_attention(net->s, &joined, out, q, k, v);
+    return out;
+}
+
+/* A block in place; `picked` as in block_inside: the other rows stay as they are. */
+static float *block_forward_half(const rz_net *net, const rz_decoder_block *b, const rz_decoder_acts *d, bool picked,
+                                 float *h)
+{
+    const rz_text_config *t = &net->model->cfg.text;
+    const rz_ragged seq = picked ? d->wanted : d->seq;
+    const size_t all = (size_t)d->seq.start[d->seq.n], rows = (size_t)seq.start[seq.n], c = t->hidden;
+    rz_attn at = decoder_attention(net, d->seq);
+    at.q_seq = seq;
+    const uint16_t *n = rz_half_norm_forward(net, &b->in, t->eps, h, all);
+    uint16_t *k = rz_half_linear_forward(net, &b->k, n, all), *v = rz_half_linear_forward(net, &b->v, n, all);
+    float *x = picked ? pick_rows(net, h, d->wanted_rows, rows, c) : h;
+    if (picked) n = rz_half_norm_forward(net, &b->in, t->eps, x, rows);
+    uint16_t *q = rz_half_linear_forward(net, &b->q, n, rows);
+    rope_half(net, seq, picked ? d->wanted_positions : d->positions, d->freqs, q, t->heads);
+    rope_half(net, d->seq, d->positions, d->freqs, k, t->kv_heads);
+    rz_half_residual(net, &b->o, x, attend_half(net, (size_t)(b - net->model->decoder), &at, d, q, k, v), rows);
+    n = rz_half_norm_forward(net, &b->post, t->eps, x, rows);
+    uint16_t *gate = rz_half_linear_forward(net, &b->gate, n, rows), *up = rz_half_linear_forward(net, &b->up, n, rows);
+    rz_half_gated(net->s, t->act, gate, gate, up, t->intermediate, rows, t->intermediate);
+    rz_half_residual(net, &b->down, x, gate, rows);
+    if (picked) rz_copy_rows(net->s, h, c, d->wanted_rows, x, c, NULL, rows, c);
+    return h;
+}
+
+/* ---- Backward ---- */
+
 static void mlp_backward(const rz_net *net, const rz_decoder_block *b, size_t rows, float *dh, const block_acts *a)
 {
     const rz_text_config *t = &net->model->cfg.text;
@@ -310,7 +399,10 @@ static float *run_blocks(const rz_net *net, float *x, rz_ragged seq, size_t n_bl
     for (size_t i = 0; i < n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
         const rz_decoder_block *b = &net->model->decoder[i];
-        if (cut->last && i + 1 == n_blocks)
+        const bool picked = cut->last && i + 1 == n_blocks;
+        if (is_half(net, b, a))
+            x = block_forward_half(net, b, a, picked, x);
+        else if (picked)
             x = block_forward_picked(net, b, &at, a, x, &a->blocks[i]);
         else if (net->keep && net->recompute)
             x = block_forward_light(net, b, &at, a, x, &a->blocks[i]);

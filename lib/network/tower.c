@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tower.h"
 
+#include "half.h"
+
 typedef struct block_acts {
     float *h, *n1, *stats1, *q, *k, *v, *att, *lse; /* attention half */
     float *mid, *n2, *stats2, *fc1, *act;           /* MLP half */
@@ -199,6 +201,31 @@ static float *block_forward_light(const rz_net *net, const rz_tower_block *b, co
     return y;
 }
 
+static bool is_half(const rz_net *net, const rz_tower_block *b)
+{
+    const rz_linear *const layers[] = {&b->q, &b->k, &b->v, &b->o, &b->fc1, &b->fc2};
+    return rz_half_fits(net, layers, RZ_COUNT(layers));
+}
+
+/* The same with activations of bfloat16. */
+static float *block_forward_half(const rz_net *net, const rz_tower_block *b, const rz_attn *at, float *h)
+{
+    const rz_vision_config *v = &net->model->cfg.vision;
+    const size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
+    const uint16_t *n = rz_half_norm_forward(net, &b->ln1, v->eps, h, rows);
+    const uint16_t *query = rz_half_linear_forward(net, &b->q, n, rows);
+    const uint16_t *key = rz_half_linear_forward(net, &b->k, n, rows);
+    const uint16_t *value = rz_half_linear_forward(net, &b->v, n, rows);
+    uint16_t *att = rz_half_rows(net, rows, v->hidden);
+    rz_half_attention(net->s, at, att, query, key, value);
+    rz_half_residual(net, &b->o, h, att, rows);
+    n = rz_half_norm_forward(net, &b->ln2, v->eps, h, rows);
+    uint16_t *wide = rz_half_linear_forward(net, &b->fc1, n, rows);
+    rz_half_act(net->s, v->act, wide, wide, rows * v->intermediate);
+    rz_half_residual(net, &b->fc2, h, wide, rows);
+    return h;
+}
+
 /* dh: in, the gradient of the block's result; out, of its input. */
 static void block_backward(const rz_net *net, const rz_tower_block *b, const rz_attn *at, const path *paths, float *dh,
                            const block_acts *a)
@@ -258,8 +285,12 @@ static float *forward(const rz_net *net, const float *pixels, rz_tower_acts *a, 
     for (size_t i = 0; i < a->n_blocks; i++) {
         rz_mark m = rz_arena_mark(net->s);
         const rz_tower_block *b = &net->model->tower[i];
-        h = net->keep && net->recompute ? block_forward_light(net, b, &at, a->paths[i], h, &a->blocks[i])
-                                        : block_forward(net, b, &at, a->paths[i], h, &a->blocks[i]);
+        if (is_half(net, b))
+            h = block_forward_half(net, b, &at, h);
+        else if (net->keep && net->recompute)
+            h = block_forward_light(net, b, &at, a->paths[i], h, &a->blocks[i]);
+        else
+            h = block_forward(net, b, &at, a->paths[i], h, &a->blocks[i]);
         if (!net->keep) rz_arena_release(net->s, m);
         put_features(net, a, i + 1, features, h);
         rz_net_poll(net);
