@@ -185,8 +185,10 @@ typedef struct radz_model_options {
     const char *adapter_dir; /* directory of a PEFT LoRA adapter, merged into the weights; NULL: none */
     /* Numbers of the weights. NULL (default): as the files have them, products exact to float. "f32"; "bf16": products
      * of bfloat16 too; "int8", "int4", also "int8/64" or "int8/32": symmetric integers with a scale per row and group
-     * of 128, 64 or 32 columns. What the files have otherwise is converted in memory, by all threads: for a start
-     * without that, see radz_model_quantize. Integers of the files become no other integers (RADZ_E_MISMATCH). */
+     * of 128, 64 or 32 columns. On a GPU that multiplies bfloat16, "bf16" and integers also round what lies between two
+     * products of a block to bfloat16 (the sum along the blocks stays float); heat maps and generated text do not. What
+     * the files have otherwise is converted in memory, by all threads: for a start without that, see
+     * radz_model_quantize. Integers of the files become no other integers (RADZ_E_MISMATCH). */
     const char *weights;
     /* Matrices that `weights` leaves as stored: a list with commas of parts ("embeddings", "tower", "projector",
      * "lm_head", "heads", "first", "last": that decoder block of those a vector depends on) and patterns of Hugging
@@ -198,7 +200,8 @@ typedef struct radz_model_options {
      * weights and scratch of one session together: big matrices are read from the files while others are at work. The
      * same bits, as fast as the disk allows. Weights must be in the files as they are used: `weights` may ask for
      * nothing but "bf16" of bf16 or integers, no adapter (RADZ_E_UNSUPPORTED, see radz_model_quantize). Too few bytes
-     * is RADZ_E_LIMIT, with how many it takes. A file that fails or changes under way is RADZ_E_IO from the call. */
+     * is RADZ_E_LIMIT, with how many it takes. A file that fails or changes under way is RADZ_E_IO from the call. Of the
+     * CPU alone: a GPU holds all weights (RADZ_E_UNSUPPORTED). */
     uint64_t memory_bytes;
 } radz_model_options;
 

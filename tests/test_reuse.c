@@ -1,5 +1,6 @@
 /* test_reuse.c - what a pass leaves out changes no bit: rows nobody asks for, rows of words and films that an earlier
- * pass has seen. Every kind of position and mask (tests/parity/variants). SPDX-License-Identifier: Apache-2.0 */
+ * pass has seen. Every kind of position and mask (tests/parity/variants), with activations of float and of bfloat16.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +9,8 @@
 
 #include "encode.h"
 #include "fixture.h"
+#include "ops.h"
+#include "precision.h"
 #include "reuse.h"
 
 enum { WORDS = 11, MAX_ROWS = 200, MAX_ITEMS = 4 };
@@ -32,11 +35,35 @@ static void ok(radz_status status)
     if (status) fail_msg("%s", err.message);
 }
 
+static bool half; /* activations of bfloat16 */
+
+static int with_float(void **state)
+{
+    (void)state;
+    half = false;
+    return 0;
+}
+
+static int with_half(void **state)
+{
+    (void)state;
+    half = true;
+    return 0;
+}
+
+static void open_as(const char *dir, const char *weights, int threads)
+{
+    rz_source from = {.dir = dir};
+    ok(rz_device_open(NULL, &(rz_device_options){.n_threads = threads}, &dev, &err));
+    dev->is_half = half;
+    ok(rz_precision_parse(weights, 0, NULL, &from.precision, &err));
+    ok(rz_model_load_from(NULL, dev, &from, RZ_MODEL_INFER, 0, &m, &err));
+    ok(rz_stream_open(dev, &s, &err));
+}
+
 static void open_model(const char *dir, int threads)
 {
-    ok(rz_device_open(NULL, &(rz_device_options){.n_threads = threads}, &dev, &err));
-    ok(rz_model_load(NULL, dev, dir, RZ_MODEL_INFER, 0, &m, &err));
-    ok(rz_stream_open(dev, &s, &err));
+    open_as(dir, half ? "bf16" : NULL, threads);
 }
 
 static void close_model(void)
@@ -249,6 +276,64 @@ static void test_after_failure(void **state)
     close_model();
 }
 
+/* ---- Activations of bfloat16 beside those of float ---- */
+
+/* Vectors of all items, one after another or together. */
+static float *four_vectors(const char *dir, const char *weights, bool as_half, bool together)
+{
+    float *out;
+    half = as_half;
+    open_as(dir, weights, 2);
+    const size_t n_blocks = m->cfg.text.layers - 1, c = m->cfg.text.hidden;
+    for (size_t i = 0; i < MAX_ITEMS; i++) make_item(i, m->cfg.has_vision ? (int)i : 0, (int)i, 5 + 9 * i);
+    if (together) {
+        out = vectors(NULL, MAX_ITEMS, RZ_ROWS_LAST, n_blocks);
+        close_model();
+        return out;
+    }
+    out = calloc(MAX_ITEMS * c, sizeof *out);
+    assert_non_null(out);
+    for (size_t i = 0; i < MAX_ITEMS; i++) {
+        items[0] = items[i];
+        float *one = vectors(NULL, 1, RZ_ROWS_LAST, n_blocks);
+        memcpy(out + i * c, one, c * sizeof *out);
+        free(one);
+    }
+    close_model();
+    return out;
+}
+
+static void expect_near(const float *a, const float *b, size_t c, double least, const char *what)
+{
+    for (size_t i = 0; i < MAX_ITEMS; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < c; k++) sum += (double)a[i * c + k] * (double)b[i * c + k];
+        if (!(sum >= least)) fail_msg("%s: item %zu: cosine %.7f, expected %.7f", what, i, sum, least);
+    }
+}
+
+/* As near to floats as the rounding of products alone is: trained weights hardly move, those at random more. Alone or
+ * in a batch it is the same. */
+static void test_half_is_near(void **state)
+{
+    static const char *const types[] = {"bf16", "int8", "int4/32"}; /* floats beside integers are rounded to 8 bits */
+    static const double least[] = {.998, .995, .995};
+    (void)state;
+    for (size_t d = 0; d <= RZ_COUNT(dirs); d++)
+        for (size_t t = 0; t < RZ_COUNT(types); t++) {
+            const char *dir = d < RZ_COUNT(dirs) ? dirs[d] : "models/radz-tiny", *weights = types[t];
+            float *want = four_vectors(dir, weights, false, true), *got = four_vectors(dir, weights, true, true);
+            float *alone = four_vectors(dir, weights, true, false);
+            open_as(dir, weights, 1);
+            const size_t c = m->cfg.text.hidden;
+            expect_near(got, want, c, d < RZ_COUNT(dirs) ? least[t] : .9999, dir);
+            assert_memory_not_equal(got, want, c * sizeof *got);
+            expect_same(got, alone, MAX_ITEMS, dir);
+            close_model();
+            free(want);
+        }
+}
+
 /* ---- Through the public API ---- */
 
 static void embed(radz_session *session, const radz_image *image, const char *prompt, float *out)
@@ -305,9 +390,17 @@ static void test_prompts_on_a_film(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows_nobody_wants), cmocka_unit_test(test_global_alone),
-        cmocka_unit_test(test_same_film),         cmocka_unit_test(test_constant_words),
-        cmocka_unit_test(test_after_failure),     cmocka_unit_test(test_prompts_on_a_film),
+        cmocka_unit_test_setup(test_rows_nobody_wants, with_float),
+        cmocka_unit_test_setup(test_rows_nobody_wants, with_half),
+        cmocka_unit_test_setup(test_global_alone, with_float),
+        cmocka_unit_test_setup(test_global_alone, with_half),
+        cmocka_unit_test_setup(test_same_film, with_float),
+        cmocka_unit_test_setup(test_same_film, with_half),
+        cmocka_unit_test_setup(test_constant_words, with_float),
+        cmocka_unit_test_setup(test_constant_words, with_half),
+        cmocka_unit_test_setup(test_after_failure, with_float),
+        cmocka_unit_test(test_half_is_near),
+        cmocka_unit_test(test_prompts_on_a_film),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
