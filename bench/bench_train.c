@@ -177,6 +177,10 @@ static void report(const bench *b, int threads, double wall, double processor, d
         "radz  %d threads %9.1f ms/step %9.1f ms processor %8.0f tokens/s %7.1f films/s %6.0f MiB  loss %.5f -> %.5f\n",
         threads, 1e3 * wall, 1e3 * processor, (double)count_tokens(b) / wall, (double)b->films / wall,
         (double)use.ru_maxrss / 1024, first, last);
+    size_t left, all;
+    if (rz_device_is_host(b->dev)) return;
+    rz_device_memory(b->dev, &left, &all);
+    printf("%s: %.1f GiB in use\n", rz_device_name(b->dev), (double)(all - left) / (1 << 30));
 }
 
 static void load(bench *b, const char *dir)

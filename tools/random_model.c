@@ -327,7 +327,9 @@ static void write_index(const maker *m)
     rz_str s = {0};
     char file[64];
     if (!m->n_files) return;
-    rz_str_puts(&s, "{\"weight_map\": {\n");
+    uint64_t all = 0;
+    for (size_t i = 0; i <= m->n_files; i++) all += m->file_bytes[i];
+    rz_str_printf(&s, "{\"metadata\": {\"total_size\": %llu},\n\"weight_map\": {\n", (unsigned long long)all);
     for (size_t i = 0; i < m->n; i++) {
         shard_name(m, m->tensors[i].file, file, sizeof file);
         rz_str_printf(&s, "  \"%s\": \"%s\"%s\n", m->tensors[i].name, file, i + 1 < m->n ? "," : "");
