@@ -72,17 +72,12 @@ static void attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, 
     static const enum rz_cuda_kernel queries[] = {RZ_K_attention_queries_32, RZ_K_attention_queries_64,
                                                   RZ_K_attention_queries_128},
                                      keys[] = {RZ_K_attention_keys_32, RZ_K_attention_keys_64, RZ_K_attention_keys_128};
-    const size_t rows = (size_t)a->q_seq.start[a->q_seq.n];
-    size_t n = rows * a->n_heads;
-    if (n == 0) return;
     const rz_mark mark = rz_arena_mark(s);
     struct rz_attention_args args = args_of(a, q, k, v, (void *)out);
     args.lse = (float *)lse;
     args.dout = dout, args.dq = dq, args.dk = dk, args.dv = dv;
-    args.delta = rz_arena_f32(s, rows, a->n_heads);
+    args.delta = rz_arena_f32(s, (size_t)a->q_seq.start[a->q_seq.n], a->n_heads);
     if (!args.delta) return;
-    rz_cuda_launch(s, RZ_K_attention_delta, (rz_cuda_dim){(unsigned)tiles(n, 8), 1, 1}, (rz_cuda_dim){8 * 32, 1, 1}, 0,
-                   RZ_CUDA_ARGS(&args, &n));
     launch_plain(s, queries, &args, a->q_seq, a->n_heads);
     launch_plain(s, keys, &args, a->kv_seq, a->n_kv_heads);
     rz_arena_release(s, mark);

@@ -115,12 +115,29 @@ RZ_DEVICE float fma4(float4 a, float4 b, float sum)
     return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
 
+/* The same of DEPTH columns, for the first J of the four j. */
+template <int J> RZ_DEVICE void scores_of(float s[4][4], const float4 *xs, const float4 *ys)
+{
+    const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
+#pragma unroll 2
+    for (int k = 0; k < DEPTH / 4; k++) {
+        float4 a[4], b[J];
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[i] = xs[(4 * ty + i) * (PITCH / 4) + k];
+#pragma unroll
+        for (int j = 0; j < J; j++) b[j] = ys[(tx + 16 * j) * (PITCH / 4) + k];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < J; j++) s[i][j] = fma4(a[i], b[j], s[i][j]);
+    }
+}
+
 /* s[i][j] = sum over a head's columns of x[4 ty + i] y[tx + 16 j]. */
 template <typename T>
 RZ_DEVICE void scores(tile_memory &m, float s[4][4], const rows<T> &x, const rows<T> &y, size_t head_dim, bool live)
 {
     float4 *const xs = m.space, *const ys = m.space + TILE * PITCH / 4;
-    const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
     const int row = (int)threadIdx.x / (DEPTH / 4), part = (int)threadIdx.x % (DEPTH / 4);
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -134,20 +151,10 @@ RZ_DEVICE void scores(tile_memory &m, float s[4][4], const rows<T> &x, const row
             ys[(row + r) * (PITCH / 4) + part] = four(y, row + r, c + 4 * (size_t)part, head_dim);
         }
         __syncthreads();
-        if (!live) continue;
-#pragma unroll 2
-        for (int k = 0; k < DEPTH / 4; k++) {
-            float4 a[4], b[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                a[i] = xs[(4 * ty + i) * (PITCH / 4) + k];
-                b[i] = ys[(tx + 16 * i) * (PITCH / 4) + k];
-            }
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++) s[i][j] = fma4(a[i], b[j], s[i][j]);
-        }
+        if (live && y.n > 16)
+            scores_of<4>(s, xs, ys);
+        else if (live)
+            scores_of<1>(s, xs, ys); /* the end of a sequence that is a little longer than a tile */
     }
 }
 
@@ -178,17 +185,19 @@ RZ_DEVICE void products(tile_memory &m, float acc[4][COLS / 16], const rows<T> &
                         bool live)
 {
     const float *const ys = (const float *)m.space;
-    const int ty = (int)threadIdx.x / 16;
-    for (int k0 = 0; k0 < y.n; k0 += DEPTH) {
+    const int ty = (int)threadIdx.x / 16, part = COLS > 64 ? DEPTH : TILE; /* rows at a time */
+    for (int k0 = 0; k0 < y.n; k0 += part) {
         __syncthreads(); /* the tile is written, and all have done with what is in space */
-        for (int i = (int)threadIdx.x; i < DEPTH * COLS / 4; i += THREADS) {
+#pragma unroll 4
+        for (int i = (int)threadIdx.x; i < part * COLS / 4; i += THREADS) {
             const int row = i / (COLS / 4), c = i % (COLS / 4);
             m.space[i] = four(y, k0 + row, first + 4 * (size_t)c, head_dim);
         }
         __syncthreads();
         if (!live) continue;
+        const int depth = min(part, y.n - k0);
 #pragma unroll 2
-        for (int k = 0; k < DEPTH; k += 4) {
+        for (int k = 0; k < depth; k += 4) {
             float4 p[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) p[i] = m.tile[(4 * ty + i) * (TILE_PITCH / 4) + (k0 + k) / 4];
@@ -305,20 +314,8 @@ template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args
 
 /* ---- Backward --------------------------------------------------------------------------------------
  * P = exp(scale q k^T - lse);  dV = P^T dO;  dP = dO V^T;  dS = scale P (dP - delta);  dQ = dS K;  dK = dS^T Q.
- * One kernel goes over queries and adds to dQ, one over keys and adds to dK and dV: nobody adds to the same place. */
-
-/* delta, a warp to each row and head. */
-extern "C" __global__ void rz_k_attention_delta(rz_attention_args a, size_t n)
-{
-    const size_t i = blockIdx.x * (size_t)(blockDim.x / RZ_WARP) + threadIdx.x / RZ_WARP, row = i / a.n_heads;
-    if (i >= n) return;
-    const size_t at = row * a.out_ld + i % a.n_heads * a.head_dim;
-    const float *const out = (const float *)a.out + at, *const dout = a.dout + at;
-    float sum = 0;
-    for (size_t c = threadIdx.x % RZ_WARP; c < a.head_dim; c += RZ_WARP) sum = fmaf(out[c], dout[c], sum);
-    sum = rz_warp_sum(sum);
-    if (threadIdx.x % RZ_WARP == 0) a.delta[i] = sum;
-}
+ * One kernel goes over queries, finds delta and adds to dQ; the next goes over keys and adds to dK and dV: no two
+ * blocks add to the same place. */
 
 template <int COLS>
 RZ_DEVICE void add_rows(float *y, size_t ld, size_t head_dim, size_t first, int n, const float acc[4][COLS / 16])
@@ -333,6 +330,14 @@ RZ_DEVICE void add_rows(float *y, size_t ld, size_t head_dim, size_t first, int 
         }
 }
 
+/* This thread's part of a row's sum of x y. */
+RZ_DEVICE float dot_part(const float *x, const float *y, size_t n)
+{
+    float sum = 0;
+    for (size_t c = threadIdx.x % 16; c < n; c += 16) sum = fmaf(x[c], y[c], sum);
+    return sum;
+}
+
 template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
 {
     __shared__ tile_memory m;
@@ -343,14 +348,18 @@ template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
     const bool live = ty / 2 * 8 < n;
     const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / group_of(a) * hd;
     const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
+    const rows<float> out = rows_of<float>(a.out, a.out_ld, p.q0 + i0, n, p.head * hd);
     const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, n, p.head * hd);
     float s[4][4], dp[4][4], acc[4][COLS / 16], lse[4], delta[4];
     clear<COLS>(acc);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const size_t at = (p.q0 + i0 + 4 * ty + i) * a.n_heads + p.head;
-        lse[i] = 4 * ty + i < n ? a.lse[at] : 0;
-        delta[i] = 4 * ty + i < n ? a.delta[at] : 0;
+        const bool exists = 4 * ty + i < n;
+        lse[i] = exists ? a.lse[at] : 0;
+        delta[i] = exists ? dot_part(out.p + (4 * ty + i) * out.ld, dout.p + (4 * ty + i) * dout.ld, hd) : 0;
+        delta[i] = row_sum(delta[i]);
+        if (exists && tx == 0 && first == 0) a.delta[at] = delta[i]; /* for the kernel over keys */
     }
     const int end = visible(a, p, i0 + n - 1).hi;
     for (int j0 = visible(a, p, i0).lo / TILE * TILE; j0 < end; j0 += TILE) {
