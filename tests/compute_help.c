@@ -97,6 +97,17 @@ void assert_same_bits(const char *what, const float *got, const float *want, siz
                      (double)want[i]);
 }
 
+void assert_same_products(const char *what, const float *got, const float *want, size_t n)
+{
+    if (fixture_on_cpu()) {
+        assert_same_bits(what, got, want, n);
+        return;
+    }
+    double *exact = to_double(want, n);
+    assert_near(what, got, exact, n, 1e-5, 1);
+    free(exact);
+}
+
 void assert_gradient(const char *what, double (*loss)(void *arg), void *arg, double *param, const float *grad, size_t n)
 {
     const double h = 1e-5;

@@ -23,6 +23,9 @@ double *to_double(const float *x, size_t n);
 /* Every |got - want| <= tolerance * (largest |want|, at least `floor`). */
 void assert_near(const char *what, const float *got, const double *want, size_t n, double tolerance, double floor);
 void assert_same_bits(const char *what, const float *got, const float *want, size_t n);
+/* Of products with other rows and columns beside them: the same bits, but where a library (cuBLAS) multiplies, which
+ * may sum in another order. */
+void assert_same_products(const char *what, const float *got, const float *want, size_t n);
 
 /* grad[i] = d loss / d param[i], by central differences of a loss in double precision. */
 void assert_gradient(const char *what, double (*loss)(void *arg), void *arg, double *param, const float *grad,

@@ -4,8 +4,9 @@
 
 const int rz_cuda_image_version = 13000;
 
-const void *rz_cuda_image(size_t i)
+const void *rz_cuda_image(const char *area)
 {
     static const uint32_t magic = 0xba55ed50u;
-    return i == 0 ? &magic : NULL;
+    (void)area;
+    return &magic;
 }

@@ -19,6 +19,15 @@ enum {
 #define NAME(name) #name,
 static const char *const kernel_names[] = {RZ_CUDA_KERNELS(NAME) "product"};
 
+/* Where each is: kernels_<area>.cu. */
+static const char *const areas[RZ_CUDA_AREAS] = {"rows", "attention", "half", "gemm"};
+#define IN_ROWS(name) 0,
+#define IN_ATTENTION(name) 1,
+#define IN_HALF(name) 2,
+#define IN_GEMM(name) 3,
+static const uint8_t area_of[] = {RZ_CUDA_ROWS(IN_ROWS) RZ_CUDA_ATTENTION(IN_ATTENTION) RZ_CUDA_HALF(IN_HALF)
+                                      RZ_CUDA_GEMM(IN_GEMM)};
+
 void rz_cuda_enter(const struct rz_cuda *c)
 {
     c->cu->context_push(c->context);
@@ -222,9 +231,9 @@ static void cuda_download(rz_stream *s, void *host, const void *src, size_t n_by
     const struct rz_cuda *c = rz_cuda_of(s);
     const struct rz_cuda_stream *q = s->impl;
     rz_cuda_enter(c);
-    wait_for(s);
-    if (!rz_stream_failed(s) && rz_cuda_check(s, c->cu->to_host(host, (uintptr_t)src, n_bytes, q->stream), "download"))
-        wait_for(s);
+    const cu_result r = c->cu->to_host(host, (uintptr_t)src, n_bytes, q->stream);
+    wait_for(s); /* first: a kernel's failure has a better name than the copy's */
+    rz_cuda_check(s, r, "download");
     rz_cuda_leave(c);
 }
 
@@ -265,7 +274,7 @@ static void cuda_close_stream(rz_stream *s)
         ring_close(c, &q->large);
         if (q->stream) c->cu->stream_destroy(q->stream);
         rz_cuda_leave(c);
-        if (q->workspace) cuda_free(s->dev, q->workspace);
+        rz_device_free(s->dev, q->workspace);
     }
     rz_free(s->dev->host, q);
     s->impl = NULL;
@@ -278,7 +287,7 @@ static void cuda_close(rz_device *dev)
     struct rz_cuda *c = dev->impl;
     if (c->context && c->pid == getpid()) {
         rz_cuda_enter(c);
-        for (size_t i = 0; i < RZ_CUDA_IMAGES; i++)
+        for (size_t i = 0; i < RZ_COUNT(c->modules); i++)
             if (c->modules[i]) c->cu->module_unload(c->modules[i]);
         rz_cuda_leave(c);
         c->cu->context_release(c->device);
@@ -325,31 +334,25 @@ static radz_status choose_gpu(struct rz_cuda *c, struct gpu *gpu, radz_error *er
     return RADZ_OK;
 }
 
-/* The kernel of that name, wherever it is. */
-static cu_result find_kernel(struct rz_cuda *c, enum rz_cuda_kernel k)
+static radz_status load_module(struct rz_cuda *c, int area, radz_error *err)
 {
-    char symbol[64];
-    cu_result r = CU_NOT_FOUND;
-    snprintf(symbol, sizeof symbol, "rz_k_%s", kernel_names[k]);
-    for (size_t i = 0; i < RZ_CUDA_IMAGES && c->modules[i] && r == CU_NOT_FOUND; i++)
-        r = c->cu->module_function(&c->kernels[k], c->modules[i], symbol);
-    return r;
+    char what[64];
+    const cu_result r = c->cu->module_load(&c->modules[area], rz_cuda_image(areas[area]));
+    if (r == 0) return RADZ_OK;
+    c->modules[area] = NULL;
+    snprintf(what, sizeof what, "kernels made by CUDA %d.%d, a driver of %d.%d", rz_cuda_image_version / 1000,
+             rz_cuda_image_version % 1000 / 10, c->cu->version / 1000, c->cu->version % 1000 / 10);
+    return fail(c->cu, r, what, err);
 }
 
 static radz_status load_kernels(struct rz_cuda *c, radz_error *err)
 {
-    for (size_t i = 0; rz_cuda_image(i); i++) {
-        const cu_result r = c->cu->module_load(&c->modules[i], rz_cuda_image(i));
-        if (r != 0) {
-            char what[64];
-            snprintf(what, sizeof what, "kernels made by CUDA %d.%d, a driver of %d.%d", rz_cuda_image_version / 1000,
-                     rz_cuda_image_version % 1000 / 10, c->cu->version / 1000, c->cu->version % 1000 / 10);
-            return fail(c->cu, r, what, err);
-        }
-    }
+    for (int area = 0; area < RZ_CUDA_AREAS; area++) RZ_TRY(load_module(c, area, err));
     for (int k = 0; k < RZ_N_CUDA_KERNELS; k++) {
-        const cu_result r = find_kernel(c, (enum rz_cuda_kernel)k);
-        if (r != 0) return fail(c->cu, r, kernel_names[k], err);
+        char symbol[64];
+        snprintf(symbol, sizeof symbol, "rz_k_%s", kernel_names[k]);
+        const cu_result r = c->cu->module_function(&c->kernels[k], c->modules[area_of[k]], symbol);
+        if (r != 0) return fail(c->cu, r, symbol, err);
     }
     return RADZ_OK;
 }
@@ -357,8 +360,9 @@ static radz_status load_kernels(struct rz_cuda *c, radz_error *err)
 /* Everything that can fail, into *c; what it holds then is cuda_close's to give back. */
 static radz_status start(struct rz_cuda *c, struct gpu *gpu, radz_error *err)
 {
-    if (!rz_cuda_image(0))
-        return rz_fail(err, RADZ_E_DEVICE, "this build has no kernels for a GPU: it was made without nvcc");
+    for (int area = 0; area < RZ_CUDA_AREAS; area++)
+        if (!rz_cuda_image(areas[area]))
+            return rz_fail(err, RADZ_E_DEVICE, "this build has no kernels for a GPU: it was made without nvcc");
     RZ_TRY(rz_cu_open(&c->cu, err));
     c->pid = getpid();
     RZ_TRY(choose_gpu(c, gpu, err));

@@ -105,13 +105,13 @@ radz_status rz_cu_open(const struct rz_cu **cu, radz_error *err) RZ_CHECK;
 /* The one cuBLAS; it must suit the driver. */
 radz_status rz_cublas_open(const struct rz_cu *cu, const struct rz_cublas **blas, radz_error *err) RZ_CHECK;
 
-/* image.c: the i-th fatbin; NULL past the last. None: built without nvcc. */
-const void *rz_cuda_image(size_t i);
+/* image.c: the fatbin of kernels_<area>.cu. NULL: built without nvcc. */
+const void *rz_cuda_image(const char *area);
 extern const int rz_cuda_image_version; /* 13000: made by the compiler of CUDA 13.0 */
 
 /* ---- What a device and a stream keep (impl) ---------------------------------------------------------------- */
 
-enum { RZ_CUDA_IMAGES = 8 };
+enum { RZ_CUDA_AREAS = 4 };
 struct rz_cuda {
     const struct rz_cu *cu;
     const struct rz_cublas *blas;
@@ -120,7 +120,7 @@ struct rz_cuda {
     cu_context context; /* the device's primary one, shared with the host program */
     int capability, multiprocessors;
     size_t max_shared;
-    cu_module modules[RZ_CUDA_IMAGES];
+    cu_module modules[RZ_CUDA_AREAS];
     cu_function kernels[RZ_N_CUDA_KERNELS];
     pthread_mutex_t lock;             /* of: */
     size_t shared[RZ_N_CUDA_KERNELS]; /* what each kernel may ask for by now */

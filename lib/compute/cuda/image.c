@@ -13,19 +13,20 @@
     extern const unsigned char SYMBOL(name)[];
 RZ_CUDA_FILES(INCLUDE)
 
-#define ADDRESS(name) SYMBOL(name),
-const void *rz_cuda_image(size_t i)
+#define GIVE(name)                                                                                                     \
+    if (!strcmp(area, #name)) return SYMBOL(name);
+const void *rz_cuda_image(const char *area)
 {
-    static const void *const images[] = {RZ_CUDA_FILES(ADDRESS)};
-    return i < RZ_COUNT(images) ? images[i] : NULL;
+    RZ_CUDA_FILES(GIVE)
+    return NULL;
 }
 const int rz_cuda_image_version = RZ_CUDA_VERSION;
 
 #else
 
-const void *rz_cuda_image(size_t i)
+const void *rz_cuda_image(const char *area)
 {
-    (void)i;
+    (void)area;
     return NULL;
 }
 const int rz_cuda_image_version = 0;
