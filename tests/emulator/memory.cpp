@@ -15,7 +15,7 @@
 namespace
 {
 
-const size_t SPACE = (size_t)1 << 40, PAGE = 4096, ALIGN = 256;
+const size_t SPACE = (size_t)1 << 40, PAGE = 4096, ALIGN = 256, PATTERN = 4 << 20;
 
 struct allocation {
     size_t size, mapped;
@@ -79,6 +79,32 @@ void watch_signals()
     }
 }
 
+/* A file of 0xff. Allocations are private views of it: pages that nobody touches cost nothing. */
+int pattern_file()
+{
+    static int fd = -1;
+    if (fd >= 0) return fd;
+    fd = memfd_create("emulator", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)PATTERN)) abort();
+    void *p = mmap(NULL, PATTERN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) abort();
+    memset(p, 0xff, PATTERN);
+    munmap(p, PATTERN);
+    return fd;
+}
+
+bool map_pattern(char *start, size_t n)
+{
+    const int protection = unlocked ? PROT_READ | PROT_WRITE : PROT_NONE;
+    for (size_t at = 0; at < n; at += PATTERN) {
+        const size_t part = n - at < PATTERN ? n - at : PATTERN;
+        if (mmap(start + at, part, protection, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, pattern_file(), 0) ==
+            MAP_FAILED)
+            return false;
+    }
+    return true;
+}
+
 void protect(int how)
 {
     for (const auto &a : allocations)
@@ -126,9 +152,7 @@ int emulator_alloc(size_t n, void **p)
     if (next_address + mapped + PAGE > space + SPACE) return EMULATED_OUT_OF_MEMORY;
     char *start = next_address;
     next_address += mapped + PAGE;
-    if (mprotect(start, mapped, PROT_READ | PROT_WRITE)) return EMULATED_OUT_OF_MEMORY;
-    memset(start, 0xff, mapped);
-    if (!unlocked && mprotect(start, mapped, PROT_NONE)) abort();
+    if (!map_pattern(start, mapped)) return EMULATED_OUT_OF_MEMORY;
     *p = start + mapped - round_up(n, ALIGN);
     allocations[(uintptr_t)*p] = {n, mapped};
     watch_signals();
