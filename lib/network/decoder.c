@@ -234,57 +234,94 @@ static bool is_half(const rz_net *net, const rz_decoder_block *b, const rz_decod
     return !d->cache && rz_half_fits(net, layers, RZ_COUNT(layers));
 }
 
-static void rope_half(const rz_net *net, rz_ragged seq, const int32_t *positions, const float **freqs, uint16_t *x,
+/* q, k or v of a block: rows of a buffer that has others beside it. */
+typedef struct columns {
+    uint16_t *x;
+    size_t ld;
+} columns;
+
+static void rope_half(const rz_net *net, rz_ragged seq, const int32_t *positions, const float **freqs, columns c,
                       size_t heads)
 {
-    const size_t head_dim = net->model->cfg.text.head_dim, ld = heads * head_dim;
+    const size_t head_dim = net->model->cfg.text.head_dim;
     if (rz_stream_failed(net->s)) return;
     if (!freqs)
-        rz_half_rope(net->s, x, ld, positions, net->model->inv_freq, 1.0f, (size_t)seq.start[seq.n], heads, head_dim);
+        rz_half_rope(net->s, c.x, c.ld, positions, net->model->inv_freq, 1.0f, (size_t)seq.start[seq.n], heads,
+                     head_dim);
     for (size_t i = 0; freqs && i < seq.n; i++) {
         size_t first = (size_t)seq.start[i], n = (size_t)seq.start[i + 1] - first;
-        rz_half_rope(net->s, x + first * ld, ld, positions + first, freqs[i], 1.0f, n, heads, head_dim);
+        rz_half_rope(net->s, c.x + first * c.ld, c.ld, positions + first, freqs[i], 1.0f, n, heads, head_dim);
     }
 }
 
 /* As `join`; what is known is kept as floats, which hold the same numbers. */
-static const uint16_t *join_half(const rz_net *net, const rz_decoder_acts *d, const float *before, const uint16_t *rows,
-                                 size_t ld)
+static columns join_half(const rz_net *net, const rz_decoder_acts *d, const float *before, columns rows, size_t n_cols)
 {
-    const size_t known = d->cut.n_before * ld;
-    uint16_t *all = rz_half_rows(net, (size_t)d->joined.start[d->joined.n], ld);
+    const size_t known = d->cut.n_before * n_cols;
+    uint16_t *all = rz_half_rows(net, (size_t)d->joined.start[d->joined.n], n_cols);
     for (size_t i = 0; i < d->seq.n && all; i++) {
         const size_t first = (size_t)d->seq.start[i], n = (size_t)d->seq.start[i + 1] - first;
-        uint16_t *to = all + (size_t)d->joined.start[i] * ld;
+        uint16_t *to = all + (size_t)d->joined.start[i] * n_cols;
         rz_to_bf16(net->s, to, before, known);
-        rz_copy(net->s, to + known, rows + first * ld, n * ld * sizeof *all);
+        rz_half_columns(net, to + known, n_cols, rows.x + first * rows.ld, rows.ld, n, n_cols);
     }
-    return all;
+    return (columns){all, n_cols};
 }
 
-static void store_half(const rz_net *net, const rz_decoder_acts *d, size_t block, const uint16_t *k, const uint16_t *v,
-                       size_t ld)
+static void store_half(const rz_net *net, const rz_decoder_acts *d, float *to, columns rows, size_t n_cols)
+{
+    const size_t n = d->cut.n_store - d->cut.n_before;
+    uint16_t *packed = rz_half_rows(net, n, n_cols);
+    rz_half_columns(net, packed, n_cols, rows.x, rows.ld, n, n_cols);
+    rz_half_to_f32(net->s, to + d->cut.n_before * n_cols, packed, n * n_cols);
+}
+
+static uint16_t *attend_half(const rz_net *net, size_t block, const rz_attn *at, const rz_decoder_acts *d, columns q,
+                             columns k, columns v)
 {
     const rz_shortcut *cut = &d->cut;
-    if (!cut->store || cut->n_store <= cut->n_before) return;
-    const size_t skip = cut->n_before * ld, n = cut->n_store * ld - skip;
-    rz_half_to_f32(net->s, rz_cache_keys(cut->store, block, 0) + skip, k, n);
-    rz_half_to_f32(net->s, rz_cache_values(cut->store, block, 0) + skip, v, n);
+    const size_t n_cols = at->kv_ld;
+    uint16_t *out = rz_half_rows(net, (size_t)at->q_seq.start[at->q_seq.n], at->out_ld);
+    rz_attn beside = *at;
+    if (rz_stream_failed(net->s)) return NULL;
+    if (cut->store && cut->n_store > cut->n_before) {
+        store_half(net, d, rz_cache_keys(cut->store, block, 0), k, n_cols);
+        store_half(net, d, rz_cache_values(cut->store, block, 0), v, n_cols);
+    }
+    if (cut->before) {
+        k = join_half(net, d, rz_cache_keys(cut->before, block, 0), k, n_cols);
+        v = join_half(net, d, rz_cache_values(cut->before, block, 0), v, n_cols);
+        beside.kv_seq = d->joined;
+    }
+    beside.q_ld = q.ld, beside.kv_ld = k.ld;
+    rz_half_attention(net->s, &beside, out, q.x, k.x, v.x);
+    return out;
 }
 
-static uint16_t *attend_half(const rz_net *net, size_t block, const rz_attn *at, const rz_decoder_acts *d,
-                             const uint16_t *q, const uint16_t *k, const uint16_t *v)
+/* What attention adds to the rows x: all of them, or those of d->wanted, which were picked from h. */
+static void attention_half(const rz_net *net, const rz_decoder_block *b, const rz_decoder_acts *d, bool picked,
+                           const float *h, float *x)
 {
-    uint16_t *out = rz_half_rows(net, (size_t)at->q_seq.start[at->q_seq.n], at->out_ld);
-    rz_attn joined = *at;
-    store_half(net, d, block, k, v, at->kv_ld);
-    if (d->cut.before) {
-        k = join_half(net, d, rz_cache_keys(d->cut.before, block, 0), k, at->kv_ld);
-        v = join_half(net, d, rz_cache_values(d->cut.before, block, 0), v, at->kv_ld);
-        joined.kv_seq = d->joined;
-    }
-    rz_half_attention(net->s, &joined, out, q, k, v);
-    return out;
+    const rz_text_config *t = &net->model->cfg.text;
+    const rz_linear *const layers[] = {&b->q, &b->k, &b->v};
+    const size_t all = (size_t)d->seq.start[d->seq.n], nq = t->heads * t->head_dim, nkv = t->kv_heads * t->head_dim;
+    const size_t ld = picked ? 2 * nkv : nq + 2 * nkv;
+    rz_attn at = decoder_attention(net, d->seq);
+    const uint16_t *n = rz_half_norm_forward(net, &b->in, t->eps, h, all);
+    uint16_t *y = rz_half_linears(net, picked ? layers + 1 : layers, picked ? 2 : 3, n, all);
+    if (!y) return;
+    columns q = {y, ld}, k = {picked ? y : y + nq, ld}, v = {k.x + nkv, ld};
+    if (picked) {
+        at.q_seq = d->wanted;
+        const size_t rows = (size_t)d->wanted.start[d->wanted.n];
+        n = rz_half_norm_forward(net, &b->in, t->eps, x, rows);
+        q = (columns){rz_half_linears(net, layers, 1, n, rows), nq};
+        rope_half(net, d->wanted, d->wanted_positions, d->freqs, q, t->heads);
+        rope_half(net, d->seq, d->positions, d->freqs, k, t->kv_heads);
+    } else
+        rope_half(net, d->seq, d->positions, d->freqs, q, t->heads + t->kv_heads); /* k's heads lie behind q's */
+    const uint16_t *att = attend_half(net, (size_t)(b - net->model->decoder), &at, d, q, k, v);
+    rz_half_residual(net, &b->o, x, att, (size_t)at.q_seq.start[at.q_seq.n]);
 }
 
 /* A block in place; `picked` as in block_inside: the other rows stay as they are. */
@@ -293,21 +330,15 @@ static float *block_forward_half(const rz_net *net, const rz_decoder_block *b, c
 {
     const rz_text_config *t = &net->model->cfg.text;
     const rz_ragged seq = picked ? d->wanted : d->seq;
-    const size_t all = (size_t)d->seq.start[d->seq.n], rows = (size_t)seq.start[seq.n], c = t->hidden;
-    rz_attn at = decoder_attention(net, d->seq);
-    at.q_seq = seq;
-    const uint16_t *n = rz_half_norm_forward(net, &b->in, t->eps, h, all);
-    uint16_t *k = rz_half_linear_forward(net, &b->k, n, all), *v = rz_half_linear_forward(net, &b->v, n, all);
+    const size_t rows = (size_t)seq.start[seq.n], c = t->hidden, wide = t->intermediate;
+    const rz_linear *const gate_up[] = {&b->gate, &b->up};
     float *x = picked ? pick_rows(net, h, d->wanted_rows, rows, c) : h;
-    if (picked) n = rz_half_norm_forward(net, &b->in, t->eps, x, rows);
-    uint16_t *q = rz_half_linear_forward(net, &b->q, n, rows);
-    rope_half(net, seq, picked ? d->wanted_positions : d->positions, d->freqs, q, t->heads);
-    rope_half(net, d->seq, d->positions, d->freqs, k, t->kv_heads);
-    rz_half_residual(net, &b->o, x, attend_half(net, (size_t)(b - net->model->decoder), &at, d, q, k, v), rows);
-    n = rz_half_norm_forward(net, &b->post, t->eps, x, rows);
-    uint16_t *gate = rz_half_linear_forward(net, &b->gate, n, rows), *up = rz_half_linear_forward(net, &b->up, n, rows);
-    rz_half_gated(net->s, t->act, gate, gate, up, t->intermediate, rows, t->intermediate);
-    rz_half_residual(net, &b->down, x, gate, rows);
+    attention_half(net, b, d, picked, h, x);
+    const uint16_t *n = rz_half_norm_forward(net, &b->post, t->eps, x, rows);
+    const uint16_t *gate = rz_half_linears(net, gate_up, 2, n, rows);
+    uint16_t *act = rz_half_rows(net, rows, wide);
+    if (gate) rz_half_gated(net->s, t->act, act, gate, gate + wide, 2 * wide, rows, wide);
+    rz_half_residual(net, &b->down, x, act, rows);
     if (picked) rz_copy_rows(net->s, h, c, d->wanted_rows, x, c, NULL, rows, c);
     return h;
 }

@@ -9,22 +9,30 @@
 #include "weights.h"
 
 #define PART_BYTES ((size_t)32 << 20) /* of converted weights on their way to a device */
+#define ROOM_ALIGN 64                 /* what lies behind is aligned as a beginning is */
 
-/* *where: device memory with a copy, *owned once it is there. */
-static radz_status copy_to_device(rz_model *m, const void *host_data, size_t n_bytes, const void **where, bool *owned,
-                                  radz_error *err)
+/* Room for n_bytes of p's numbers, whose type is known: behind those that they belong behind, where they can lie. */
+static radz_status make_room(rz_model *m, rz_param *p, size_t n_bytes, radz_error *err)
 {
-    void *dst = NULL;
-    RZ_TRY(rz_device_alloc(m->dev, n_bytes, &dst, err));
-    *where = dst;
-    *owned = true;
-    rz_upload(m->filling, dst, host_data, n_bytes);
+    const rz_param *before = p->behind;
+    void *data = NULL;
+    if (before && before->room >= n_bytes && before->w.dtype == p->w.dtype) {
+        p->w.data = (const uint8_t *)before->w.data + rz_dtype_bytes(before->w.dtype, before->n);
+        p->room = before->room - n_bytes;
+        return RADZ_OK;
+    }
+    if (rz_device_is_half(m->dev) && !p->trained && n_bytes % ROOM_ALIGN == 0)
+        p->room = rz_dtype_bytes(p->w.dtype, p->n_behind);
+    RZ_TRY(rz_device_alloc(m->dev, n_bytes + p->room, &data, err));
+    p->w.data = data, p->owned = true;
     return RADZ_OK;
 }
 
 static radz_status to_device(rz_model *m, rz_param *p, const void *host_data, size_t n_bytes, radz_error *err)
 {
-    return copy_to_device(m, host_data, n_bytes, &p->w.data, &p->owned, err);
+    RZ_TRY(make_room(m, p, n_bytes, err));
+    rz_upload(m->filling, (void *)(uintptr_t)p->w.data, host_data, n_bytes);
+    return RADZ_OK;
 }
 
 static bool adapter_changes(const rz_model *m, const rz_param *p)
@@ -66,9 +74,8 @@ static radz_status fill_float(rz_model *m, rz_param *p, const rz_st_tensor *t, r
 /* Room for a matrix of other numbers. */
 static radz_status alloc_matrix(rz_model *m, rz_param *p, radz_error *err)
 {
-    void *data = NULL, *scale = NULL;
-    RZ_TRY(rz_device_alloc(m->dev, rz_dtype_bytes(p->w.dtype, p->n), &data, err));
-    p->w.data = data, p->owned = true;
+    void *scale = NULL;
+    RZ_TRY(make_room(m, p, rz_dtype_bytes(p->w.dtype, p->n), err));
     if (rz_dtype_is_float(p->w.dtype)) return RADZ_OK;
     RZ_TRY(rz_device_alloc(m->dev, p->dims[0] * rz_mat_groups(p->w) * sizeof(uint16_t), &scale, err));
     p->w.scale = scale, p->scale_owned = true;
@@ -135,7 +142,11 @@ static radz_status fill_quantised(rz_model *m, rz_param *p, const rz_st_tensor *
     p->w.data = t->data, p->w.scale = q.scale->data;
     if (!in_place(m, t->data, 1)) RZ_TRY(to_device(m, p, t->data, t->n_bytes, err));
     if (in_place(m, q.scale->data, f32 ? 4 : 2)) return RADZ_OK;
-    return copy_to_device(m, q.scale->data, q.scale->n_bytes, &p->w.scale, &p->scale_owned, err);
+    void *scale = NULL;
+    RZ_TRY(rz_device_alloc(m->dev, q.scale->n_bytes, &scale, err));
+    p->w.scale = scale, p->scale_owned = true;
+    rz_upload(m->filling, scale, q.scale->data, q.scale->n_bytes);
+    return RADZ_OK;
 }
 
 /* Mapped in place where the device can read it there. */

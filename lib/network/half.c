@@ -28,16 +28,47 @@ uint16_t *rz_half_norm_forward(const rz_net *net, const rz_norm *n, float eps, c
     return y;
 }
 
-uint16_t *rz_half_linear_forward(const rz_net *net, const rz_linear *l, const uint16_t *x, size_t rows)
+static const void *bias_of(const rz_linear *l)
 {
-    const size_t out = l->w->dims[0], in = l->w->n / out;
-    uint16_t *y = rz_half_rows(net, rows, out);
-    rz_half_linear(net->s, y, out, x, in, l->w->w, l->b ? l->b->w.data : NULL, rows, out, in);
+    return l->b ? l->b->w.data : NULL;
+}
+
+/* b's numbers lie behind a's, as rows of one matrix. */
+static bool follows(const rz_linear *a, const rz_linear *b)
+{
+    const rz_mat *x = &a->w->w, *y = &b->w->w;
+    const size_t n_bytes = rz_dtype_bytes(x->dtype, a->w->n);
+    if (x->dtype != y->dtype || x->ld != y->ld || x->scale || (const uint8_t *)x->data + n_bytes != y->data)
+        return false;
+    return a->b && b->b ? (const float *)a->b->w.data + a->b->n == b->b->w.data : !a->b && !b->b;
+}
+
+uint16_t *rz_half_linears(const rz_net *net, const rz_linear *const *layers, size_t n, const uint16_t *x, size_t rows)
+{
+    size_t ld = 0;
+    for (size_t i = 0; i < n; i++) ld += layers[i]->w->dims[0];
+    uint16_t *y = rz_half_rows(net, rows, ld);
+    for (size_t i = 0, at = 0, out; i < n && y; at += out) {
+        const rz_linear *first = layers[i];
+        out = first->w->dims[0];
+        while (++i < n && follows(layers[i - 1], layers[i])) out += layers[i]->w->dims[0];
+        const size_t in = first->w->n / first->w->dims[0];
+        rz_half_linear(net->s, y + at, ld, x, in, first->w->w, bias_of(first), rows, out, in);
+    }
     return y;
+}
+
+void rz_half_columns(const rz_net *net, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, size_t rows,
+                     size_t cols)
+{
+    if (rz_stream_failed(net->s)) return;
+    /* two numbers have the room of a float */
+    rz_copy_rows(net->s, (float *)(void *)y, ldy / 2, NULL, (const float *)(const void *)x, ldx / 2, NULL, rows,
+                 cols / 2);
 }
 
 void rz_half_residual(const rz_net *net, const rz_linear *l, float *h, const uint16_t *x, size_t rows)
 {
     const size_t out = l->w->dims[0], in = l->w->n / out;
-    rz_half_linear_add(net->s, h, out, x, in, l->w->w, l->b ? l->b->w.data : NULL, rows, out, in);
+    rz_half_linear_add(net->s, h, out, x, in, l->w->w, bias_of(l), rows, out, in);
 }

@@ -13,8 +13,12 @@ bool rz_half_fits(const rz_net *net, const rz_linear *const *layers, size_t n);
 uint16_t *rz_half_rows(const rz_net *net, size_t rows, size_t cols);
 /* LayerNorm or RMSNorm of x (rows, n->w->n). */
 uint16_t *rz_half_norm_forward(const rz_net *net, const rz_norm *n, float eps, const float *x, size_t rows);
-/* x W^T + b: x (rows, in), result (rows, out). */
-uint16_t *rz_half_linear_forward(const rz_net *net, const rz_linear *l, const uint16_t *x, size_t rows);
+/* x W^T + b of layers that read the same rows x (rows, in), their columns side by side: (rows, sum of outs). One
+ * product where the weights, and biases, lie one behind the other. */
+uint16_t *rz_half_linears(const rz_net *net, const rz_linear *const *layers, size_t n, const uint16_t *x, size_t rows);
+/* cols of each row, an even number: y (rows, ldy) = x (rows, ldx). */
+void rz_half_columns(const rz_net *net, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, size_t rows,
+                     size_t cols);
 /* h (rows, out) += x W^T + b. */
 void rz_half_residual(const rz_net *net, const rz_linear *l, float *h, const uint16_t *x, size_t rows);
 

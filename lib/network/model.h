@@ -17,6 +17,10 @@ typedef struct rz_param {
     bool trained;     /* an own float copy; the others are as the files have them */
     bool fresh;       /* made anew, whatever the files hold */
     bool as_float;    /* a vector, or a table that is added or copied: floats in memory, whatever the files hold */
+    /* Of layers that read the same rows, so that one product can serve them (half.h): whose numbers these belong
+     * behind, how many numbers belong behind these, and the bytes that were kept for them. */
+    const struct rz_param *behind;
+    size_t n_behind, room;
 } rz_param;
 
 /* LoRA beside a linear layer: y += scale * dropout(x) A^T B^T. */

@@ -68,6 +68,18 @@ static rz_linear add_linear(builder *b, const char *name, size_t out, size_t in,
     return l;
 }
 
+/* Layers that read the same rows. */
+static void join(const builder *b, const rz_linear *const *layers, size_t n)
+{
+    for (size_t i = 1; i < n && !b->failed; i++) {
+        layers[i]->w->behind = layers[i - 1]->w;
+        layers[0]->w->n_behind += layers[i]->w->n;
+        if (!layers[0]->b) continue;
+        layers[i]->b->behind = layers[i - 1]->b;
+        layers[0]->b->n_behind += layers[i]->b->n;
+    }
+}
+
 static rz_norm add_norm(builder *b, const char *name, size_t n, bool bias)
 {
     rz_norm norm = {add_vector(b, name, ".weight", RZ_INIT_ONE, n), NULL};
@@ -100,6 +112,7 @@ static void list_tower(builder *b)
         t->q = add_linear(b, "self_attn.q_proj", c, c, true, RZ_INIT_LINEAR);
         t->k = add_linear(b, "self_attn.k_proj", c, c, true, RZ_INIT_LINEAR);
         t->v = add_linear(b, "self_attn.v_proj", c, c, true, RZ_INIT_LINEAR);
+        join(b, (const rz_linear *const[]){&t->q, &t->k, &t->v}, 3);
         t->o = add_linear(b, "self_attn.out_proj", c, c, true, RZ_INIT_RESIDUAL);
         t->ln2 = add_norm(b, "layer_norm2", c, true);
         t->fc1 = add_linear(b, "mlp.fc1", v->intermediate, c, true, RZ_INIT_LINEAR);
@@ -128,10 +141,12 @@ static void list_decoder(builder *b)
         d->q = add_linear(b, "self_attn.q_proj", q, c, t->attention_bias, RZ_INIT_LINEAR);
         d->k = add_linear(b, "self_attn.k_proj", kv, c, t->attention_bias, RZ_INIT_LINEAR);
         d->v = add_linear(b, "self_attn.v_proj", kv, c, t->attention_bias, RZ_INIT_LINEAR);
+        join(b, (const rz_linear *const[]){&d->q, &d->k, &d->v}, 3);
         d->o = add_linear(b, "self_attn.o_proj", c, q, t->attention_bias, RZ_INIT_RESIDUAL);
         d->post = add_norm(b, "post_attention_layernorm", c, false);
         d->gate = add_linear(b, "mlp.gate_proj", t->intermediate, c, t->mlp_bias, RZ_INIT_LINEAR);
         d->up = add_linear(b, "mlp.up_proj", t->intermediate, c, t->mlp_bias, RZ_INIT_LINEAR);
+        join(b, (const rz_linear *const[]){&d->gate, &d->up}, 2);
         d->down = add_linear(b, "mlp.down_proj", c, t->intermediate, t->mlp_bias, RZ_INIT_RESIDUAL);
     }
     set_prefix(b, "language_model.");

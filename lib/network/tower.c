@@ -212,15 +212,15 @@ static float *block_forward_half(const rz_net *net, const rz_tower_block *b, con
 {
     const rz_vision_config *v = &net->model->cfg.vision;
     const size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
-    const uint16_t *n = rz_half_norm_forward(net, &b->ln1, v->eps, h, rows);
-    const uint16_t *query = rz_half_linear_forward(net, &b->q, n, rows);
-    const uint16_t *key = rz_half_linear_forward(net, &b->k, n, rows);
-    const uint16_t *value = rz_half_linear_forward(net, &b->v, n, rows);
+    const rz_linear *const qkv[] = {&b->q, &b->k, &b->v}, *const fc1 = &b->fc1;
+    const uint16_t *n = rz_half_norm_forward(net, &b->ln1, v->eps, h, rows), *q = rz_half_linears(net, qkv, 3, n, rows);
     uint16_t *att = rz_half_rows(net, rows, v->hidden);
-    rz_half_attention(net->s, at, att, query, key, value);
+    rz_attn beside = *at;
+    beside.q_ld = beside.kv_ld = 3 * v->hidden;
+    if (q) rz_half_attention(net->s, &beside, att, q, q + v->hidden, q + 2 * v->hidden);
     rz_half_residual(net, &b->o, h, att, rows);
     n = rz_half_norm_forward(net, &b->ln2, v->eps, h, rows);
-    uint16_t *wide = rz_half_linear_forward(net, &b->fc1, n, rows);
+    uint16_t *wide = rz_half_linears(net, &fc1, 1, n, rows);
     rz_half_act(net->s, v->act, wide, wide, rows * v->intermediate);
     rz_half_residual(net, &b->fc2, h, wide, rows);
     return h;
