@@ -31,6 +31,15 @@ static const struct problem PROBLEMS[] = {
     {1, {101}, {101}, 1, 1, 3, true, 0},      /* several blocks of the backward */
 };
 
+/* Several tiles of every size of head; too large for a difference in each number. */
+static const struct problem LARGE[] = {
+    {2, {70, 130}, {70, 130}, 2, 1, 64, true, 0},
+    {1, {66}, {140}, 2, 1, 100, true, 40},
+    {1, {90}, {10}, 1, 1, 128, true, 0},
+    {1, {65}, {65}, 2, 2, 160, false, 0},
+};
+enum { MAX_HEAD = 160 };
+
 struct data {
     rz_attn a;
     int32_t q_start[MAX_SEQ + 1], kv_start[MAX_SEQ + 1];
@@ -108,7 +117,7 @@ static double attention_loss(void *arg)
 {
     const struct data *d = arg;
     const rz_attn *a = &d->a;
-    double sum = 0, out[64], lse;
+    double sum = 0, out[MAX_HEAD], lse;
     for (size_t seq = 0; seq < a->q_seq.n; seq++)
         for (size_t i = 0; i < (size_t)(d->q_start[seq + 1] - d->q_start[seq]); i++)
             for (size_t h = 0; h < a->n_heads; h++) {
@@ -125,10 +134,11 @@ static void check_forward(const char *set, const struct data *d)
     for (size_t seq = 0; seq < a->q_seq.n; seq++)
         for (size_t i = 0; i < (size_t)(d->q_start[seq + 1] - d->q_start[seq]); i++)
             for (size_t h = 0; h < a->n_heads; h++) {
-                double want[64], lse;
+                double want[MAX_HEAD], lse;
                 const size_t row = (size_t)d->q_start[seq] + i;
                 query_ref(d, seq, i, h, want, &lse);
-                assert_near(set, d->out + row * a->out_ld + h * a->head_dim, want, a->head_dim, 3e-6, 1);
+                assert_near(set, d->out + row * a->out_ld + h * a->head_dim, want, a->head_dim,
+                            a->head_dim > 32 ? 1e-5 : 3e-6, 1);
                 const float got = d->lse[row * a->n_heads + h];
                 assert_true(isinf(lse) ? got == -INFINITY : fabs((double)got - lse) < 1e-5);
             }
@@ -140,10 +150,10 @@ static void forward_matches_double(void **state)
 {
     (void)state;
     for (const char *const *set = compute_sets(); *set; set++)
-        for (size_t i = 0; i < RZ_COUNT(PROBLEMS); i++) {
+        for (size_t i = 0; i < RZ_COUNT(PROBLEMS) + RZ_COUNT(LARGE); i++) {
             rz_stream *s = compute_open(NULL, *set, 2);
             struct data d;
-            data_make(&d, &PROBLEMS[i], 1);
+            data_make(&d, i < RZ_COUNT(PROBLEMS) ? &PROBLEMS[i] : &LARGE[i - RZ_COUNT(PROBLEMS)], 1);
             rz_attention(s, &d.a, d.out, d.lse, d.q, d.k, d.v);
             check_forward(*set, &d);
             rz_attention(s, &d.a, d.dout, NULL, d.q, d.k, d.v);
@@ -183,6 +193,49 @@ static void backward_matches_differences(void **state)
             for (size_t j = 0; j < d.q_size; j++) twice[j] *= 2;
             assert_near("added", dq2, twice, d.q_size, 1e-5, 1e-3);
             free(dq), free(dk), free(dv), free(dq2), free(twice);
+            data_free(&d);
+            compute_close(s);
+        }
+}
+
+/* How the loss grows along `way` from x, of which x is changed: grad . way, by a central difference. */
+static void check_direction(const char *set, struct data *d, double *x, const float *grad, const float *way, size_t n)
+{
+    const double h = 1e-5;
+    double got = 0, size = 0, want;
+    for (size_t i = 0; i < n; i++) {
+        got += (double)grad[i] * (double)way[i], size += fabs((double)grad[i] * (double)way[i]);
+        x[i] += h * (double)way[i];
+    }
+    want = attention_loss(d);
+    for (size_t i = 0; i < n; i++) x[i] -= 2 * h * (double)way[i];
+    want = (want - attention_loss(d)) / (2 * h);
+    for (size_t i = 0; i < n; i++) x[i] += h * (double)way[i];
+    if (!(fabs(got - want) <= 1e-5 * (size + 1)))
+        fail_msg("%s: head dim %zu: %.9g, expected %.9g", set, d->a.head_dim, got, want);
+}
+
+static void backward_matches_directions(void **state)
+{
+    (void)state;
+    for (const char *const *set = compute_sets(); *set; set++)
+        for (size_t i = 0; i < RZ_COUNT(LARGE); i++) {
+            rz_stream *s = compute_open(NULL, *set, 2);
+            struct data d;
+            data_make(&d, &LARGE[i], 11);
+            float *g[3];
+            double *const x[3] = {d.dq, d.dk, d.dv};
+            for (int j = 0; j < 3; j++) g[j] = zero_floats(j ? d.kv_size : d.q_size);
+            backward(s, &d, g[0], g[1], g[2]);
+            for (int j = 0; j < 3; j++)
+                for (size_t part = 0; part < 4; part++) { /* all of it, and every third row */
+                    const size_t n = j ? d.kv_size : d.q_size, ld = j ? d.a.kv_ld : d.a.q_ld;
+                    float *way = random_floats(n, part + 20);
+                    for (size_t k = 0; part < 3 && k < n; k++) way[k] *= k / ld % 3 == part;
+                    check_direction(*set, &d, x[j], g[j], way, n);
+                    free(way);
+                }
+            for (int j = 0; j < 3; j++) free(g[j]);
             data_free(&d);
             compute_close(s);
         }
@@ -317,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_matches_double),
         cmocka_unit_test(backward_matches_differences),
+        cmocka_unit_test(backward_matches_directions),
         cmocka_unit_test(bits_do_not_depend_on_batch_or_threads),
         cmocka_unit_test(bits_do_not_depend_on_the_cache),
         cmocka_unit_test(nan_stays_in_its_sequence),

@@ -6,9 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A block takes a tile of queries, or of keys, and a part of a head's columns. Plain kernels: so many rows and threads;
- * that of bfloat16 so many columns. With matrix units: keys at a time, threads, alignment of the shared memory. */
-enum { RZ_TILE = 64, RZ_TILE_THREADS = 256, RZ_HALF_COLUMNS = 64 };
+/* A block takes a tile of queries, or of keys, and a part of a head's columns. Plain kernels: so many rows, threads,
+ * bytes of shared memory; that of bfloat16 so many columns. With matrix units: keys at a time, threads, alignment of
+ * the shared memory. */
+enum { RZ_TILE = 64, RZ_TILE_THREADS = 256, RZ_TILE_SHARED = 54272, RZ_HALF_COLUMNS = 64 };
 enum { RZ_MMA_KEYS = 64, RZ_MMA_THREADS = 128, RZ_MMA_ALIGN = 512 };
 
 /* rz_attn and the pointers of an op, all on the device. q, k, v, out: float or bfloat16, as the kernel says. */

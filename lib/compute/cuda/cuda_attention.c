@@ -54,7 +54,7 @@ static void launch_plain(rz_stream *s, const enum rz_cuda_kernel kernels[3], str
                          rz_ragged seq, size_t heads)
 {
     const size_t i = args->head_dim <= 32 ? 0 : args->head_dim <= 64 ? 1 : 2;
-    launch(s, kernels[i], args, seq, heads, RZ_TILE, (size_t)32 << i, RZ_TILE_THREADS, 0);
+    launch(s, kernels[i], args, seq, heads, RZ_TILE, (size_t)32 << i, RZ_TILE_THREADS, RZ_TILE_SHARED);
 }
 
 static void attention(rz_stream *s, const rz_attn *a, float *out, float *lse, const float *q, const float *k,
@@ -98,7 +98,8 @@ static void half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const 
                                               RZ_K_attention_mma_256};
     struct rz_attention_args args = args_of(a, q, k, v, out);
     if (!fits_mma(s, a, &args)) {
-        launch(s, RZ_K_attention_half, &args, a->q_seq, a->n_heads, RZ_TILE, RZ_HALF_COLUMNS, RZ_TILE_THREADS, 0);
+        launch(s, RZ_K_attention_half, &args, a->q_seq, a->n_heads, RZ_TILE, RZ_HALF_COLUMNS, RZ_TILE_THREADS,
+               RZ_TILE_SHARED);
         return;
     }
     const size_t i = a->head_dim <= 32 ? 0 : a->head_dim <= 64 ? 1 : a->head_dim <= 128 ? 2 : 3;

@@ -268,7 +268,7 @@ RZ_DEVICE float rz_act_of(int kind, float x)
 
 /* ---- Shared memory by its own addresses; copies into it that run by themselves ---------------------------------- */
 
-/* Compute capability 8.0 or the emulator, as all that follows: is it compiled for one? */
+/* Is it compiled for compute capability 8.0, or the emulator? */
 #if defined(RZ_EMULATOR) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
 #define RZ_HAS_MMA 1
 #else
@@ -285,24 +285,38 @@ RZ_DEVICE uint32_t rz_shared_at(const void *p)
 #endif
 }
 
-#if RZ_HAS_MMA
-/* 16 bytes, both sides aligned to 16; zeros, and nothing is read, unless `present`. There after this thread's
- * rz_async_wait, and for others after a barrier behind that. */
-RZ_DEVICE void rz_async_16(uint32_t to, const void *from, bool present)
+/* 4 or 16 bytes into shared memory, both sides aligned to as many; zeros, and nothing is read, unless `present`. There
+ * after this thread's rz_async_wait, and for others after a barrier behind that. */
+template <int BYTES> RZ_DEVICE void rz_async(void *to, const void *from, bool present)
 {
-#ifdef RZ_EMULATOR
-    rz_emulator_copy_later((char *)rz_emulator_shared() + to, from, present ? 16 : 0, 16);
-#else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
+#if defined(RZ_EMULATOR)
+    rz_emulator_copy_later(to, from, present ? BYTES : 0, BYTES);
+#elif RZ_HAS_MMA
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(rz_shared_at(to)), "l"(from), "n"(BYTES),
+                 "r"(present ? BYTES : 0)
                  : "memory");
+#else
+    for (int i = 0; i < BYTES / 4; i++) ((uint32_t *)to)[i] = present ? ((const uint32_t *)from)[i] : 0;
 #endif
 }
 RZ_DEVICE void rz_async_wait(void)
 {
-#ifdef RZ_EMULATOR
+#if defined(RZ_EMULATOR)
     rz_emulator_copy_now();
-#else
+#elif RZ_HAS_MMA
     asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+#if RZ_HAS_MMA
+/* The same of 16 bytes that no other block of the multiprocessor will want; `to` as of rz_shared_at. */
+RZ_DEVICE void rz_async_16(uint32_t to, const void *from, bool present)
+{
+#ifdef RZ_EMULATOR
+    rz_async<16>((char *)rz_emulator_shared() + to, from, present);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
+                 : "memory");
 #endif
 }
 

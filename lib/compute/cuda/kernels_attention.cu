@@ -56,22 +56,26 @@ RZ_DEVICE int last_first(int n_rows, int tile)
 /* ---- Plain kernels: products of tiles of 64 rows in shared memory ------------------------------------- */
 
 /* Thread (ty, tx) of 16 x 16 holds rows 4 ty + i of a tile and, of what it multiplies by, rows tx + 16 j or the columns
- * of column_of. A warp holds 8 rows and does nothing where none of them exists. */
-enum { TILE = RZ_TILE, THREADS = RZ_TILE_THREADS, DEPTH = 32, PITCH = DEPTH + 4, TILE_PITCH = TILE + 4 };
+ * of column_of. A warp holds 8 rows and does nothing where none of them exists. Pitches count float4. */
+enum { TILE = RZ_TILE, THREADS = RZ_TILE_THREADS, DEPTH = 32, PITCH = DEPTH / 4 + 1, TILE_PITCH = TILE / 4 + 1 };
 
 struct tile_memory {
-    float4 space[2 * TILE * PITCH / 4]; /* two parts of scores, or DEPTH rows of up to 128 columns */
-    float4 tile[TILE * TILE_PITCH / 4]; /* what products multiplies by */
+    float4 space[2][2 * TILE * PITCH]; /* one is computed with, the other fetched into: */
+                                       /* DEPTH columns of both sides of scores, or rows of up to 128 columns */
+    float4 tile[TILE * TILE_PITCH];    /* what products multiplies by */
 };
+static_assert(sizeof(tile_memory) == RZ_TILE_SHARED, "the host asks for it");
 
 template <typename T> struct rows {
     const T *p; /* the first one */
     size_t ld;
-    int n; /* rows that exist: zeros follow */
+    int n, cols; /* what exists: zeros follow */
+    bool fours;  /* can be read 16 bytes at a time */
 };
-template <typename T> RZ_DEVICE rows<T> rows_of(const void *p, size_t ld, size_t first, int n, size_t column)
+template <typename T> RZ_DEVICE rows<T> rows_of(const void *p, size_t ld, size_t first, int n, size_t column, int cols)
 {
-    rows<T> r = {(const T *)p + first * ld + column, ld, n};
+    const T *const at = (const T *)p + first * ld + column;
+    rows<T> r = {at, ld, n, cols, rz_in_sixteens(at, ld, sizeof(T)) && cols % 4 == 0};
     return r;
 }
 
@@ -84,30 +88,55 @@ RZ_DEVICE void narrow(uint16_t *y, float x)
     *y = rz_float_to_bf16(x);
 }
 
-/* Columns c .. c + 3 of a row, zero from `end` on. */
-RZ_DEVICE float4 four_apart(float4 y, const float *p, size_t n)
+/* Columns c .. c + 3 of a row, there after rz_async_wait and a barrier. */
+RZ_DEVICE void fetch_four(float4 *to, const rows<float> &x, int row, int c)
 {
-    y.x = p[0];
-    if (n > 1) y.y = p[1];
-    if (n > 2) y.z = p[2];
-    if (n > 3) y.w = p[3];
-    return y;
-}
-RZ_DEVICE float4 four(const rows<float> &x, int row, size_t c, size_t end)
-{
-    const float4 zero = make_float4(0, 0, 0, 0);
-    if (row >= x.n || c >= end) return zero;
     const float *const p = x.p + (size_t)row * x.ld + c;
-    return c + 3 < end && ((size_t)p & 15) == 0 ? *(const float4 *)p : four_apart(zero, p, end - c);
+    if (x.fours)
+        rz_async<16>(to, p, row < x.n && c < x.cols);
+    else
+#pragma unroll
+        for (int i = 0; i < 4; i++) rz_async<4>((float *)to + i, p + i, row < x.n && c + i < x.cols);
 }
-RZ_DEVICE float4 four(const rows<uint16_t> &x, int row, size_t c, size_t end)
+RZ_DEVICE void fetch_four(float4 *to, const rows<uint16_t> &x, int row, int c)
 {
-    float y[4] = {0, 0, 0, 0};
     const uint16_t *const p = x.p + (size_t)row * x.ld + c;
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (row < x.n && c + i < end) y[i] = rz_bf16_to_float(p[i]);
-    return make_float4(y[0], y[1], y[2], y[3]);
+    for (int i = 0; i < 4; i++) ((float *)to)[i] = row < x.n && c + i < x.cols ? rz_bf16_to_float(p[i]) : 0;
+}
+
+/* N rows from `row` on, W times four columns from `column` on. */
+template <int N, int W, int P, typename T> RZ_DEVICE void fetch_rows(float4 *to, const rows<T> &x, int row, int column)
+{
+    const int r = (int)threadIdx.x / W, c = (int)threadIdx.x % W;
+#pragma unroll
+    for (int i = 0; i < N; i += THREADS / W) fetch_four(to + (r + i) * P + c, x, row + r + i, column + 4 * c);
+}
+
+/* The next step: what it computes with (returned) has come, and nobody needs what the step before it had; there goes
+ * what `fetch` brings for the step after it. */
+template <typename Fetch> RZ_DEVICE const float4 *next_step(tile_memory &m, int &side, Fetch fetch)
+{
+    rz_async_wait();
+    __syncthreads();
+    const float4 *const here = m.space[side];
+    side ^= 1;
+    fetch(m.space[side]);
+    return here;
+}
+
+/* The steps of scores, and of products with tiles of COLS columns: */
+template <typename T> RZ_DEVICE void fetch_scores(float4 *to, const rows<T> &x, const rows<T> &y, int step)
+{
+    fetch_rows<TILE, DEPTH / 4, PITCH>(to, x, 0, step * DEPTH);
+    fetch_rows<TILE, DEPTH / 4, PITCH>(to + TILE * PITCH, y, 0, step * DEPTH);
+}
+template <int COLS> struct part {
+    enum { ROWS = COLS > 64 ? 32 : TILE, STEPS = TILE / ROWS };
+};
+template <int COLS, typename T> RZ_DEVICE void fetch_products(float4 *to, const rows<T> &y, int step, int column)
+{
+    fetch_rows<part<COLS>::ROWS, COLS / 4, COLS / 4>(to, y, step * part<COLS>::ROWS, column);
 }
 
 RZ_DEVICE float fma4(float4 a, float4 b, float sum)
@@ -115,47 +144,31 @@ RZ_DEVICE float fma4(float4 a, float4 b, float sum)
     return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
 
-/* The same of DEPTH columns, for the first J of the four j. */
-template <int J> RZ_DEVICE void scores_of(float s[4][4], const float4 *xs, const float4 *ys)
+/* s[i][j] += sum over DEPTH columns of x[4 ty + i] y[tx + 16 j], for the first J of the four j. */
+template <int J> RZ_DEVICE void scores_of(float s[4][4], const float4 *xs)
 {
+    const float4 *const ys = xs + TILE * PITCH;
     const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
 #pragma unroll 2
     for (int k = 0; k < DEPTH / 4; k++) {
-        float4 a[4], b[J];
+        float4 a[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) a[i] = xs[(4 * ty + i) * (PITCH / 4) + k];
+        for (int i = 0; i < 4; i++) a[i] = xs[(4 * ty + i) * PITCH + k];
 #pragma unroll
-        for (int j = 0; j < J; j++) b[j] = ys[(tx + 16 * j) * (PITCH / 4) + k];
+        for (int j = 0; j < J; j++) {
+            const float4 b = ys[(tx + 16 * j) * PITCH + k];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int j = 0; j < J; j++) s[i][j] = fma4(a[i], b[j], s[i][j]);
+            for (int i = 0; i < 4; i++) s[i][j] = fma4(a[i], b, s[i][j]);
+        }
     }
 }
-
-/* s[i][j] = sum over a head's columns of x[4 ty + i] y[tx + 16 j]. */
-template <typename T>
-RZ_DEVICE void scores(tile_memory &m, float s[4][4], const rows<T> &x, const rows<T> &y, size_t head_dim, bool live)
+/* n: rows of y that exist. */
+RZ_DEVICE void scores(float s[4][4], const float4 *xs, int n)
 {
-    float4 *const xs = m.space, *const ys = m.space + TILE * PITCH / 4;
-    const int row = (int)threadIdx.x / (DEPTH / 4), part = (int)threadIdx.x % (DEPTH / 4);
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) s[i][j] = 0;
-    for (size_t c = 0; c < head_dim; c += DEPTH) {
-        __syncthreads(); /* all have done with what is there */
-#pragma unroll
-        for (int r = 0; r < TILE; r += THREADS / (DEPTH / 4)) {
-            xs[(row + r) * (PITCH / 4) + part] = four(x, row + r, c + 4 * (size_t)part, head_dim);
-            ys[(row + r) * (PITCH / 4) + part] = four(y, row + r, c + 4 * (size_t)part, head_dim);
-        }
-        __syncthreads();
-        if (live && y.n > 16)
-            scores_of<4>(s, xs, ys);
-        else if (live)
-            scores_of<1>(s, xs, ys); /* the end of a sequence that is a little longer than a tile */
-    }
+    if (n > 16)
+        scores_of<4>(s, xs);
+    else
+        scores_of<1>(s, xs); /* the end of a sequence that is a little longer than a tile */
 }
 
 /* Four, or with 32 columns two, neighbours of every 64 (32): read in one piece. */
@@ -179,51 +192,42 @@ template <int COLS> RZ_DEVICE void read_columns(float y[COLS / 16], const float 
     }
 }
 
-/* acc[i][j] += sum over y's rows k of tile[4 ty + i][k] y[k][column_of(j)]; y's columns begin at `first` of a head. */
-template <typename T, int COLS>
-RZ_DEVICE void products(tile_memory &m, float acc[4][COLS / 16], const rows<T> &y, size_t first, size_t head_dim,
-                        bool live)
+/* acc[i][j] += sum over rows k of a step of tile[4 ty + i][k] y[k][column_of(j)]; n: rows of y that exist. */
+template <int COLS>
+RZ_DEVICE void products(float acc[4][COLS / 16], const tile_memory &m, const float4 *y, int step, int n)
 {
-    const float *const ys = (const float *)m.space;
-    const int ty = (int)threadIdx.x / 16, part = COLS > 64 ? DEPTH : TILE; /* rows at a time */
-    for (int k0 = 0; k0 < y.n; k0 += part) {
-        __syncthreads(); /* the tile is written, and all have done with what is in space */
-#pragma unroll 4
-        for (int i = (int)threadIdx.x; i < part * COLS / 4; i += THREADS) {
-            const int row = i / (COLS / 4), c = i % (COLS / 4);
-            m.space[i] = four(y, k0 + row, first + 4 * (size_t)c, head_dim);
-        }
-        __syncthreads();
-        if (!live) continue;
-        const int depth = min(part, y.n - k0);
+    const float *const ys = (const float *)y;
+    const int ty = (int)threadIdx.x / 16, k0 = step * part<COLS>::ROWS, depth = min((int)part<COLS>::ROWS, n - k0);
 #pragma unroll 2
-        for (int k = 0; k < depth; k += 4) {
-            float4 p[4];
+    for (int k = 0; k < depth; k += 4) {
+        float4 p[4];
 #pragma unroll
-            for (int i = 0; i < 4; i++) p[i] = m.tile[(4 * ty + i) * (TILE_PITCH / 4) + (k0 + k) / 4];
+        for (int i = 0; i < 4; i++) p[i] = m.tile[(4 * ty + i) * TILE_PITCH + (k0 + k) / 4];
 #pragma unroll
-            for (int d = 0; d < 4; d++) {
-                float v[COLS / 16];
-                read_columns<COLS>(v, ys + (k + d) * COLS);
+        for (int d = 0; d < 4; d++) {
+            float v[COLS / 16];
+            read_columns<COLS>(v, ys + (k + d) * COLS);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float w = d == 0 ? p[i].x : d == 1 ? p[i].y : d == 2 ? p[i].z : p[i].w;
+            for (int i = 0; i < 4; i++) {
+                const float w = d == 0 ? p[i].x : d == 1 ? p[i].y : d == 2 ? p[i].z : p[i].w;
 #pragma unroll
-                    for (int j = 0; j < COLS / 16; j++) acc[i][j] = fmaf(w, v[j], acc[i][j]);
-                }
+                for (int j = 0; j < COLS / 16; j++) acc[i][j] = fmaf(w, v[j], acc[i][j]);
             }
         }
     }
 }
 
+/* A warp writes and reads its own rows of the tile alone. */
 RZ_DEVICE void write_tile(tile_memory &m, const float s[4][4])
 {
     float *const tile = (float *)m.tile;
     const int tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
+    __syncwarp(); /* what is there has been read */
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) tile[(4 * ty + i) * TILE_PITCH + tx + 16 * j] = s[i][j];
+        for (int j = 0; j < 4; j++) tile[(4 * ty + i) * 4 * TILE_PITCH + tx + 16 * j] = s[i][j];
+    __syncwarp();
 }
 
 template <int COLS> RZ_DEVICE void clear(float acc[4][COLS / 16])
@@ -274,29 +278,49 @@ RZ_DEVICE void soften(float s[4], span see, int key, float scale, float *top, fl
 
 template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args &a)
 {
-    __shared__ tile_memory m;
+    RZ_SHARED(tile_memory, memory);
+    tile_memory &m = *memory;
     const place p = place_of(a, a.n_heads);
     const int i0 = last_first(p.n_q, TILE) * TILE, ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
     if (i0 < 0) return;
-    const int n = min(TILE, p.n_q - i0);
+    const int n = min(TILE, p.n_q - i0), hd = (int)a.head_dim, first = (int)blockIdx.z * COLS;
     const bool live = ty / 2 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / group_of(a) * hd;
-    const rows<T> q = rows_of<T>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
+    const size_t column = (size_t)p.head * hd, kv_column = (size_t)(p.head / group_of(a)) * hd;
+    const int begin = visible(a, p, i0).lo / TILE * TILE, end = visible(a, p, i0 + n - 1).hi;
+    const int n_scores = (hd + DEPTH - 1) / DEPTH, n_steps = n_scores + part<COLS>::STEPS;
+    const rows<T> q = rows_of<T>(a.q, a.q_ld, p.q0 + i0, n, column, hd);
+    const auto fetch = [&](float4 *to, int j0, int step) {
+        if (step == n_steps) j0 += TILE, step = 0;
+        if (j0 >= end) return;
+        const rows<T> kv = rows_of<T>(step < n_scores ? a.k : a.v, a.kv_ld, p.kv0 + j0, p.n_kv - j0, kv_column, hd);
+        if (step < n_scores)
+            fetch_scores(to, q, kv, step);
+        else
+            fetch_products<COLS>(to, kv, step - n_scores, first);
+    };
     float s[4][4], acc[4][COLS / 16], top[4], sum[4];
     clear<COLS>(acc);
 #pragma unroll
     for (int i = 0; i < 4; i++) top[i] = -INFINITY, sum[i] = 0;
-    const int end = visible(a, p, i0 + n - 1).hi;
-    for (int j0 = visible(a, p, i0).lo / TILE * TILE; j0 < end; j0 += TILE) {
-        const int keys = min(TILE, p.n_kv - j0);
-        scores(m, s, q, rows_of<T>(a.k, a.kv_ld, p.kv0 + j0, keys, kv_column), hd, live);
-        if (live) {
+    int side = 0;
+    fetch(m.space[0], begin, 0);
+    for (int j0 = begin; j0 < end; j0 += TILE) {
+        clear<64>(s);
+        for (int step = 0; step < n_steps; step++) {
+            const float4 *const x = next_step(m, side, [&](float4 *to) { fetch(to, j0, step + 1); });
+            if (!live) continue;
+            if (step < n_scores) {
+                scores(s, x, p.n_kv - j0);
+                continue;
+            }
+            if (step == n_scores) {
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                soften<COLS>(s[i], visible(a, p, i0 + 4 * ty + i), j0 + tx, a.scale, &top[i], &sum[i], acc[i]);
-            write_tile(m, s);
+                for (int i = 0; i < 4; i++)
+                    soften<COLS>(s[i], visible(a, p, i0 + 4 * ty + i), j0 + tx, a.scale, &top[i], &sum[i], acc[i]);
+                write_tile(m, s);
+            }
+            products<COLS>(acc, m, x, step - n_scores, p.n_kv - j0);
         }
-        products<T, COLS>(m, acc, rows_of<T>(a.v, a.kv_ld, p.kv0 + j0, keys, kv_column), first, hd, live);
     }
     if (!live) return;
 #pragma unroll
@@ -304,7 +328,7 @@ template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args
         const float total = row_sum(sum[i]), scale = total == 0 ? 0 : 1 / total; /* 0: no key is visible */
         const size_t row = p.q0 + i0 + 4 * ty + i;
         if (4 * ty + i >= n) continue;
-        T *const y = (T *)a.out + row * a.out_ld + p.head * hd;
+        T *const y = (T *)a.out + row * a.out_ld + column;
 #pragma unroll
         for (int j = 0; j < COLS / 16; j++)
             if (first + column_of<COLS>(j) < hd) narrow(&y[first + column_of<COLS>(j)], acc[i][j] * scale);
@@ -318,38 +342,62 @@ template <typename T, int COLS> RZ_DEVICE void attention(const rz_attention_args
  * blocks add to the same place. */
 
 template <int COLS>
-RZ_DEVICE void add_rows(float *y, size_t ld, size_t head_dim, size_t first, int n, const float acc[4][COLS / 16])
+RZ_DEVICE void add_rows(float *y, size_t ld, int head_dim, int first, int n, const float acc[4][COLS / 16])
 {
     const int ty = (int)threadIdx.x / 16;
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = 0; j < COLS / 16; j++) {
-            const size_t c = first + column_of<COLS>(j);
+            const int c = first + column_of<COLS>(j);
             if (4 * ty + i < n && c < head_dim) y[(size_t)(4 * ty + i) * ld + c] += acc[i][j];
         }
 }
 
 /* This thread's part of a row's sum of x y. */
-RZ_DEVICE float dot_part(const float *x, const float *y, size_t n)
+RZ_DEVICE float dot_part(const float *x, const float *y, int n)
 {
     float sum = 0;
-    for (size_t c = threadIdx.x % 16; c < n; c += 16) sum = fmaf(x[c], y[c], sum);
+    for (int c = (int)threadIdx.x % 16; c < n; c += 16) sum = fmaf(x[c], y[c], sum);
     return sum;
+}
+
+/* Scores of a row become dS. */
+RZ_DEVICE void score_gradient(float s[4], const float dp[4], span see, int key, float scale, float lse, float delta)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int at = key + 16 * j;
+        const float e = expf(s[j] * scale - lse) * (dp[j] - delta) * scale;
+        s[j] = at >= see.lo && at < see.hi ? e : 0;
+    }
 }
 
 template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
 {
-    __shared__ tile_memory m;
+    RZ_SHARED(tile_memory, memory);
+    tile_memory &m = *memory;
     const place p = place_of(a, a.n_heads);
     const int i0 = last_first(p.n_q, TILE) * TILE, ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
     if (i0 < 0) return;
-    const int n = min(TILE, p.n_q - i0);
+    const int n = min(TILE, p.n_q - i0), hd = (int)a.head_dim, first = (int)blockIdx.z * COLS;
     const bool live = ty / 2 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS, kv_column = p.head / group_of(a) * hd;
-    const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, n, p.head * hd);
-    const rows<float> out = rows_of<float>(a.out, a.out_ld, p.q0 + i0, n, p.head * hd);
-    const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, n, p.head * hd);
+    const size_t column = (size_t)p.head * hd, kv_column = (size_t)(p.head / group_of(a)) * hd;
+    const int begin = visible(a, p, i0).lo / TILE * TILE, end = visible(a, p, i0 + n - 1).hi;
+    const int n_scores = (hd + DEPTH - 1) / DEPTH, n_steps = 2 * n_scores + part<COLS>::STEPS;
+    const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, n, column, hd);
+    const rows<float> out = rows_of<float>(a.out, a.out_ld, p.q0 + i0, n, column, hd);
+    const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, n, column, hd);
+    const auto fetch = [&](float4 *to, int j0, int step) {
+        if (step == n_steps) j0 += TILE, step = 0;
+        if (j0 >= end) return;
+        const bool second = step >= n_scores && step < 2 * n_scores;
+        const rows<float> kv = rows_of<float>(second ? a.v : a.k, a.kv_ld, p.kv0 + j0, p.n_kv - j0, kv_column, hd);
+        if (step < 2 * n_scores)
+            fetch_scores(to, second ? dout : q, kv, second ? step - n_scores : step);
+        else
+            fetch_products<COLS>(to, kv, step - 2 * n_scores, first);
+    };
     float s[4][4], dp[4][4], acc[4][COLS / 16], lse[4], delta[4];
     clear<COLS>(acc);
 #pragma unroll
@@ -361,26 +409,30 @@ template <int COLS> RZ_DEVICE void backward_queries(const rz_attention_args &a)
         delta[i] = row_sum(delta[i]);
         if (exists && tx == 0 && first == 0) a.delta[at] = delta[i]; /* for the kernel over keys */
     }
-    const int end = visible(a, p, i0 + n - 1).hi;
-    for (int j0 = visible(a, p, i0).lo / TILE * TILE; j0 < end; j0 += TILE) {
-        const int keys = min(TILE, p.n_kv - j0);
-        const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, keys, kv_column);
-        scores(m, s, q, k, hd, live);
-        scores(m, dp, dout, rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, keys, kv_column), hd, live);
+    int side = 0;
+    fetch(m.space[0], begin, 0);
+    for (int j0 = begin; j0 < end; j0 += TILE) {
+        clear<64>(s);
+        clear<64>(dp);
+        for (int step = 0; step < n_steps; step++) {
+            const float4 *const x = next_step(m, side, [&](float4 *to) { fetch(to, j0, step + 1); });
+            if (!live) continue;
+            if (step < n_scores) {
+                scores(s, x, p.n_kv - j0);
+            } else if (step < 2 * n_scores) {
+                scores(dp, x, p.n_kv - j0);
+            } else {
+                if (step == 2 * n_scores) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const span see = visible(a, p, i0 + 4 * ty + i);
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int key = j0 + tx + 16 * j;
-                const float e = expf(s[i][j] * a.scale - lse[i]) * (dp[i][j] - delta[i]) * a.scale;
-                s[i][j] = key >= see.lo && key < see.hi ? e : 0;
+                    for (int i = 0; i < 4; i++)
+                        score_gradient(s[i], dp[i], visible(a, p, i0 + 4 * ty + i), j0 + tx, a.scale, lse[i], delta[i]);
+                    write_tile(m, s);
+                }
+                products<COLS>(acc, m, x, step - 2 * n_scores, p.n_kv - j0);
             }
         }
-        write_tile(m, s);
-        products<float, COLS>(m, acc, k, first, hd, live);
     }
-    add_rows<COLS>(a.dq + (p.q0 + i0) * a.q_ld + p.head * hd, a.q_ld, hd, first, n, acc);
+    add_rows<COLS>(a.dq + (p.q0 + i0) * a.q_ld + column, a.q_ld, hd, first, n, acc);
 }
 
 /* Queries that see a key of [j, j + n): [lo, hi), lo at a tile's beginning. */
@@ -393,7 +445,7 @@ RZ_DEVICE span seen_by(const rz_attention_args &a, const place &p, int j, int n)
     return v;
 }
 
-/* P and dS of a tile, keys as rows. */
+/* P and dS of a tile, keys as rows; n: queries from i0 on. */
 RZ_DEVICE void backward_tile(const rz_attention_args &a, const place &p, unsigned head, int j0, int i0, int n,
                              float s[4][4], float dp[4][4])
 {
@@ -417,34 +469,57 @@ RZ_DEVICE void backward_tile(const rz_attention_args &a, const place &p, unsigne
 
 template <int COLS> RZ_DEVICE void backward_keys(const rz_attention_args &a)
 {
-    __shared__ tile_memory m;
+    RZ_SHARED(tile_memory, memory);
+    tile_memory &m = *memory;
     const place p = place_of(a, a.n_kv_heads);
-    const int j0 = (int)blockIdx.y * TILE, n = min(TILE, p.n_kv - j0);
+    const int j0 = (int)blockIdx.y * TILE, n = min(TILE, p.n_kv - j0), hd = (int)a.head_dim;
     if (n <= 0) return;
     const bool live = (int)threadIdx.x / 32 * 8 < n;
-    const size_t hd = a.head_dim, first = blockIdx.z * COLS;
-    const unsigned group = group_of(a);
-    const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, n, p.head * hd);
-    const rows<float> v = rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, n, p.head * hd);
+    const int first = (int)blockIdx.z * COLS, n_scores = (hd + DEPTH - 1) / DEPTH;
+    enum { STEPS = part<COLS>::STEPS };
+    const int n_steps = 2 * n_scores + 2 * STEPS;
+    const unsigned group = group_of(a), last_head = (p.head + 1) * group;
+    const size_t column = (size_t)p.head * hd;
+    const rows<float> k = rows_of<float>(a.k, a.kv_ld, p.kv0 + j0, n, column, hd);
+    const rows<float> v = rows_of<float>(a.v, a.kv_ld, p.kv0 + j0, n, column, hd);
     const span by = seen_by(a, p, j0, n);
+    const auto fetch = [&](float4 *to, unsigned head, int i0, int step) {
+        if (step == n_steps) i0 += TILE, step = 0;
+        if (i0 >= by.hi) i0 = by.lo, head++;
+        if (i0 >= by.hi || head >= last_head) return;
+        const bool second = step >= n_scores && step < 2 * n_scores + STEPS; /* dout for dP, and then for dV */
+        const rows<float> x = rows_of<float>(second ? a.dout : a.q, second ? a.out_ld : a.q_ld, p.q0 + i0, p.n_q - i0,
+                                             (size_t)head * hd, hd);
+        if (step < 2 * n_scores)
+            fetch_scores(to, second ? v : k, x, second ? step - n_scores : step);
+        else
+            fetch_products<COLS>(to, x, (step - 2 * n_scores) % STEPS, first);
+    };
     float s[4][4], dp[4][4], dk[4][COLS / 16], dv[4][COLS / 16];
     clear<COLS>(dk);
     clear<COLS>(dv);
-    for (unsigned head = p.head * group; head < (p.head + 1) * group; head++)
+    int side = 0;
+    fetch(m.space[0], p.head * group, by.lo, 0);
+    for (unsigned head = p.head * group; head < last_head; head++)
         for (int i0 = by.lo; i0 < by.hi; i0 += TILE) {
-            const int queries = min(TILE, p.n_q - i0);
-            const rows<float> q = rows_of<float>(a.q, a.q_ld, p.q0 + i0, queries, head * hd);
-            const rows<float> dout = rows_of<float>(a.dout, a.out_ld, p.q0 + i0, queries, head * hd);
-            scores(m, s, k, q, hd, live);
-            scores(m, dp, v, dout, hd, live);
-            backward_tile(a, p, head, j0, i0, queries, s, dp);
-            write_tile(m, s);
-            products<float, COLS>(m, dv, dout, first, hd, live);
-            __syncthreads(); /* the tile is read */
-            write_tile(m, dp);
-            products<float, COLS>(m, dk, q, first, hd, live);
+            clear<64>(s);
+            clear<64>(dp);
+            for (int step = 0; step < n_steps; step++) {
+                const float4 *const x = next_step(m, side, [&](float4 *to) { fetch(to, head, i0, step + 1); });
+                const int sums = step - 2 * n_scores;
+                if (!live) continue;
+                if (step < n_scores) scores(s, x, p.n_q - i0);
+                if (step >= n_scores && sums < 0) scores(dp, x, p.n_q - i0);
+                if (sums == 0) {
+                    backward_tile(a, p, head, j0, i0, p.n_q - i0, s, dp);
+                    write_tile(m, s);
+                }
+                if (sums == STEPS) write_tile(m, dp);
+                if (sums >= 0 && sums < STEPS) products<COLS>(dv, m, x, sums, p.n_q - i0);
+                if (sums >= STEPS) products<COLS>(dk, m, x, sums - STEPS, p.n_q - i0);
+            }
         }
-    const size_t at = (p.kv0 + j0) * a.kv_ld + p.head * hd;
+    const size_t at = (p.kv0 + j0) * a.kv_ld + column;
     add_rows<COLS>(a.dk + at, a.kv_ld, hd, first, n, dk);
     add_rows<COLS>(a.dv + at, a.kv_ld, hd, first, n, dv);
 }
