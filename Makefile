@@ -269,8 +269,8 @@ $(CUDA_FLAGS):
 build/cuda/%.fatbin: lib/compute/cuda/%.cu $(wildcard lib/compute/cuda/*.cuh lib/compute/cuda/*_args.h) $(CUDA_FLAGS)
 	$(call say,NVCC,$<)
 	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $<
-$O/lib/compute/cuda/image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)
-$O/lib/compute/cuda/image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(patsubst lib/compute/cuda/kernels_%.cu,X(%),$(CUDA_SRC))' \
+$O/lib/compute/cuda/cuda_image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)
+$O/lib/compute/cuda/cuda_image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(patsubst lib/compute/cuda/kernels_%.cu,X(%),$(CUDA_SRC))' \
 	'-DRZ_CUDA_FATBINS="build/cuda"' -DRZ_CUDA_VERSION=$(CUDA_VERSION))
 
 $O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)

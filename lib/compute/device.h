@@ -9,7 +9,8 @@
  *     rz_stream_sync reports it. So a forward pass reads like its formula.
  *   - Backward ops ADD into gradients named d<x> unless the comment says "=".
  *   - Every result is bit-identical for any thread count, and every row's result is independent
- *     of the rows beside it (fixed reduction order), except with the OpenBLAS gemm.
+ *     of the rows beside it (fixed reduction order), except with the OpenBLAS gemm and on a GPU,
+ *     where cuBLAS multiplies: the same bits from run to run, other ones with other rows beside.
  *   - Sizes of zero are no-ops.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -133,7 +134,9 @@ static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
  * Where W asks for it (compute BF16, whatever its type), elements of x and of W are rounded to bfloat16, nearest even,
  * instead; products and sums are float. A kernel set may add neighbours along K in pairs and take numbers below 2^-126
  * for zero, so that sets differ by no more than 2^-22 sqrt(k) + 2^-23 of sum |x w|; each gives the same bits for any
- * batch and threads. */
+ * batch and threads.
+ * On a GPU that multiplies bfloat16 (rz_device_is_half) the backward dx = dy W (ta=0, tb=0, B=W) of such a W is rounded
+ * likewise, and W of integers is taken for one in both: neither is rounded to 8 bits. Floats are never TF32. */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 

@@ -105,7 +105,7 @@ radz_status rz_cu_open(const struct rz_cu **cu, radz_error *err) RZ_CHECK;
 /* The one cuBLAS; it must suit the driver. */
 radz_status rz_cublas_open(const struct rz_cu *cu, const struct rz_cublas **blas, radz_error *err) RZ_CHECK;
 
-/* image.c: the fatbin of kernels_<area>.cu. NULL: built without nvcc. */
+/* cuda_image.c: the fatbin of kernels_<area>.cu. NULL: built without nvcc. */
 const void *rz_cuda_image(const char *area);
 extern const int rz_cuda_image_version; /* 13000: made by the compiler of CUDA 13.0 */
 

@@ -1,5 +1,5 @@
-/* image.c - the compiled kernels, as the Makefile has them from nvcc: RZ_CUDA_FILES(X) lists them, RZ_CUDA_FATBINS is
- * the folder they lie in, RZ_CUDA_VERSION the compiler's. Not defined where there is no nvcc.
+/* cuda_image.c - the compiled kernels, as the Makefile has them from nvcc: RZ_CUDA_FILES(X) lists them, RZ_CUDA_FATBINS
+ * is the folder they lie in, RZ_CUDA_VERSION the compiler's. Not defined where there is no nvcc.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "driver.h"
 
