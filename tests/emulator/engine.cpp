@@ -164,6 +164,12 @@ order make_order(unsigned n)
     return o;
 }
 
+void list_order(unsigned char *list, unsigned n)
+{
+    const order o = make_order(n);
+    for (unsigned i = 0; i < n; i++) list[i] = (unsigned char)o[i];
+}
+
 /* ---- A block ------------------------------------------------------------------------------------------ */
 
 struct region {
@@ -193,7 +199,7 @@ void fail_at(unsigned i, const char *what)
 }
 
 /* Runs a warp until every lane waits for the block or is done. */
-void run_warp(unsigned first, unsigned n, const order &lanes)
+void run_warp(unsigned first, unsigned n, const unsigned char *lanes)
 {
     for (;;) {
         unsigned at_warp = 0, example = first;
@@ -215,8 +221,9 @@ void run_warp(unsigned first, unsigned n, const order &lanes)
     }
 }
 
-void run_block(unsigned n, const order &warps, const order &lanes)
+void run_block(unsigned n, const unsigned char *warps, const unsigned char *lanes)
 {
+    const unsigned n_warps = (n + LANES - 1) / LANES;
     for (unsigned i = 0; i < n; i++) {
         const unsigned x = i % blockDim.x, y = i / blockDim.x % blockDim.y, z = i / blockDim.x / blockDim.y;
         fibers[i].is = FRESH;
@@ -225,7 +232,7 @@ void run_block(unsigned n, const order &warps, const order &lanes)
     }
     for (;;) {
         unsigned done = 0, odd = 0;
-        for (unsigned w = 0; w < warps.n; w++) {
+        for (unsigned w = 0; w < n_warps; w++) {
             const unsigned first = warps[w] * LANES;
             run_warp(first, n - first < LANES ? n - first : (unsigned)LANES, lanes);
         }
@@ -319,7 +326,10 @@ void emulator_run(const emulated_launch &launch)
     running = &launch;
     gridDim = launch.grid, blockDim = launch.block;
     const unsigned n = blockDim.x * blockDim.y * blockDim.z, n_blocks = gridDim.x * gridDim.y * gridDim.z;
-    const order blocks = make_order(n_blocks), warps = make_order((n + LANES - 1) / LANES), lanes = make_order(LANES);
+    const order blocks = make_order(n_blocks);
+    unsigned char warps[MOST_THREADS / LANES], lanes[LANES];
+    list_order(warps, (n + LANES - 1) / LANES);
+    list_order(lanes, LANES);
     for (unsigned b = 0; b < n_blocks; b++) {
         const unsigned i = blocks[b];
         blockIdx = {i % gridDim.x, i / gridDim.x % gridDim.y, i / gridDim.x / gridDim.y};
