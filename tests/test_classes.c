@@ -83,7 +83,7 @@ static void open_world(world *w)
     static const char *const names[CLASSES] = {"Ill", "Well", "Odd"};
     const rz_name_list classes = {names, CLASSES};
     const rz_source source = {.dir = DIR_TINY, .classes = &classes};
-    const rz_device_options o = {"cpu", "auto", "own", 2};
+    const rz_device_options o = {.device = fixture_device(), .n_threads = 2};
     void *grads;
     *w = (world){0};
     ok(rz_device_open(NULL, &o, &w->dev, &err));
@@ -197,10 +197,11 @@ static char *made_dir(const char *classes)
     char *dir = fixture_temp_dir();
     const rz_source source = {.dir = dir, .classes = &list};
     const float bias[CLASSES] = {-1, 0, 1};
+    const rz_device_options cpu = {.device = "cpu"};
     rz_device *dev;
     rz_model *m;
     fixture_model(dir, 4);
-    ok(rz_device_open(NULL, NULL, &dev, &err));
+    ok(rz_device_open(NULL, &cpu, &dev, &err));
     ok(rz_model_load_from(NULL, dev, &source, RZ_MODEL_TRAIN, 1, &m, &err));
     memcpy((void *)(uintptr_t)m->classifier.b->w.data, bias, sizeof bias);
     ok(rz_model_save(m, dir, "F32", NULL, &err));
@@ -291,8 +292,9 @@ static void training_chooses_its_classes(void **state)
     static const char *const same[] = {"Ill", "Well", "Odd"}, *const other[] = {"Ill", "Odd", "Well"};
     char *dir = made_dir("[\"Ill\", \"Well\", \"Odd\"]");
     const rz_name_list lists[] = {{same, 3}, {other, 3}, {other, 1}, {NULL, 0}};
+    const rz_device_options cpu = {.device = "cpu"};
     rz_device *dev;
-    ok(rz_device_open(NULL, NULL, &dev, &err));
+    ok(rz_device_open(NULL, &cpu, &dev, &err));
     for (size_t i = 0; i < RZ_COUNT(lists); i++) {
         rz_model *m;
         const rz_source source = {.dir = dir, .classes = &lists[i]};

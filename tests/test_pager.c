@@ -232,7 +232,7 @@ static radz_status work(const rz_host *host, void *memory)
     rz_model *m = NULL;
     rz_pager *g = NULL;
     const rz_source from = {.dir = dir, .memory_bytes = *(uint64_t *)memory};
-    RZ_TRY(rz_device_open(host, &(rz_device_options){.n_threads = 1}, &dev, &err));
+    RZ_TRY(rz_device_open(host, &(rz_device_options){.device = "cpu", .n_threads = 1}, &dev, &err));
     radz_status status = rz_model_load_from(host, dev, &from, RZ_MODEL_INFER, 0, &m, &err);
     if (!status) status = rz_pager_open(m, &g, &err);
     rz_pager_close(g);

@@ -215,7 +215,7 @@ static radz_status load_converted(const rz_host *host, void *dir)
     rz_model *m = NULL;
     rz_source from = {.dir = dir};
     RZ_TRY(rz_precision_parse("int4/32", 0, "", &from.precision, &err));
-    RZ_TRY(rz_device_open(host, &(rz_device_options){.n_threads = 2}, &dev, &err));
+    RZ_TRY(rz_device_open(host, &(rz_device_options){.device = "cpu", .n_threads = 2}, &dev, &err));
     const radz_status status = rz_model_load_from(host, dev, &from, RZ_MODEL_INFER, 0, &m, &err);
     rz_model_unload(m);
     rz_device_close(dev);

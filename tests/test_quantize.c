@@ -42,7 +42,7 @@ static int setup(void **state)
 {
     (void)state;
     dir = fixture_temp_dir();
-    ok(rz_device_open(NULL, &(rz_device_options){.n_threads = 2}, &dev, &err));
+    ok(rz_device_open(NULL, &(rz_device_options){.device = "cpu", .n_threads = 2}, &dev, &err));
     return 0;
 }
 
@@ -239,7 +239,7 @@ static void killed_goes_on(void **state)
         if (!pid) {
             rz_device *own;
             rz_quantize q = {0};
-            if (rz_device_open(NULL, &(rz_device_options){.n_threads = 1}, &own, &err) ||
+            if (rz_device_open(NULL, &(rz_device_options){.device = "cpu", .n_threads = 1}, &own, &err) ||
                 rz_precision_parse("int8", 0, NULL, &q.precision, &err))
                 _exit(2);
             plan.what = KILL_BEFORE, plan.at = at, plan.calls = 0;
@@ -307,7 +307,7 @@ static radz_status work(const rz_host *host, void *to)
     rz_device *own;
     rz_quantize q = {0};
     RZ_TRY(rz_precision_parse("int4", 0, NULL, &q.precision, &err));
-    RZ_TRY(rz_device_open(host, &(rz_device_options){.n_threads = 1}, &own, &err));
+    RZ_TRY(rz_device_open(host, &(rz_device_options){.device = "cpu", .n_threads = 1}, &own, &err));
     const radz_status status = rz_quantize_model(host, own, TEXTS, to, &q, &err);
     rz_device_close(own);
     return status;

@@ -54,7 +54,7 @@ static int with_half(void **state)
 static void open_as(const char *dir, const char *weights, int threads)
 {
     rz_source from = {.dir = dir};
-    ok(rz_device_open(NULL, &(rz_device_options){.n_threads = threads}, &dev, &err));
+    ok(rz_device_open(NULL, &(rz_device_options){.device = fixture_device(), .n_threads = threads}, &dev, &err));
     dev->is_half = half;
     ok(rz_precision_parse(weights, 0, NULL, &from.precision, &err));
     ok(rz_model_load_from(NULL, dev, &from, RZ_MODEL_INFER, 0, &m, &err));
@@ -144,9 +144,21 @@ static float *expected(size_t n, rz_rows rows, size_t n_blocks)
     return out;
 }
 
+/* n unit vectors of c numbers. */
+static void expect_near(const float *a, const float *b, size_t n, size_t c, double least, const char *what)
+{
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < c; k++) sum += (double)a[i * c + k] * (double)b[i * c + k];
+        if (!(sum >= least)) fail_msg("%s: item %zu: cosine %.7f, expected %.7f", what, i, sum, least);
+    }
+}
+
+/* The same bits; where cuBLAS multiplies, whose sums depend on how many rows there are, as good as the same. */
 static void expect_same(float *a, float *b, size_t n, const char *what)
 {
-    for (size_t i = 0; i < n * m->cfg.text.hidden; i++)
+    if (!fixture_on_cpu()) expect_near(a, b, n, m->cfg.text.hidden, half ? .998 : .9999, what);
+    for (size_t i = 0; i < n * m->cfg.text.hidden && fixture_on_cpu(); i++)
         if (memcmp(&a[i], &b[i], sizeof *a)) fail_msg("%s: number %zu: %a, expected %a", what, i, a[i], b[i]);
     free(a);
     free(b);
@@ -187,7 +199,8 @@ static void test_global_alone(void **state)
     rz_download(s, b, alone, sizeof b);
     rz_arena_release(s, mark);
     ok(rz_stream_sync(s, &err));
-    assert_memory_equal(a, b, sizeof a);
+    if (fixture_on_cpu()) assert_memory_equal(a, b, sizeof a);
+    expect_near(a, b, MAX_ITEMS, 16, half ? .998 : .9999, dirs[0]);
     close_model();
 }
 
@@ -303,15 +316,6 @@ static float *four_vectors(const char *dir, const char *weights, bool as_half, b
     return out;
 }
 
-static void expect_near(const float *a, const float *b, size_t c, double least, const char *what)
-{
-    for (size_t i = 0; i < MAX_ITEMS; i++) {
-        double sum = 0;
-        for (size_t k = 0; k < c; k++) sum += (double)a[i * c + k] * (double)b[i * c + k];
-        if (!(sum >= least)) fail_msg("%s: item %zu: cosine %.7f, expected %.7f", what, i, sum, least);
-    }
-}
-
 /* As near to floats as the rounding of products alone is: trained weights hardly move, those at random more. Alone or
  * in a batch it is the same. */
 static void test_half_is_near(void **state)
@@ -330,7 +334,7 @@ static void test_half_is_near(void **state)
             if (b->gate.w->owned && m->precision.type == RZ_WEIGHTS_BF16 &&
                 b->gate.w->n % 32 == 0) /* one product for both */
                 assert_ptr_equal(b->up.w->w.data, (const uint8_t *)b->gate.w->w.data + 2 * b->gate.w->n);
-            expect_near(got, want, c, d < RZ_COUNT(dirs) ? least[t] : .9999, dir);
+            expect_near(got, want, MAX_ITEMS, c, d < RZ_COUNT(dirs) ? least[t] : .9999, dir);
             assert_memory_not_equal(got, want, c * sizeof *got);
             expect_same(got, alone, MAX_ITEMS, dir);
             close_model();
@@ -351,6 +355,8 @@ static void embed(radz_session *session, const radz_image *image, const char *pr
 static void test_prompts_on_a_film(void **state)
 {
     static const char *const asked[] = {"<image>\nIs there an effusion?", "<image>\nAnd now?", NULL};
+    radz_runtime_options on_cpu;
+    radz_runtime *runtime;
     radz_model *model;
     radz_session *plain, *keeping;
     radz_session_options so;
@@ -361,7 +367,11 @@ static void test_prompts_on_a_film(void **state)
     radz_session_options_init(&so);
     so.keep_film = 1;
     uint8_t *png = fixture_png_bytes(40, 30, 1, 5, &n);
-    ok(radz_model_open(NULL, dirs[0], NULL, &model, &err));
+    radz_runtime_options_init(&on_cpu);
+    on_cpu.device = "cpu";
+    ok(radz_runtime_create(&on_cpu, &runtime, &err));
+    ok(radz_model_open(runtime, dirs[0], NULL, &model, &err));
+    radz_runtime_close(runtime);
     ok(radz_session_open(model, NULL, &plain, &err));
     ok(radz_session_open(model, &so, &keeping, &err));
     ok(radz_image_open_memory(NULL, png, n, &image, &err));

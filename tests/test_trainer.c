@@ -416,7 +416,12 @@ static void a_plan_changes_nothing(void **state)
     radz_error err;
     radz_trainer *trainer;
     radz_train_plan plan = {.struct_size = sizeof plan};
-    if (radz_trainer_open(NULL, &e.o, &trainer, &err)) fail_msg("%s", err.message);
+    radz_runtime_options on_cpu;
+    radz_runtime *runtime;
+    radz_runtime_options_init(&on_cpu);
+    on_cpu.device = "cpu"; /* as run_alone */
+    if (radz_runtime_create(&on_cpu, &runtime, &err)) fail_msg("%s", err.message);
+    if (radz_trainer_open(runtime, &e.o, &trainer, &err)) fail_msg("%s", err.message);
     if (radz_trainer_plan(trainer, 1, &plan, &err)) fail_msg("%s", err.message);
     assert_int_equal(plan.n_steps, 12);
     assert_int_equal(plan.n_train, 16);
@@ -425,6 +430,7 @@ static void a_plan_changes_nothing(void **state)
     assert_int_not_equal(access(e.o.out_dir, F_OK), 0);
     if (radz_trainer_run(trainer, &err)) fail_msg("%s", err.message);
     radz_trainer_close(trainer);
+    radz_runtime_close(runtime);
     char *planned = keep_file("model.safetensors");
     fixture_remove(e.o.out_dir);
     job x = run_alone();
