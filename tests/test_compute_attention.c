@@ -33,10 +33,9 @@ static const struct problem PROBLEMS[] = {
 
 /* Several tiles of every size of head; too large for a difference in each number. */
 static const struct problem LARGE[] = {
-    {2, {70, 130}, {70, 130}, 2, 1, 64, true, 0},
-    {1, {66}, {140}, 2, 1, 100, true, 40},
-    {1, {90}, {10}, 1, 1, 128, true, 0},
-    {1, {65}, {65}, 2, 2, 160, false, 0},
+    {2, {70, 130}, {70, 130}, 2, 1, 64, true, 0}, {1, {66}, {140}, 2, 1, 100, true, 40},
+    {1, {90}, {10}, 1, 1, 128, true, 0},          {1, {65}, {65}, 2, 2, 160, false, 0},
+    {1, {70}, {70}, 1, 1, 40, true, 2}, /* one query of the second tile sees one key of the first */
 };
 enum { MAX_HEAD = 160 };
 

@@ -29,6 +29,8 @@ static const struct problem PROBLEMS[] = {
     {3, {3, 1, 60}, {140, 17, 189}, 2, 1, 128, 0, true, 0}, /* fewer queries than keys: a cache */
     {2, {190, 9}, {190, 9}, 2, 1, 128, 0, true, 30},        /* window */
     {1, {13}, {300}, 1, 1, 64, 0, true, 100},               /* window and cache */
+    {1, {40}, {102}, 1, 1, 64, 0, true, 0},                 /* the first query sees all but one of 64 keys, */
+    {1, {40}, {132}, 1, 1, 64, 0, true, 30},                /* and only the last of 64 */
     {2, {150, 20}, {10, 20}, 1, 1, 32, 0, true, 0},         /* the first 140 queries see nothing */
     {2, {20, 70}, {135, 0}, 2, 1, 64, 0, false, 0},         /* cross attention; no keys */
     {1, {70}, {70}, 2, 1, 256, 0, true, 0},
