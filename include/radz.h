@@ -200,8 +200,8 @@ typedef struct radz_model_options {
      * weights and scratch of one session together: big matrices are read from the files while others are at work. The
      * same bits, as fast as the disk allows. Weights must be in the files as they are used: `weights` may ask for
      * nothing but "bf16" of bf16 or integers, no adapter (RADZ_E_UNSUPPORTED, see radz_model_quantize). Too few bytes
-     * is RADZ_E_LIMIT, with how many it takes. A file that fails or changes under way is RADZ_E_IO from the call. Of the
-     * CPU alone: a GPU holds all weights (RADZ_E_UNSUPPORTED). */
+     * is RADZ_E_LIMIT, with how many it takes. A file that fails or changes under way is RADZ_E_IO from the call. Of
+     * the CPU alone: a GPU holds all weights (RADZ_E_UNSUPPORTED). */
     uint64_t memory_bytes;
 } radz_model_options;
 

@@ -33,7 +33,7 @@ struct rz_int_block {
     size_t lanes, last_lanes; /* of a group; of the last one here */
     const float *a, *b;
     size_t a_stride, a_group; /* floats from one panel, from one group to the next */
-    float *c, beta;                    /* beta 0: c is not read */
+    float *c, beta;           /* beta 0: c is not read */
     size_t ldc;
 };
 
