@@ -247,12 +247,13 @@ static void host_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t
     OUT(c, spread(m, ldc, n));
     RUN(gemm, ta, tb, m, n, k, alpha, a, b, beta, c, ldc);
 }
-static void host_add(rz_stream *s, float *y, const float *x, size_t n)
+static void host_sum(rz_stream *s, float *y, const float *a, const float *b, size_t n)
 {
     STAGE;
     OUT(y, n);
-    IN(x, n);
-    RUN(add, y, x, n);
+    IN(a, n);
+    IN(b, n);
+    RUN(sum, y, a, b, n);
 }
 static void host_scale(rz_stream *s, float *y, float a, size_t n)
 {
@@ -614,7 +615,7 @@ void host_ops(rz_device *dev)
     dev->ops.alloc = host_alloc, dev->ops.free = host_free, dev->ops.dot = host_dot;
 #define TAKE(op) dev->ops.op = host_##op
     TAKE(upload), TAKE(download), TAKE(copy), TAKE(fill), TAKE(gemm);
-    TAKE(add), TAKE(scale), TAKE(add_bias), TAKE(add_bias_bwd), TAKE(dropout);
+    TAKE(sum), TAKE(scale), TAKE(add_bias), TAKE(add_bias_bwd), TAKE(dropout);
     TAKE(to_bf16), TAKE(gather), TAKE(copy_rows), TAKE(add_rows), TAKE(pool_mean);
     TAKE(pool_mean_bwd), TAKE(l2norm), TAKE(l2norm_bwd), TAKE(layernorm), TAKE(layernorm_bwd);
     TAKE(rmsnorm), TAKE(rmsnorm_bwd), TAKE(act), TAKE(act_bwd), TAKE(gated);

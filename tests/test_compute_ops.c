@@ -373,6 +373,11 @@ static void simple_rows(void **state)
     assert_true(db[0] == 125 && db[1] == 47 && db[2] == 69);
     rz_scale(s, y, 2, 6);
     rz_add(s, y, y, 3);
+    float sum[2];
+    rz_sum(s, sum, b, b + 1, 2);
+    assert_true(sum[0] == 30 && sum[1] == 50);
+    rz_sum(s, sum, b, sum, 2);
+    assert_true(sum[0] == 40 && sum[1] == 70);
     assert_true(y[0] == 44 && y[2] == 132 && y[3] == 28);
     rz_fill(s, y, 7, 5);
     assert_true(y[4] == 7 && y[5] == 72);

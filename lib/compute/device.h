@@ -142,9 +142,10 @@ void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
-void rz_add(rz_stream *s, float *y, const float *x, size_t n);                            /* y += x */
-void rz_scale(rz_stream *s, float *y, float a, size_t n);                                 /* y *= a */
-void rz_add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t cols);       /* y[r][c] += b[c] */
+void rz_sum(rz_stream *s, float *y, const float *a, const float *b, size_t n);      /* y = a + b; y may be a or b */
+void rz_add(rz_stream *s, float *y, const float *x, size_t n);                      /* y += x */
+void rz_scale(rz_stream *s, float *y, float a, size_t n);                           /* y *= a */
+void rz_add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t cols); /* y[r][c] += b[c] */
 void rz_add_bias_bwd(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols); /* db[c] += sum_r */
 /* y = x / (1 - p) where the mask keeps an element, else 0; also its own backward. y may be x. The mask is a function of
  * (seed, keys[r], column) alone: rows with one key have one mask, in any batch and on any device. keys: device (rows);

@@ -22,7 +22,7 @@ struct rz_ops {
     void (*fill)(rz_stream *s, float *y, float value, size_t n);
     void (*gemm)(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc);
-    void (*add)(rz_stream *s, float *y, const float *x, size_t n);
+    void (*sum)(rz_stream *s, float *y, const float *a, const float *b, size_t n);
     void (*scale)(rz_stream *s, float *y, float a, size_t n);
     void (*add_bias)(rz_stream *s, float *y, const float *b, size_t rows, size_t cols);
     void (*add_bias_bwd)(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols);

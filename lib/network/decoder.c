@@ -363,16 +363,16 @@ static void attention_backward(const rz_net *net, const rz_decoder_block *b, con
 {
     const rz_text_config *t = &net->model->cfg.text;
     size_t rows = (size_t)at->q_seq.start[at->q_seq.n];
-    float *datt = rz_arena_f32(net->s, rows, at->q_ld), *dq = rz_arena_zeros(net->s, rows, at->q_ld);
-    float *dk = rz_arena_zeros(net->s, rows, at->kv_ld), *dv = rz_arena_zeros(net->s, rows, at->kv_ld);
+    float *datt = rz_arena_f32(net->s, rows, at->q_ld);
+    const rz_qkv dx = rz_qkv_zeros(net, at, rows);
     float *dn = rz_arena_f32(net->s, rows, t->hidden);
     rz_linear_backward(net, &b->o, 0.0f, datt, dh, a->att, rows);
-    rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
-    rope(net, d->seq, d->positions, d->freqs, dq, t->heads, true);
-    rope(net, d->seq, d->positions, d->freqs, dk, t->kv_heads, true);
-    rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
-    rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
-    rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
+    rz_attention_bwd(net->s, at, dx.q, dx.k, dx.v, datt, a->att, a->lse, a->q, a->k, a->v);
+    rope(net, d->seq, d->positions, d->freqs, dx.q, t->heads, true);
+    rope(net, d->seq, d->positions, d->freqs, dx.k, t->kv_heads, true);
+    rz_linear_backward(net, &b->q, 0.0f, dn, dx.q, a->n1, rows);
+    rz_linear_backward(net, &b->k, 1.0f, dn, dx.k, a->n1, rows);
+    rz_linear_backward(net, &b->v, 1.0f, dn, dx.v, a->n1, rows);
     rz_norm_backward(net, &b->in, dh, dn, a->h, a->stats1, rows);
 }
 

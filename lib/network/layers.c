@@ -123,13 +123,17 @@ void rz_norm_backward(const rz_net *net, const rz_norm *n, float *dx, const floa
 
 float *rz_residual(const rz_net *net, float *h, const float *delta, size_t n)
 {
-    if (net->keep) {
-        float *sum = rz_arena_f32(net->s, 1, n);
-        rz_copy(net->s, sum, h, n * sizeof *h);
-        h = sum;
-    }
-    rz_add(net->s, h, delta, n);
-    return h;
+    float *sum = net->keep ? rz_arena_f32(net->s, 1, n) : h;
+    rz_sum(net->s, sum, h, delta, n);
+    return sum;
+}
+
+rz_qkv rz_qkv_zeros(const rz_net *net, const rz_attn *at, size_t rows)
+{
+    float *q = rz_arena_zeros(net->s, rows, at->q_ld + 2 * at->kv_ld);
+    if (!q) return (rz_qkv){0};
+    float *k = q + rows * at->q_ld;
+    return (rz_qkv){q, k, k + rows * at->kv_ld};
 }
 
 rz_attn rz_self_attention(rz_ragged seq, size_t heads, size_t kv_heads, size_t head_dim, bool causal, size_t window)

@@ -39,6 +39,12 @@ void rz_norm_backward(const rz_net *net, const rz_norm *n, float *dx, const floa
 /* h + delta: in place, or into a new buffer where activations are kept. */
 float *rz_residual(const rz_net *net, float *h, const float *delta, size_t n);
 
+/* Zeros for the gradients of the rows' q, k and v; NULL on failure. */
+typedef struct rz_qkv {
+    float *q, *k, *v;
+} rz_qkv;
+rz_qkv rz_qkv_zeros(const rz_net *net, const rz_attn *at, size_t rows);
+
 /* Vision and text blocks differ in norms, masks and MLPs; their attention is one thing. q, k, v are (rows, heads *
  * head_dim) and (rows, kv_heads * head_dim), one after another. */
 rz_attn rz_self_attention(rz_ragged seq, size_t heads, size_t kv_heads, size_t head_dim, bool causal, size_t window);

@@ -238,13 +238,13 @@ static void block_backward(const rz_net *net, const rz_tower_block *b, const rz_
     rz_linear_backward(net, &b->fc1, 0.0f, dn, dact, a->n2, rows);
     rz_norm_backward(net, &b->ln2, dh, dn, a->mid, a->stats2, rows);
 
-    float *datt = rz_arena_f32(net->s, rows, c), *dq = rz_arena_zeros(net->s, rows, c);
-    float *dk = rz_arena_zeros(net->s, rows, c), *dv = rz_arena_zeros(net->s, rows, c);
+    float *datt = rz_arena_f32(net->s, rows, c);
+    const rz_qkv d = rz_qkv_zeros(net, at, rows);
     rz_linear_backward(net, &b->o, 0.0f, datt, into_branch(net, dh, &paths[ATTENTION], rows), a->att, rows);
-    rz_attention_bwd(net->s, at, dq, dk, dv, datt, a->att, a->lse, a->q, a->k, a->v);
-    rz_linear_backward(net, &b->q, 0.0f, dn, dq, a->n1, rows);
-    rz_linear_backward(net, &b->k, 1.0f, dn, dk, a->n1, rows);
-    rz_linear_backward(net, &b->v, 1.0f, dn, dv, a->n1, rows);
+    rz_attention_bwd(net->s, at, d.q, d.k, d.v, datt, a->att, a->lse, a->q, a->k, a->v);
+    rz_linear_backward(net, &b->q, 0.0f, dn, d.q, a->n1, rows);
+    rz_linear_backward(net, &b->k, 1.0f, dn, d.k, a->n1, rows);
+    rz_linear_backward(net, &b->v, 1.0f, dn, d.v, a->n1, rows);
     rz_norm_backward(net, &b->ln1, dh, dn, a->h, a->stats1, rows);
 }
 

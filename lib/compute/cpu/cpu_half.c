@@ -22,7 +22,7 @@ static void linear(rz_stream *s, float beta, float *y, size_t ldy, const uint16_
 {
     w.compute = RZ_BF16;
     s->dev->ops.gemm(s, false, true, m, n, k, 1.0f, (rz_mat){.data = x, .dtype = RZ_BF16, .ld = ldx}, w, beta, y, ldy);
-    for (size_t r = 0; bias && r < m; r++) s->dev->ops.add(s, y + r * ldy, bias, n);
+    for (size_t r = 0; bias && r < m; r++) s->dev->ops.sum(s, y + r * ldy, y + r * ldy, bias, n);
 }
 
 static void half_linear(rz_stream *s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w,

@@ -31,16 +31,16 @@ static void cpu_fill(rz_stream *s, float *y, float value, size_t n)
     rz_cpu_split(s, n, 1, fill_part, &(struct job){.y = y, .a = value});
 }
 
-static void add_part(void *arg, size_t begin, size_t end)
+static void sum_part(void *arg, size_t begin, size_t end)
 {
     const struct job *j = arg;
     float *y = j->y;
-    const float *x = j->x;
-    for (size_t i = begin; i < end; i++) y[i] += x[i];
+    const float *a = j->x, *b = j->dy;
+    for (size_t i = begin; i < end; i++) y[i] = a[i] + b[i];
 }
-static void cpu_add(rz_stream *s, float *y, const float *x, size_t n)
+static void cpu_sum(rz_stream *s, float *y, const float *a, const float *b, size_t n)
 {
-    rz_cpu_split(s, n, 1, add_part, &(struct job){.y = y, .x = x});
+    rz_cpu_split(s, n, 1, sum_part, &(struct job){.y = y, .x = a, .dy = b});
 }
 
 static void scale_part(void *arg, size_t begin, size_t end)
@@ -355,7 +355,7 @@ static void cpu_l2norm_bwd(rz_stream *s, float *dx, const float *dy, const float
 void rz_cpu_rows_ops(struct rz_ops *ops)
 {
     ops->fill = cpu_fill;
-    ops->add = cpu_add;
+    ops->sum = cpu_sum;
     ops->scale = cpu_scale;
     ops->add_bias = cpu_add_bias;
     ops->add_bias_bwd = cpu_add_bias_bwd;

@@ -10,7 +10,7 @@
 
 /* clang-format off */
 #define RZ_CUDA_ROWS(X)                                                                                        \
-    X(fill) X(add) X(scale) X(to_bf16) X(adamw_step) X(act) X(act_bwd) X(gated) X(gated_bwd) X(add_bias)       \
+    X(fill) X(sum) X(scale) X(to_bf16) X(adamw_step) X(act) X(act_bwd) X(gated) X(gated_bwd) X(add_bias)       \
     X(add_bias_bwd) X(dropout) X(gather) X(copy_rows) X(add_rows) X(add_rows_to) X(pool_mean)                  \
     X(pool_mean_bwd) X(patchify) X(rope) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(l2norm)     \
     X(l2norm_bwd) X(softmax_xent) X(dot)

@@ -67,9 +67,9 @@ static void fill(rz_stream *s, float *y, float value, size_t n)
 {
     launch_flat(s, RZ_K_fill, n, RZ_CUDA_ARGS(&y, &value, &n));
 }
-static void add(rz_stream *s, float *y, const float *x, size_t n)
+static void sum(rz_stream *s, float *y, const float *a, const float *b, size_t n)
 {
-    launch_flat(s, RZ_K_add, n, RZ_CUDA_ARGS(&y, &x, &n));
+    launch_flat(s, RZ_K_sum, n, RZ_CUDA_ARGS(&y, &a, &b, &n));
 }
 static void scale(rz_stream *s, float *y, float a, size_t n)
 {
@@ -134,7 +134,7 @@ static void adamw_step(rz_stream *s, const rz_adamw *o, const rz_adamw_slot *slo
 /* A grid that depends on n alone, so that the order of the sum does too. */
 static double dot(rz_stream *s, const float *x, const float *y, size_t n)
 {
-    double host[DOT_BLOCKS], sum = 0;
+    double host[DOT_BLOCKS], total = 0;
     const size_t blocks = at_most(pieces(n, FOUR * THREADS), DOT_BLOCKS);
     const rz_mark mark = rz_arena_mark(s);
     double *sums = rz_arena_bytes(s, blocks * sizeof *sums);
@@ -143,8 +143,8 @@ static double dot(rz_stream *s, const float *x, const float *y, size_t n)
     rz_download(s, host, sums, blocks * sizeof *sums);
     rz_arena_release(s, mark);
     if (rz_stream_failed(s)) return (double)NAN;
-    for (size_t i = 0; i < blocks; i++) sum += host[i];
-    return sum;
+    for (size_t i = 0; i < blocks; i++) total += host[i];
+    return total;
 }
 
 /* ---- Tables ---------------------------------------------------------------------------------------- */
@@ -277,7 +277,7 @@ static void softmax_xent(rz_stream *s, float *loss, float *dlogits, const float 
 void rz_cuda_rows_ops(struct rz_ops *ops)
 {
     ops->fill = fill;
-    ops->add = add;
+    ops->sum = sum;
     ops->scale = scale;
     ops->add_bias = add_bias;
     ops->add_bias_bwd = add_bias_bwd;

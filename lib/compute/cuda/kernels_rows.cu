@@ -50,12 +50,12 @@ extern "C" __global__ void rz_k_fill(float *y, float value, size_t n)
     });
 }
 
-extern "C" __global__ void rz_k_add(float *y, const float *x, size_t n)
+extern "C" __global__ void rz_k_sum(float *y, const float *a, const float *b, size_t n)
 {
-    each_four(n, aligned(y, x), [=](size_t i, size_t left, auto w) {
-        const rz_quad a = LOAD(x, w);
-        rz_quad q = LOAD(y, w);
-        for (int k = 0; k < 4; k++) q.v[k] += a.v[k];
+    each_four(n, aligned(y, a, b), [=](size_t i, size_t left, auto w) {
+        const rz_quad x = LOAD(b, w);
+        rz_quad q = LOAD(a, w);
+        for (int k = 0; k < 4; k++) q.v[k] += x.v[k];
         STORE(y, q, w);
     });
 }
