@@ -415,6 +415,7 @@ static void print_counts(const radz_train_plan *p)
            (long long)p->n_train, (long long)p->n_val, (long long)p->n_left_out, (long long)p->n_bad_rows);
     printf("Parameters: %llu, of which %llu are trained\nMemory, about:\n", (unsigned long long)p->n_parameters,
            (unsigned long long)p->n_trained);
+    print_bytes("program", p->process_bytes);
     print_bytes("weights", p->weight_bytes);
     print_bytes("optimiser", p->optimizer_bytes);
     print_bytes("films", p->film_bytes);
@@ -433,7 +434,7 @@ static radz_status print_plan(radz_trainer *trainer, int silent, radz_error *err
     char time[32];
     format_time(time, sizeof time, p.seconds_per_step * (double)p.n_steps);
     print_bytes("activations", p.activation_bytes);
-    print_bytes("in all", p.weight_bytes + p.optimizer_bytes + p.film_bytes + p.activation_bytes);
+    print_bytes("in all", p.process_bytes + p.weight_bytes + p.optimizer_bytes + p.film_bytes + p.activation_bytes);
     printf("Time: %lld steps of %.2f s: %s without validation\n", (long long)p.n_steps, p.seconds_per_step, time);
     return RADZ_OK;
 }

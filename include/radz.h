@@ -1074,6 +1074,7 @@ typedef struct radz_train_plan {
     uint64_t n_parameters, n_trained; /* numbers in the model, and those that change */
     uint64_t weight_bytes, optimizer_bytes, activation_bytes, film_bytes; /* memory; activations of one step, about */
     double seconds_per_step;                                              /* measured, NaN where it was not */
+    uint64_t process_bytes; /* program, libraries, stacks: all five together are what a process on a CPU takes */
 } radz_train_plan;
 
 RADZ_API void radz_train_options_init_sized(radz_train_options *options, size_t struct_size);

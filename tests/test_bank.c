@@ -375,7 +375,7 @@ static void test_bank_of_a_model_folder(void **state)
     char before[65];
     memcpy(before, model->hash, 65);
     const char *one = fixture_path(dir, "one"), *path = fixture_path(one, RZ_BANK_FILE);
-    ok(rz_bank_write_own(NULL, dev, one, entries, 3, &err));
+    ok(rz_bank_write_own(&net, one, entries, 3, &err));
     ok(rz_bank_open(model, path, &b, &err)); /* the bank does not change the hash of the model */
     rz_bank_free(b);
     rz_model *again;

@@ -42,14 +42,17 @@ static int setup(void **state)
     fixture_write_text(fixture_path(dir, "list.txt"), descriptions);
     setenv("RADZ_MODEL", model, 1);
     setenv("LC_ALL", "C", 1);
-    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
-    rz_device *dev;
     rz_bank_list list;
-    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), 0);
+    radz_model *m;
+    radz_session *s;
+    radz_bank *bank;
     assert_int_equal(rz_bank_list_open(NULL, fixture_path(dir, "list.txt"), &list, &err), 0);
-    if (rz_bank_write_own(NULL, dev, model, list.entries, list.n, &err)) fail_msg("%s", err.message);
+    if (radz_model_open(NULL, model, NULL, &m, &err) || radz_session_open(m, NULL, &s, &err) ||
+        radz_bank_build(s, list.entries, list.n, &bank, &err) ||
+        radz_bank_save(bank, fixture_path(model, "anchors.safetensors"), &err))
+        fail_msg("%s", err.message);
+    radz_bank_close(bank), radz_session_close(s), radz_model_close(m);
     rz_bank_list_free(NULL, &list);
-    rz_device_close(dev);
     return 0;
 }
 

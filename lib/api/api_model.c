@@ -1,6 +1,7 @@
 /* Public: model and session.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "handles.h"
+#include "memory.h"
 #include "lora.h"
 #include "pager.h"
 #include "precision.h"

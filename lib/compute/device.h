@@ -89,7 +89,8 @@ int32_t *rz_arena_i32(rz_stream *s, const int32_t *host, size_t n); /* uploads *
 void *rz_arena_host(rz_stream *s, size_t n, size_t item_size);      /* zeroed HOST memory with the same lifetime */
 rz_mark rz_arena_mark(rz_stream *s);
 void rz_arena_release(rz_stream *s, rz_mark m);
-size_t rz_arena_peak(const rz_stream *s); /* bytes held */
+size_t rz_arena_peak(const rz_stream *s);    /* bytes held */
+size_t rz_arena_touched(const rz_stream *s); /* those of them that have been in use: host memory that is resident */
 
 /* ---- Data movement -------------------------------------------------------------------- */
 

@@ -101,7 +101,7 @@ struct rz_device {
 
 struct rz_chunk {
     uint8_t *data;
-    size_t size;
+    size_t size, most; /* bytes; the most of them that were in use at once */
 };
 
 struct rz_arena {

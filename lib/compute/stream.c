@@ -155,8 +155,10 @@ static void *arena_bytes(rz_stream *s, struct rz_arena *a, size_t n_bytes)
     }
     if (i != a->current) a->used = 0;
     a->current = i;
-    void *p = a->chunks[i].data + a->used;
+    struct rz_chunk *c = &a->chunks[i];
+    void *p = c->data + a->used;
     a->used += n;
+    if (a->used > c->most) c->most = a->used;
     return p;
 }
 
@@ -222,6 +224,18 @@ void rz_arena_release(rz_stream *s, rz_mark m)
 size_t rz_arena_peak(const rz_stream *s)
 {
     return arena_size(&s->device) + arena_size(&s->host);
+}
+
+static size_t arena_touched(const struct rz_arena *a)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < a->n_chunks; i++) n += a->chunks[i].most;
+    return n;
+}
+
+size_t rz_arena_touched(const rz_stream *s)
+{
+    return arena_touched(&s->device) + arena_touched(&s->host);
 }
 
 /* ---- Ops ------------------------------------------------------------------------------ */

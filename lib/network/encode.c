@@ -561,52 +561,6 @@ float *rz_encode_look(const rz_net *net, const rz_item *items, size_t n, size_t 
     return h;
 }
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-/* Buffers of one tower block, all rows of one film, as block_forward in tower.c asks for them. */
-static size_t tower_floats(const rz_config *cfg)
-{
-    const rz_vision_config *v = &cfg->vision;
-    size_t rows = rz_tower_rows(cfg), pixels = v->channels * v->image_size * v->image_size;
-    return 2 * pixels + rows * (11 * v->hidden + 2 * v->intermediate);
-}
-
-/* The same of one decoder block; `rows` of a film's prompt. */
-static size_t decoder_floats(const rz_config *cfg, size_t rows)
-{
-    const rz_text_config *t = &cfg->text;
-    return rows * (6 * t->hidden + 2 * t->heads * t->head_dim + 2 * t->kv_heads * t->head_dim + 3 * t->intermediate);
-}
-
-uint64_t rz_net_film_bytes(const rz_model *m)
-{
-    const rz_config *cfg = &m->cfg;
-    const size_t words = 64; /* of the prompt */
-    size_t rows = words + cfg->image_rows + cfg->radz.n_image_tokens;
-    /* Several feature layers: their rows side by side, kept while the tower goes on. */
-    size_t wide = cfg->n_feature_layers > 1 ? cfg->image_rows * cfg->n_feature_layers * cfg->vision.hidden : 0;
-    size_t image = cfg->has_vision ? tower_floats(cfg) + wide + cfg->image_rows * 4 * cfg->text.hidden : 0;
-    size_t decoder = max_size(decoder_floats(cfg, rows), rows * cfg->radz.gamma_hidden);
-    return (uint64_t)(image + decoder) * sizeof(float);
-}
-
-uint64_t rz_net_step_bytes(const rz_model *m, size_t n_films, size_t n_rows, bool recompute)
-{
-    const rz_config *cfg = &m->cfg;
-    /* Activations of every block stay, or its input alone; a tower that is not trained leaves nothing. */
-    const size_t blocks = rz_config_decoder_blocks(cfg), kept = recompute ? 1 : blocks;
-    const size_t tower_blocks = m->setup.tower && !recompute ? rz_config_tower_blocks(cfg) : 1;
-    double tower = cfg->has_vision ? (double)tower_floats(cfg) * (double)tower_blocks : 0;
-    double films = (double)n_films * (tower + (double)(cfg->image_rows * 4 * cfg->text.hidden));
-    double decoder = (double)decoder_floats(cfg, n_rows) * (double)kept;
-    if (recompute) decoder += (double)n_rows * (double)(cfg->text.hidden * blocks);
-    double back = (double)decoder_floats(cfg, n_rows); /* gradients of one block */
-    return (uint64_t)((films + decoder + back) * sizeof(float));
-}
-
 void rz_encode_rows_backward(const rz_net *net, const rz_encoding *e, float *dh)
 {
     if (rz_stream_failed(net->s) || !e->n_rows) return;

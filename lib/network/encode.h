@@ -53,11 +53,6 @@ typedef struct rz_encode_view {
     float *input; /* of the decoder (rows, text.hidden) */
 } rz_encode_view;
 float *rz_encode_look(const rz_net *net, const rz_item *items, size_t n, size_t n_blocks, rz_encode_view *view);
-/* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
-uint64_t rz_net_film_bytes(const rz_model *m);
-/* The same of a training step there and back: n_films, and n_rows of all prompts that go through the decoder at once.
- */
-uint64_t rz_net_step_bytes(const rz_model *m, size_t n_films, size_t n_rows, bool recompute);
 /* dglobal, dlocal (n, K), either may be NULL. Adds into the grads of the model's parameters that have one. */
 void rz_encode_backward(const rz_net *net, rz_encoding *acts, const float *dglobal, const float *dlocal);
 

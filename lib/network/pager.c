@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "encode.h"
+#include "memory.h"
 #include "reader.h"
 #include "weights.h"
 

@@ -113,20 +113,14 @@ radz_status rz_bank_done(rz_bank *b, radz_status status, rz_bank **out)
     return status;
 }
 
-static radz_status build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_item_kind kind, rz_bank **bank,
-                         radz_error *err)
+radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
 {
     *bank = NULL;
     RZ_TRY(rz_model_require_texts(net->model, err));
     RZ_TRY(rz_bank_check(net->model->cfg.host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
     rz_bank *b = NULL;
     RZ_TRY(rz_bank_new(net->model, n, &b, err));
-    return rz_bank_done(b, rz_bank_fill(b, 0, net, entries, kind, err), bank);
-}
-
-radz_status rz_bank_build(const rz_net *net, const radz_bank_entry *entries, size_t n, rz_bank **bank, radz_error *err)
-{
-    return build(net, entries, n, RZ_ITEM_DISEASE, bank, err);
+    return rz_bank_done(b, rz_bank_fill(b, 0, net, entries, RZ_ITEM_DISEASE, err), bank);
 }
 
 radz_status rz_bank_build_common(const rz_net *net, rz_bank **bank, radz_error *err)
@@ -165,41 +159,42 @@ radz_status rz_bank_set_writer(rz_bank *b, const char *writer, const bool *writt
 
 /* ---- A bank in the model's own directory ---- */
 
-static radz_status save_own(const rz_net *net, const rz_host *host, const char *dir, const radz_bank_entry *entries,
-                            size_t n, rz_item_kind kind, radz_error *err)
+/* As the model in dir would make it, of which names and hashes alone are read: a second set of weights might have no
+ * room. */
+static radz_status new_own(const rz_net *net, const char *dir, size_t n, rz_bank **bank, radz_error *err)
 {
-    rz_bank *bank = NULL;
-    RZ_TRY(build(net, entries, n, kind, &bank, err));
+    const rz_source files = {.dir = dir, .list_only = true};
+    rz_model *written = NULL;
+    RZ_TRY(rz_model_load_from(net->model->cfg.host, net->model->dev, &files, RZ_MODEL_INFER, 0, &written, err));
+    radz_status status = rz_bank_new(written, n, bank, err);
+    rz_model_unload(written);
+    return status;
+}
+
+static radz_status write_own(const rz_net *net, const char *dir, const radz_bank_entry *entries, size_t n,
+                             rz_item_kind kind, radz_error *err)
+{
+    const rz_host *host = net->model->cfg.host;
+    rz_bank *b = NULL;
+    RZ_TRY(rz_model_require_texts(net->model, err));
+    RZ_TRY(rz_bank_check(host, entries, n, "anchor bank", RADZ_E_ARGUMENT, err));
     char *path = rz_path_join(host, dir, RZ_BANK_FILE);
-    radz_status status = path ? rz_bank_save(bank, path, err) : RZ_NO_MEMORY(err, "path of an anchor bank");
+    radz_status status = path ? new_own(net, dir, n, &b, err) : RZ_NO_MEMORY(err, "path of an anchor bank");
+    if (!status) status = rz_bank_fill(b, 0, net, entries, kind, err);
+    if (!status) status = rz_bank_save(b, path, err);
     rz_free(host, path);
-    rz_bank_free(bank);
+    rz_bank_free(b);
     return status;
 }
 
-static radz_status write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
-                             size_t n, rz_item_kind kind, radz_error *err)
+radz_status rz_bank_write_own(const rz_net *net, const char *dir, const radz_bank_entry *entries, size_t n,
+                              radz_error *err)
 {
-    rz_model *model = NULL;
-    RZ_TRY(rz_model_load(host, dev, dir, RZ_MODEL_INFER, 0, &model, err));
-    rz_net net = {.model = model};
-    radz_status status = rz_stream_open(dev, &net.s, err);
-    if (status == RADZ_OK) {
-        status = save_own(&net, host, dir, entries, n, kind, err);
-        rz_stream_close(net.s);
-    }
-    rz_model_unload(model);
-    return status;
+    return write_own(net, dir, entries, n, RZ_ITEM_DISEASE, err);
 }
 
-radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
-                              size_t n, radz_error *err)
+radz_status rz_bank_write_sentences(const rz_net *net, const char *dir, const radz_bank_entry *entries, size_t n,
+                                    radz_error *err)
 {
-    return write_own(host, dev, dir, entries, n, RZ_ITEM_DISEASE, err);
-}
-
-radz_status rz_bank_write_sentences(const rz_host *host, rz_device *dev, const char *dir,
-                                    const radz_bank_entry *entries, size_t n, radz_error *err)
-{
-    return write_own(host, dev, dir, entries, n, RZ_ITEM_TEXT, err);
+    return write_own(net, dir, entries, n, RZ_ITEM_TEXT, err);
 }

@@ -87,13 +87,13 @@ bool rz_bank_made_by(const rz_bank *bank, const rz_model *model);
 radz_status rz_bank_save(const rz_bank *bank, const char *path, radz_error *err) RZ_CHECK;
 void rz_bank_free(rz_bank *bank);
 
-/* After training: loads the model that was written to dir, builds the bank of `entries` with it and writes
- * dir/anchors.safetensors. The hash in the bank is that of the files in dir, so they must be final. */
-radz_status rz_bank_write_own(const rz_host *host, rz_device *dev, const char *dir, const radz_bank_entry *entries,
-                              size_t n, radz_error *err) RZ_CHECK;
+/* After training: the bank of `entries` by the network as it is, written to dir/anchors.safetensors. The hash in it is
+ * that of the model in dir, which must be the same network, and final. */
+radz_status rz_bank_write_own(const rz_net *net, const char *dir, const radz_bank_entry *entries, size_t n,
+                              radz_error *err) RZ_CHECK;
 /* The same of the labels in the model's plain sentence, through gamma_txt: for a model trained without anchors. */
-radz_status rz_bank_write_sentences(const rz_host *host, rz_device *dev, const char *dir,
-                                    const radz_bank_entry *entries, size_t n, radz_error *err) RZ_CHECK;
+radz_status rz_bank_write_sentences(const rz_net *net, const char *dir, const radz_bank_entry *entries, size_t n,
+                                    radz_error *err) RZ_CHECK;
 
 /* True for "No Finding", "Normal", any case. */
 bool rz_label_is_reference(const char *label);

@@ -117,7 +117,8 @@ static radz_status validate(rz_trainer *t, rz_validation *out, radz_error *err)
 static radz_status finish(rz_trainer *t, radz_error *err)
 {
     if (!t->model->special) return RADZ_OK;
-    return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
+    const rz_net net = {.model = t->model, .s = t->s};
+    return rz_bank_write_own(&net, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
 }
 
 const rz_objective rz_objective_generate = {.name = "generate",

@@ -1,5 +1,8 @@
 /* plan.c - what a training run will take, before it starts. SPDX-License-Identifier: Apache-2.0 */
+#include "memory.h"
 #include "trainer.h"
+
+#define PROCESS_BYTES ((uint64_t)10 << 20)
 
 static uint64_t weight_bytes(const rz_trainer *t, uint64_t *n_parameters)
 {
@@ -34,13 +37,21 @@ static radz_status measure_step(rz_trainer *t, double *seconds, radz_error *err)
     return st ? st : left;
 }
 
+/* Rows of the texts of a batch, each of them once: as many different ones as so many draws find. */
+static double text_rows(const rz_trainer *t)
+{
+    const double n = (double)t->ds.texts.n;
+    size_t rows = 0;
+    for (size_t i = 0; i < t->ds.texts.n; i++) rows += t->text_prompts[i].n;
+    return n > 0 ? (double)rows * (1 - pow(1 - 1 / n, (double)t->b)) : 0;
+}
+
 /* Without a measurement: as the layers would ask for memory, with texts of the mean length. */
 static uint64_t guess_activations(const rz_trainer *t)
 {
     const bool pairs = t->objective == &rz_objective_radz;
-    size_t rows = t->b * t->image_prompt.n, items = t->b, text_rows = 0;
-    for (size_t i = 0; i < t->ds.texts.n; i++) text_rows += t->text_prompts[i].n;
-    if (t->objective != &rz_objective_classify && t->ds.texts.n) rows += t->b * text_rows / t->ds.texts.n;
+    size_t rows = t->b * t->image_prompt.n, items = t->b;
+    if (t->objective != &rz_objective_classify) rows += (size_t)text_rows(t);
     if (pairs) items += t->b + t->n_anchors;
     for (size_t c = 0; pairs && c < t->n_anchors && !t->model->cfg.radz.embedding_anchors; c++)
         rows += t->disease_prompts[c].n;
@@ -62,7 +73,9 @@ static radz_status plan(rz_trainer *t, bool measure, radz_train_plan *p, radz_er
     p->film_bytes = (kept < t->films.max_bytes ? kept : t->films.max_bytes) + 2 * 3 * film * t->b * sizeof(float);
     p->seconds_per_step = NAN;
     if (measure) RZ_TRY(measure_step(t, &p->seconds_per_step, err));
-    p->activation_bytes = measure ? rz_arena_peak(t->s) : guess_activations(t);
+    const uint64_t held = rz_device_is_host(t->dev) ? rz_arena_touched(t->s) : rz_arena_peak(t->s);
+    p->activation_bytes = measure ? held : guess_activations(t);
+    p->process_bytes = PROCESS_BYTES;
     return RADZ_OK;
 }
 

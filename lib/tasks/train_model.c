@@ -276,7 +276,7 @@ radz_status rz_train_export(rz_trainer *t, radz_error *err)
     else
         RZ_TRY(rz_model_save(t->model, t->o.out_dir, dtype, id, err));
     if (t->objective->finish) return t->objective->finish(t, err);
-    if (!t->n_anchors)
-        return rz_bank_write_sentences(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
-    return rz_bank_write_own(t->host, t->dev, t->o.out_dir, t->diseases.entries, t->diseases.n, err);
+    const rz_net net = {.model = t->model, .s = t->s};
+    return (t->n_anchors ? rz_bank_write_own : rz_bank_write_sentences)(&net, t->o.out_dir, t->diseases.entries,
+                                                                        t->diseases.n, err);
 }

@@ -653,6 +653,7 @@ class radz_train_plan(Structure):
         ("activation_bytes", c_uint64),
         ("film_bytes", c_uint64),
         ("seconds_per_step", c_double),
+        ("process_bytes", c_uint64),
     )
 
 

@@ -114,6 +114,7 @@ class TrainPlan:
     activation_bytes: int
     film_bytes: int
     seconds_per_step: float
+    process_bytes: int
 
 
 class Trainer(Handle):

@@ -1,0 +1,13 @@
+/* memory.h - what a pass will take, before it runs. SPDX-License-Identifier: Apache-2.0 */
+#ifndef RZ_MEMORY_H
+#define RZ_MEMORY_H
+
+#include "model.h"
+
+/* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
+uint64_t rz_net_film_bytes(const rz_model *m);
+/* The same of a training step there and back: n_films, and n_rows of all prompts that go through the decoder at once.
+ */
+uint64_t rz_net_step_bytes(const rz_model *m, size_t n_films, size_t n_rows, bool recompute);
+
+#endif
