@@ -268,7 +268,7 @@ $(CUDA_FLAGS):
 	@mkdir -p $(@D) && printf '%s\n' "$$CUDA_FLAG_TEXT" >$@
 build/cuda/%.fatbin: lib/compute/cuda/%.cu $(wildcard lib/compute/cuda/*.cuh lib/compute/cuda/*_args.h) $(CUDA_FLAGS)
 	$(call say,NVCC,$<)
-	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $<
+	$(Q)$(NVCC) $(NVCC_FLAGS) -o $@ $< || { echo 'nvcc failed: `make NVCC=` builds without kernels for a GPU' >&2; exit 1; }
 $O/lib/compute/cuda/cuda_image.o: $(CUDA_FATBINS) $(CUDA_FLAGS)
 $O/lib/compute/cuda/cuda_image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(patsubst lib/compute/cuda/kernels_%.cu,X(%),$(CUDA_SRC))' \
 	'-DRZ_CUDA_FATBINS="build/cuda"' -DRZ_CUDA_VERSION=$(CUDA_VERSION))
