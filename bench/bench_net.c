@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "embed.h"
-#include "ops.h"
+#include "op_times.h"
 #include "precision.h"
 
 enum { MAX_CALLS = 200, MAX_FILMS = 64 };
@@ -104,123 +104,6 @@ static double copy_bandwidth(bench *b)
     return p ? 2e-9 * (double)n_bytes / median(seconds, RZ_COUNT(seconds)) : 0;
 }
 
-/* ---- Where the time goes ----------------------------------------------------------------------------- */
-
-enum { MAX_LINES = 128 };
-static struct line {
-    char name[64];
-    size_t n;
-    double seconds;
-} lines[MAX_LINES];
-static size_t n_lines;
-static struct rz_ops real; /* the device's own table */
-
-static void note(rz_stream *s, double begin, const char *name, size_t n, size_t k)
-{
-    char full[64];
-    size_t i = 0;
-    real.sync(s);
-    if (n)
-        snprintf(full, sizeof full, "%s %zu x %zu", name, n, k);
-    else
-        snprintf(full, sizeof full, "%s", name);
-    while (i < n_lines && strcmp(lines[i].name, full)) i++;
-    if (i == MAX_LINES) return;
-    if (i == n_lines) memcpy(lines[n_lines++].name, full, sizeof full);
-    lines[i].n++, lines[i].seconds += rz_seconds() - begin;
-}
-
-#define TIMED(op, n, k, params, args)                                                                                  \
-    static void timed_##op params                                                                                      \
-    {                                                                                                                  \
-        const double begin = rz_seconds();                                                                             \
-        real.op args;                                                                                                  \
-        note(s, begin, #op, n, k);                                                                                     \
-    }
-TIMED(half_linear, n, k,
-      (rz_stream * s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w, const float *bias, size_t m,
-       size_t n, size_t k),
-      (s, y, ldy, x, ldx, w, bias, m, n, k))
-TIMED(half_linear_add, n, k,
-      (rz_stream * s, float *h, size_t ldh, const uint16_t *x, size_t ldx, rz_mat w, const float *bias, size_t m,
-       size_t n, size_t k),
-      (s, h, ldh, x, ldx, w, bias, m, n, k))
-TIMED(half_norm, rows, cols,
-      (rz_stream * s, uint16_t *y, const float *x, const float *w, const float *b, float eps, size_t rows, size_t cols),
-      (s, y, x, w, b, eps, rows, cols))
-TIMED(half_rope, 0, 0,
-      (rz_stream * s, uint16_t *x, size_t ld, const int32_t *pos, const float *inv_freq, float scale, size_t rows,
-       size_t n_heads, size_t head_dim),
-      (s, x, ld, pos, inv_freq, scale, rows, n_heads, head_dim))
-TIMED(half_attention, a->n_heads, a->head_dim,
-      (rz_stream * s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k, const uint16_t *v),
-      (s, a, out, q, k, v))
-TIMED(half_act, 0, 0, (rz_stream * s, rz_act_kind kind, uint16_t *y, const uint16_t *x, size_t n), (s, kind, y, x, n))
-TIMED(half_gated, 0, 0,
-      (rz_stream * s, rz_act_kind kind, uint16_t *y, const uint16_t *gate, const uint16_t *up, size_t ld, size_t rows,
-       size_t cols),
-      (s, kind, y, gate, up, ld, rows, cols))
-TIMED(half_to_f32, 0, 0, (rz_stream * s, float *y, const uint16_t *x, size_t n), (s, y, x, n))
-TIMED(gemm, n, k,
-      (rz_stream * s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
-       float *c, size_t ldc),
-      (s, ta, tb, m, n, k, alpha, a, b, beta, c, ldc))
-TIMED(copy, 0, 0, (rz_stream * s, void *dst, const void *src, size_t n_bytes), (s, dst, src, n_bytes))
-TIMED(copy_rows, 0, 0,
-      (rz_stream * s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src, size_t src_ld,
-       const int32_t *src_rows, size_t n, size_t cols),
-      (s, dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols))
-TIMED(add_rows, 0, 0,
-      (rz_stream * s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src, size_t src_ld,
-       const int32_t *src_rows, size_t n, size_t cols),
-      (s, dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols))
-TIMED(add_bias, 0, 0, (rz_stream * s, float *y, const float *b, size_t rows, size_t cols), (s, y, b, rows, cols))
-TIMED(add, 0, 0, (rz_stream * s, float *y, const float *x, size_t n), (s, y, x, n))
-TIMED(act, 0, 0, (rz_stream * s, rz_act_kind kind, float *y, const float *x, size_t n), (s, kind, y, x, n))
-TIMED(attention, a->n_heads, a->head_dim,
-      (rz_stream * s, const rz_attn *a, float *out, float *lse, const float *q, const float *k, const float *v),
-      (s, a, out, lse, q, k, v))
-TIMED(upload, 0, 0, (rz_stream * s, void *dst, const void *host, size_t n_bytes), (s, dst, host, n_bytes))
-TIMED(rmsnorm, 0, 0,
-      (rz_stream * s, float *y, float *rstd, const float *x, const float *w, float eps, size_t rows, size_t cols),
-      (s, y, rstd, x, w, eps, rows, cols))
-TIMED(layernorm, 0, 0,
-      (rz_stream * s, float *y, float *stats, const float *x, const float *w, const float *b, float eps, size_t rows,
-       size_t cols),
-      (s, y, stats, x, w, b, eps, rows, cols))
-
-static int by_seconds(const void *a, const void *b)
-{
-    const struct line *x = a, *y = b;
-    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
-}
-
-static void watch(bench *b)
-{
-    real = b->dev->ops;
-    struct rz_ops *o = &b->dev->ops;
-    o->half_linear = timed_half_linear, o->half_linear_add = timed_half_linear_add, o->half_norm = timed_half_norm;
-    o->half_rope = timed_half_rope, o->half_attention = timed_half_attention, o->half_act = timed_half_act;
-    o->half_gated = timed_half_gated, o->half_to_f32 = timed_half_to_f32, o->gemm = timed_gemm;
-    o->copy = timed_copy, o->copy_rows = timed_copy_rows, o->add_rows = timed_add_rows, o->add_bias = timed_add_bias;
-    o->add = timed_add, o->act = timed_act, o->attention = timed_attention, o->upload = timed_upload;
-    o->rmsnorm = timed_rmsnorm, o->layernorm = timed_layernorm;
-}
-
-static void tell(bench *b, double whole)
-{
-    double sum = 0;
-    b->dev->ops = real;
-    qsort(lines, n_lines, sizeof *lines, by_seconds);
-    for (size_t i = 0; i < n_lines; i++) {
-        sum += lines[i].seconds;
-        printf("    %8.3f ms %5zu calls  %s\n", 1e3 * lines[i].seconds, lines[i].n, lines[i].name);
-    }
-    printf("    %8.3f ms of %.3f in these ops, each waited for\n", 1e3 * sum, 1e3 * whole);
-    n_lines = 0;
-    memset(lines, 0, sizeof lines);
-}
-
 /* ---- Films ----------------------------------------------------------------------------------------- */
 
 /* Multiplications and additions for one film's vector: of the rows and blocks that the vector depends on; the last
@@ -281,10 +164,10 @@ static void time_films(bench *b, size_t n, double peak)
     printf("radz %-5s batch %2zu: %9.3f ms a call (fastest %.3f), %8.2f films/s, %7.2f Tflop/s, %.1f %% of the peak\n",
            b->weights, n, 1e3 * t, 1e3 * seconds[0], (double)n / t, flops, 100 * flops / peak);
     if (b->profile) {
-        watch(b);
+        op_times_watch(b->dev);
         const double begin = rz_seconds();
         check(rz_embed_films(&net, films, n, &pick, out, &err), &err);
-        tell(b, rz_seconds() - begin);
+        op_times_tell(b->dev, rz_seconds() - begin);
     }
     fflush(stdout);
     free(out);

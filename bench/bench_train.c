@@ -1,8 +1,9 @@
 /* bench_train.c - speed and memory of a training step: forward, loss, backward, clipping, AdamW, on made-up films and
  * texts whose numbers train_torch.py makes too. Links the static library: it uses the parts, not the public API.
- * Usage: bench_train [-d DEVICE] [-l RANK] [-r] MODEL_DIR [films [threads [steps [SAVE_DIR]]]]. SAVE_DIR gets the
+ * Usage: bench_train [-d DEVICE] [-l RANK] [-r] [-p] MODEL_DIR [films [threads [steps [SAVE_DIR]]]]. SAVE_DIR gets the
  * weights of before the first step. -l: LoRA on every linear layer of the decoder beside the weights of the files in
- * bfloat16, tower frozen; without it all weights from random numbers. -r: recomputation.
+ * bfloat16, tower frozen; without it all weights from random numbers. -r: recomputation. -p: then one more step, every
+ * op waited for: where the time goes.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #include "encode.h"
 #include "losses.h"
+#include "op_times.h"
 #include "optimizer.h"
 
 enum { WORDS = 16, TEXT_ROWS = 40, DISEASES = 15, MAX_STEPS = 1000 };
@@ -18,7 +20,7 @@ enum { WORDS = 16, TEXT_ROWS = 40, DISEASES = 15, MAX_STEPS = 1000 };
 typedef struct bench {
     rz_device_options device;
     size_t lora_rank;
-    bool recompute;
+    bool recompute, profile;
     rz_device *dev;
     rz_stream *s;
     rz_model *model;
@@ -183,6 +185,14 @@ static void report(const bench *b, int threads, double wall, double processor, d
     printf("%s: %.1f GiB in use\n", rz_device_name(b->dev), (double)(all - left) / (1 << 30));
 }
 
+static void profile(bench *b, int64_t number)
+{
+    op_times_watch(b->dev);
+    const double begin = rz_seconds();
+    step(b, number);
+    op_times_tell(b->dev, rz_seconds() - begin);
+}
+
 static void load(bench *b, const char *dir)
 {
     const rz_source source = {.dir = dir, .precision = {.type = RZ_WEIGHTS_BF16, .keep = ""}};
@@ -196,10 +206,11 @@ static void load(bench *b, const char *dir)
 
 static void parse_options(bench *b, int *argc, char ***argv)
 {
-    for (int c; (c = getopt(*argc, *argv, "+d:l:r")) != -1;) {
+    for (int c; (c = getopt(*argc, *argv, "+d:l:rp")) != -1;) {
         if (c == 'd') b->device.device = optarg;
         if (c == 'l') b->lora_rank = (size_t)atoi(optarg);
         if (c == 'r') b->recompute = true;
+        if (c == 'p') b->profile = true;
         if (c == '?') exit(2);
     }
     *argc -= optind - 1, *argv += optind - 1;
@@ -229,6 +240,7 @@ int main(int argc, char **argv)
         processor[i] = processor_seconds() - start_processor;
     }
     report(&b, threads, median(wall, steps), median(processor, steps), first, last);
+    if (b.profile) profile(&b, steps + 2);
     close_all(&b);
     return 0;
 }
