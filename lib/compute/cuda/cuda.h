@@ -17,7 +17,8 @@
 #define RZ_CUDA_ATTENTION(X)                                                                                   \
     X(attention_32) X(attention_64) X(attention_128) X(attention_half) X(attention_queries_32)                 \
     X(attention_queries_64) X(attention_queries_128) X(attention_keys_32) X(attention_keys_64)                 \
-    X(attention_keys_128) X(attention_mma_32) X(attention_mma_64) X(attention_mma_128) X(attention_mma_256)
+    X(attention_keys_128) X(attention_mma_32) X(attention_mma_64) X(attention_mma_128)                         \
+    X(attention_mma_32_few) X(attention_mma_64_few) X(attention_mma_128_few) X(attention_mma_256_few)
 #define RZ_CUDA_HALF(X) X(half_act) X(half_gated) X(half_to_f32) X(half_norm) X(half_rope)
 #define RZ_CUDA_GEMM(X) X(gemm_widen) X(gemm_round) X(gemm_beta) X(gemm_bias) X(gemm_bias_add)
 #define RZ_CUDA_KERNELS(X) RZ_CUDA_ROWS(X) RZ_CUDA_ATTENTION(X) RZ_CUDA_HALF(X) RZ_CUDA_GEMM(X)

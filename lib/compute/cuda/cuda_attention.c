@@ -91,21 +91,30 @@ static bool fits_mma(const rz_stream *s, const rz_attn *a, const struct rz_atten
            places % 16 == 0 && (a->q_ld | a->kv_ld | a->out_ld) % 8 == 0;
 }
 
+/* Tiles of 128 queries, or of 64 where those would leave multiprocessors idle or alone with one block. */
+static void launch_mma(rz_stream *s, struct rz_attention_args *args, rz_ragged seq)
+{
+    static const enum rz_cuda_kernel many[] = {RZ_K_attention_mma_32, RZ_K_attention_mma_64, RZ_K_attention_mma_128},
+                                     few[] = {RZ_K_attention_mma_32_few, RZ_K_attention_mma_64_few,
+                                              RZ_K_attention_mma_128_few, RZ_K_attention_mma_256_few};
+    const size_t i = args->head_dim <= 32 ? 0 : args->head_dim <= 64 ? 1 : args->head_dim <= 128 ? 2 : 3;
+    const size_t blocks = seq.n * args->n_heads * most_tiles(seq, 128);
+    const bool enough = i < RZ_COUNT(many) && blocks >= 2 * (size_t)rz_cuda_multiprocessors(s);
+    const size_t columns = (size_t)32 << i, tile = enough ? 128 : 64;
+    const size_t shared = RZ_MMA_ALIGN + (tile + 2 * RZ_MMA_KEYS) * columns * sizeof(uint16_t);
+    launch(s, enough ? many[i] : few[i], args, seq, args->n_heads, tile, columns, RZ_MMA_THREADS, shared);
+}
+
 static void half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,
                            const uint16_t *v)
 {
-    static const enum rz_cuda_kernel mma[] = {RZ_K_attention_mma_32, RZ_K_attention_mma_64, RZ_K_attention_mma_128,
-                                              RZ_K_attention_mma_256};
     struct rz_attention_args args = args_of(a, q, k, v, out);
     if (!fits_mma(s, a, &args)) {
         launch(s, RZ_K_attention_half, &args, a->q_seq, a->n_heads, RZ_TILE, RZ_HALF_COLUMNS, RZ_TILE_THREADS,
                RZ_TILE_SHARED);
         return;
     }
-    const size_t i = a->head_dim <= 32 ? 0 : a->head_dim <= 64 ? 1 : a->head_dim <= 128 ? 2 : 3;
-    const size_t columns = (size_t)32 << i, tile = i == 3 ? 64 : 128;
-    const size_t shared = RZ_MMA_ALIGN + (tile + 2 * RZ_MMA_KEYS) * columns * sizeof(uint16_t);
-    launch(s, mma[i], &args, a->q_seq, a->n_heads, tile, columns, RZ_MMA_THREADS, shared);
+    launch_mma(s, &args, a->q_seq);
 }
 
 void rz_cuda_attention_ops(struct rz_ops *ops)

@@ -541,8 +541,9 @@ RZ_PLAIN(attention_keys_64, backward_keys<64>)
 RZ_PLAIN(attention_keys_128, backward_keys<128>)
 
 /* ---- Forward of bfloat16 on matrix units -----------------------------------------------------------------
- * Four warps, each with M times 16 queries of the tile; scores, softmax and sums of a query stay in the registers of
- * its warp. Values are fetched while scores are computed, the next keys while values are summed. */
+ * Four warps, each with M times 16 queries of the tile (a query's bits are the same for any M); scores, softmax and
+ * sums of a query stay in the registers of its warp. Values are fetched while scores are computed, the next keys while
+ * values are summed. */
 
 #if RZ_HAS_MMA
 
@@ -571,7 +572,8 @@ RZ_DEVICE void fetch(uint32_t to, const uint16_t *from, size_t ld, int n, size_t
 /* Of a warp: M times 16 queries. Columns of scores are keys, 8 to a block. */
 template <unsigned COLS, unsigned M> struct queries {
     float score[M][MMA_KEYS / 8][4], out[M][COLS / 8][4];
-    float top[M][2], sum[M][2]; /* rows l / 4 and l / 4 + 8 of lane l; sum: of this lane's keys */
+    /* Of rows l / 4 and l / 4 + 8 of lane l: factor times the largest score; the sum of this lane's keys. */
+    float top[M][2], sum[M][2];
 };
 
 /* q, k: this lane's places in the first 16 columns of queries and of keys (see rz_load_matrices). */
@@ -645,21 +647,22 @@ RZ_DEVICE void mma_mask(const rz_attention_args &a, const place &p, queries<COLS
         }
 }
 
-/* Scores become 2^(factor (s - max)); what is there so far is scaled to the new max. A row is in four lanes. */
+/* Scores become 2^(factor s - top); what is there so far is scaled to the new top. A row is in four lanes. */
 template <unsigned COLS, unsigned M> RZ_DEVICE void mma_soften(queries<COLS, M> &w, float factor)
 {
 #pragma unroll
     for (unsigned m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            float most = w.top[m][half], part = 0;
+            float most = -INFINITY, part = 0;
 #pragma unroll
             for (unsigned j = 0; j < MMA_KEYS / 8; j++)
                 most = fmaxf(most, fmaxf(w.score[m][j][2 * half], w.score[m][j][2 * half + 1]));
             most = fmaxf(most, __shfl_xor_sync(RZ_ALL_LANES, most, 1));
             most = fmaxf(most, __shfl_xor_sync(RZ_ALL_LANES, most, 2));
-            const float base = fmaxf(most, -0x1p100f) * factor; /* finite where nothing is seen yet */
-            const float shrink = rz_exp2(fmaf(w.top[m][half], factor, -base));
+            most = fmaxf(w.top[m][half], most * factor); /* the old one has its bits still: it is scaled by 1 */
+            const float base = fmaxf(most, -0x1p127f);   /* finite where nothing is seen yet */
+            const float shrink = rz_exp2(w.top[m][half] - base);
             w.top[m][half] = most;
 #pragma unroll
             for (unsigned j = 0; j < MMA_KEYS / 8; j++)
@@ -761,19 +764,16 @@ template <unsigned COLS, unsigned M> RZ_DEVICE void mma_attention(const rz_atten
 #define RZ_MMA(cols, m) (void)a
 #endif
 
-extern "C" __global__ void __launch_bounds__(RZ_MMA_THREADS, 3) rz_k_attention_mma_32(rz_attention_args a)
-{
-    RZ_MMA(32, 2);
-}
-extern "C" __global__ void __launch_bounds__(RZ_MMA_THREADS, 3) rz_k_attention_mma_64(rz_attention_args a)
-{
-    RZ_MMA(64, 2);
-}
-extern "C" __global__ void __launch_bounds__(RZ_MMA_THREADS, 2) rz_k_attention_mma_128(rz_attention_args a)
-{
-    RZ_MMA(128, 2);
-}
-extern "C" __global__ void __launch_bounds__(RZ_MMA_THREADS, 2) rz_k_attention_mma_256(rz_attention_args a)
-{
-    RZ_MMA(256, 1);
-}
+/* blocks: that a multiprocessor is to hold. */
+#define RZ_MMA_KERNEL(name, cols, m, blocks)                                                                           \
+    extern "C" __global__ void __launch_bounds__(RZ_MMA_THREADS, blocks) rz_k_##name(rz_attention_args a)              \
+    {                                                                                                                  \
+        RZ_MMA(cols, m);                                                                                               \
+    }
+RZ_MMA_KERNEL(attention_mma_32, 32, 2, 3)
+RZ_MMA_KERNEL(attention_mma_64, 64, 2, 3)
+RZ_MMA_KERNEL(attention_mma_128, 128, 2, 2)
+RZ_MMA_KERNEL(attention_mma_32_few, 32, 1, 4)
+RZ_MMA_KERNEL(attention_mma_64_few, 64, 1, 4)
+RZ_MMA_KERNEL(attention_mma_128_few, 128, 1, 3)
+RZ_MMA_KERNEL(attention_mma_256_few, 256, 1, 2)
