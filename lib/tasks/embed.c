@@ -3,11 +3,16 @@
 #include "embed.h"
 
 #include "dicom_write.h"
+#include "memory.h"
 #include "preprocess.h"
 
 /* One pass takes at most so many items and decoder rows, which bounds memory whatever n is. */
-#define MAX_ITEMS 16
-#define MAX_ROWS 4096
+enum {
+    HOST_ITEMS = 16, /* films of a pass of the CPU, or texts of any, ... */
+    MAX_ROWS = 4096, /* ... which together have no more rows */
+    MAX_ITEMS = 32,  /* films of a pass of a GPU */
+    MAX_ROUND = 1024 /* films whose vectors wait on the device */
+};
 #define MAX_SAMPLES 262144
 
 /* ---- Films ---- */
@@ -208,18 +213,35 @@ static radz_status check_vectors(const float *v, size_t n, size_t dim, radz_erro
     return RADZ_OK;
 }
 
-static radz_status encode(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick, float *out,
-                          radz_error *err)
+/* Vectors of one pass, to device memory. */
+static void encode(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick, float *to)
 {
-    const size_t dim = rz_embed_dim(&net->model->cfg, pick);
     rz_net pass = *net;
     pass.keep = false;
     rz_mark mark = rz_arena_mark(net->s);
-    float *v = rz_encode_pick(&pass, items, n, pick);
-    if (!rz_stream_failed(net->s)) rz_download(net->s, out, v, n * dim * sizeof *out);
+    const float *v = rz_encode_pick(&pass, items, n, pick);
+    if (!rz_stream_failed(net->s)) rz_copy(net->s, to, v, n * rz_embed_dim(&net->model->cfg, pick) * sizeof *to);
     rz_arena_release(net->s, mark);
+}
+
+static radz_status fetch(const rz_net *net, const float *v, size_t n, size_t dim, float *out, radz_error *err)
+{
+    rz_download(net->s, out, v, n * dim * sizeof *out);
     RZ_TRY(rz_stream_sync(net->s, err));
     return check_vectors(out, n, dim, err);
+}
+
+/* The same in one: to host memory. */
+static radz_status encode_here(const rz_net *net, const rz_item *items, size_t n, const rz_pick *pick, float *out,
+                               radz_error *err)
+{
+    const size_t dim = rz_embed_dim(&net->model->cfg, pick);
+    rz_mark mark = rz_arena_mark(net->s);
+    float *v = rz_arena_f32(net->s, n, dim);
+    encode(net, items, n, pick, v);
+    radz_status status = fetch(net, v, n, dim, out, err);
+    rz_arena_release(net->s, mark);
+    return status;
 }
 
 /* Nothing of a batch that failed is left to be read. */
@@ -264,7 +286,7 @@ static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
     return RADZ_OK;
 }
 
-static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, const rz_pick *pick, float *out,
+static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, const rz_pick *pick, float *to,
                                radz_error *err)
 {
     rz_item items[MAX_ITEMS];
@@ -273,26 +295,58 @@ static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n,
         const float *input = c->films[i]->input;
         items[i] = (rz_item){RZ_ITEM_IMAGE, input ? input : c->pixels + i * c->floats_each, prompt, 0};
     }
-    return encode(c->net, items, n, pick, out, err);
+    encode(c->net, items, n, pick, to);
+    return RADZ_OK;
+}
+
+/* As many films to a pass as gain from it: on a GPU more, where its memory has room. */
+static size_t films_to_a_pass(const rz_net *net, size_t rows_each)
+{
+    size_t left, all, rows = MAX_ROWS / (rows_each ? rows_each : 1), items = HOST_ITEMS;
+    if (rz_device_memory(net->model->dev, &left, &all)) {
+        rows = (left + rz_arena_peak(net->s)) / (3 * (size_t)rz_net_film_bytes(net->model) + 1);
+        items = MAX_ITEMS;
+    }
+    return rows < 1 ? 1 : rows > items ? items : rows;
+}
+
+/* The films of c: nothing waits for the device before the last pass, so that it computes while the next films are
+ * prepared. */
+static radz_status embed_round(film_chunk *c, const rz_prompt *prompt, size_t n, size_t per_pass, const rz_pick *pick,
+                               float *out, radz_error *err)
+{
+    const size_t dim = rz_embed_dim(&c->net->model->cfg, pick);
+    rz_stream *s = c->net->s;
+    rz_mark mark = rz_arena_mark(s);
+    float *v = rz_arena_f32(s, n, dim);
+    radz_status status = RADZ_OK;
+    for (size_t i = 0, k; i < n && !status && !rz_stream_failed(s); i += k, c->films += k) {
+        k = n - i < per_pass ? n - i : per_pass;
+        status = embed_chunk(c, prompt, k, pick, v + i * dim, err);
+    }
+    if (status)
+        (void)!rz_stream_sync(s, NULL); /* what is under way ends before its memory is used again */
+    else
+        status = fetch(c->net, v, n, dim, out, err);
+    rz_arena_release(s, mark);
+    return status;
 }
 
 static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const rz_film *const *films, size_t n,
                                const rz_pick *pick, float *out, radz_error *err)
 {
     const rz_config *cfg = &net->model->cfg;
-    const size_t dim = rz_embed_dim(cfg, pick);
-    size_t per_chunk = MAX_ROWS / (prompt->n ? prompt->n : 1);
-    per_chunk = per_chunk < 1 ? 1 : per_chunk > MAX_ITEMS ? MAX_ITEMS : per_chunk;
-    if (per_chunk > n) per_chunk = n;
+    size_t per_pass = films_to_a_pass(net, prompt->n);
+    if (per_pass > n) per_pass = n;
     film_chunk *c = rz_malloc(cfg->host, sizeof *c);
     if (!c) return RZ_NO_MEMORY(err, "batch of films");
-    c->net = net;
+    c->net = net, c->films = films;
     c->floats_each = 3 * cfg->vision.image_size * cfg->vision.image_size;
-    c->pixels = rz_malloc(cfg->host, per_chunk * c->floats_each * sizeof *c->pixels);
+    c->pixels = rz_malloc(cfg->host, per_pass * c->floats_each * sizeof *c->pixels);
     radz_status status = c->pixels ? RADZ_OK : RZ_NO_MEMORY(err, "preprocessed films");
-    for (size_t i = 0; i < n && status == RADZ_OK; i += per_chunk) {
-        c->films = films + i;
-        status = embed_chunk(c, prompt, n - i < per_chunk ? n - i : per_chunk, pick, out + i * dim, err);
+    for (size_t i = 0, k; i < n && status == RADZ_OK; i += k) {
+        k = n - i < MAX_ROUND ? n - i : MAX_ROUND;
+        status = embed_round(c, prompt, k, per_pass, pick, out + i * rz_embed_dim(cfg, pick), err);
     }
     rz_free(cfg->host, c->pixels);
     rz_free(cfg->host, c);
@@ -318,18 +372,18 @@ static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const 
                                     const rz_pick *pick, float *out, size_t *used, radz_error *err)
 {
     const rz_host *host = net->model->cfg.host;
-    rz_prompt prompts[MAX_ITEMS] = {{0}};
-    rz_item items[MAX_ITEMS];
+    rz_prompt prompts[HOST_ITEMS] = {{0}};
+    rz_item items[HOST_ITEMS];
     size_t k = 0, rows = 0;
     radz_status status = RADZ_OK;
-    while (k < n && k < MAX_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
+    while (k < n && k < HOST_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
         status = kind == RZ_ITEM_DISEASE ? rz_prompt_disease(host, net->model, texts[k], false, &prompts[k], err)
                                          : rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
         items[k] = (rz_item){kind, NULL, &prompts[k], 0};
         rows += prompts[k].n;
         k++;
     }
-    if (status == RADZ_OK) status = encode(net, items, k, pick, out, err);
+    if (status == RADZ_OK) status = encode_here(net, items, k, pick, out, err);
     for (size_t i = 0; i < k; i++) rz_prompt_free(host, &prompts[i]);
     *used = k;
     return status;
