@@ -130,7 +130,7 @@ check-built: all $(CHOSEN)
 	@tests/run-tests $(CHOSEN)
 
 # The tests of the CUDA device, on an emulated GPU whose memory ordinary code cannot touch.
-EMULATED ?= test_compute_ops test_compute_attention test_compute_half_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
+EMULATED ?= test_compute_ops test_compute_attention test_compute_half test_compute_half_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
 emulator: ## tests/emulator: a driver and a cuBLAS for machines without a GPU
 	+@$(SUBMAKE) -f tests/emulator/Makefile O=$O CXX='$(CXX)' WERROR=$(WERROR) V=$V
 check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=test_parity runs one

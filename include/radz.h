@@ -1036,7 +1036,8 @@ typedef struct radz_train_options {
                             second forward pass and little memory (gradient caching). */
     int accumulate;      /* batches per optimiser step (1) */
     int recompute;       /* 1: activations of a block are computed again in the backward pass */
-    const char *weights; /* trained weights while training: "f32" (default), or "bf16" beside a float copy of them */
+    const char *weights; /* while training: "f32" (default), or "bf16": trained weights beside a float copy of them, and
+                            products of bfloat16 with those that stay as they are */
     int stop_on_bad_row; /* 1: a film that cannot be read ends the run with its line; 0 (default): counted, left out */
     const struct radz_comm *comm; /* several processes work on each batch; NULL (default): one */
     const char *vectors; /* how vectors are made and scored, in training and ever after (it goes into radz.json). NULL

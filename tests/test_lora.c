@@ -14,6 +14,7 @@
 #include "fixture.h"
 #include "model.h"
 #include "optimizer.h"
+#include "trainer.h"
 
 #define N_FILMS 12
 
@@ -295,6 +296,27 @@ static void half_weights_learn(void **state)
     assert_true(exists(e, "out/model.safetensors"));
 }
 
+/* LoRA beside matrices that stay as the files have them and multiply as bfloat16. */
+static void lora_beside_half_products_learns(void **state)
+{
+    env *e = *state;
+    rz_device_options o = {.device = fixture_device()};
+    rz_device *dev;
+    rz_trainer *t;
+    e->o.weights = "bf16", e->o.epochs = 10;
+    ok(rz_device_open(NULL, &o, &dev, &err));
+    ok(rz_trainer_open(NULL, dev, &e->o, &t, &err));
+    const rz_decoder_block *b = t->model->decoder;
+    assert_int_equal(b->q.w->w.compute, RZ_BF16);
+    assert_int_equal(b->q.w->w.dtype, RZ_F32);
+    assert_int_equal(b->q.lora->a->w.compute, RZ_F32);
+    assert_int_equal(t->model->tower->fc1.w->w.compute, RZ_BF16);
+    ok(rz_trainer_run(t, &err));
+    rz_trainer_close(t);
+    rz_device_close(dev);
+    assert_true(e->last_loss < e->first_loss);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_bad_options, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_base_that_is_not_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_weights_learn, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(lora_beside_half_products_learns, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -189,7 +189,7 @@ static radz_status load_param(rz_model *m, rz_param *p, bool as_float, radz_erro
     if (as_float) return fill_float(m, p, t, err);
     const bool merged = adapter_changes(m, p);
     RZ_TRY(rz_precision_of(&m->precision, &m->cfg, p->name, t, merged, &dtype, &compute, &converts, err));
-    p->w.compute = compute;
+    p->w.compute = m->setup.half_products && p->n_dims == 2 ? RZ_BF16 : compute;
     if ((converts || merged) && m->streamed)
         return rz_fail(
             err, RADZ_E_UNSUPPORTED,

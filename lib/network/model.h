@@ -60,6 +60,7 @@ typedef struct rz_train_setup {
     const char *lora_targets; /* "q_proj,v_proj"; NULL: every linear layer of a decoder block; read while loading */
     bool classes;             /* the loss depends on X_g and the linear head alone */
     bool all_blocks;          /* the loss depends on every decoder block and the head, not on radz.layer alone */
+    bool half_products;       /* matrices that stay as they are multiply as numbers of bfloat16 */
 } rz_train_setup;
 
 typedef struct rz_model {

@@ -132,15 +132,16 @@ static radz_status load_model(rz_trainer *t, const rz_train_setup *setup, radz_e
 
 radz_status rz_train_open_model(rz_trainer *t, radz_error *err)
 {
+    const bool bf16 = t->o.weights && !strcmp(t->o.weights, "bf16");
     rz_train_setup setup = {.classes = t->objective == &rz_objective_classify,
-                            .all_blocks = t->objective == &rz_objective_generate};
+                            .all_blocks = t->objective == &rz_objective_generate,
+                            .half_products = bf16};
     RZ_TRY(read_setup(t, &setup, err));
     RZ_TRY(rz_stream_open(t->dev, &t->s, err));
     RZ_TRY(load_model(t, &setup, err));
     if (t->model->lora_merged && t->o.lora_rank) t->o.merge_lora = 1; /* an adapter of an adapter has no loader */
     if (t->o.tau > 0 && t->model->log_tau) rz_set_tau(t->model->log_tau, t->s, t->o.tau);
     RZ_TRY(rz_stream_sync(t->s, err));
-    const bool bf16 = t->o.weights && !strcmp(t->o.weights, "bf16");
     RZ_TRY(rz_optimizer_open(t->host, t->model, t->s, t->o.learn_tau != 0, bf16, &t->optimizer, err));
     log_size(t);
     if (t->o.ema > 0) RZ_TRY(rz_optimizer_average_open(&t->optimizer, t->s, err));

@@ -129,10 +129,10 @@ static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta)
 void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc)
 {
-    const bool linear = !ta && tb && a.dtype == RZ_F32;
+    const bool layer = !ta && tb, linear = layer && a.dtype == RZ_F32;
     if (k == 0)
         scale_rows(c, ldc, m, n, beta);
-    else if (linear && b.compute == RZ_BF16)
+    else if (layer && b.compute == RZ_BF16 && (linear || a.dtype == RZ_BF16))
         rz_cpu_gemm_bf16(s, m, n, k, alpha, a, b, beta, c, ldc);
     else if (linear && !rz_dtype_is_float(b.dtype) && k == b.ld)
         rz_cpu_gemm_int(s, m, n, k, alpha, a, b, beta, c, ldc);
