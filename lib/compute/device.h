@@ -136,8 +136,8 @@ static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
  * instead; products and sums are float. A kernel set may add neighbours along K in pairs and take numbers below 2^-126
  * for zero, so that sets differ by no more than 2^-22 sqrt(k) + 2^-23 of sum |x w|; each gives the same bits for any
  * batch and threads.
- * On a GPU that multiplies bfloat16 (rz_device_is_half) the backward dx = dy W (ta=0, tb=0, B=W) of such a W is rounded
- * likewise, and W of integers is taken for one in both: neither is rounded to 8 bits. Floats are never TF32. */
+ * On a GPU that multiplies bfloat16 (rz_device_is_half) every product is rounded so whose B asks for it, the backward's
+ * too (ta, tb), and B of integers is taken for one that asks: there is no rounding to 8 bits. Floats are never TF32. */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 

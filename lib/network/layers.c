@@ -10,6 +10,14 @@ void rz_net_poll(const rz_net *net)
         rz_stream_fail(net->s, RADZ_E_CANCELLED, "cancelled by the caller");
 }
 
+/* A matrix in a product beside those of a layer of bfloat16. A GPU rounds it too: such products are many times faster
+ * there. The CPU gains less and keeps the floats. */
+static rz_mat beside(const rz_net *net, const rz_linear *l, rz_mat x)
+{
+    if (rz_device_is_half(rz_stream_device(net->s))) x.compute = l->w->w.compute;
+    return x;
+}
+
 /* ---- LoRA: nothing is kept but x, which the layer keeps anyway ---- */
 
 static bool drops(const rz_net *net, const rz_lowrank *l)
@@ -27,48 +35,54 @@ static const float *dropped(const rz_net *net, const rz_lowrank *l, const float 
 }
 
 /* dropout(x) A^T */
-static float *into_rank(const rz_net *net, const rz_lowrank *l, const float *x, size_t rows)
+static float *into_rank(const rz_net *net, const rz_linear *layer, const float *x, size_t rows)
 {
+    const rz_lowrank *l = layer->lora;
     size_t r = l->a->dims[0], in = l->a->dims[1];
     float *u = rz_arena_f32(net->s, rows, r);
-    rz_gemm(net->s, false, true, rows, r, in, 1.0f, rz_mat_f32(x, in), l->a->w, 0.0f, u, r);
+    rz_gemm(net->s, false, true, rows, r, in, 1.0f, rz_mat_f32(x, in), beside(net, layer, l->a->w), 0.0f, u, r);
     return u;
 }
 
-static void lowrank_forward(const rz_net *net, const rz_lowrank *l, float *y, const float *x, size_t rows)
+static void lowrank_forward(const rz_net *net, const rz_linear *layer, float *y, const float *x, size_t rows)
 {
+    const rz_lowrank *l = layer->lora;
     size_t r = l->a->dims[0], in = l->a->dims[1], out = l->b->dims[0];
     rz_mark m = rz_arena_mark(net->s);
-    float *u = into_rank(net, l, dropped(net, l, x, rows, in), rows);
-    rz_gemm(net->s, false, true, rows, out, r, l->scale, rz_mat_f32(u, r), l->b->w, 1.0f, y, out);
+    float *u = into_rank(net, layer, dropped(net, l, x, rows, in), rows);
+    rz_gemm(net->s, false, true, rows, out, r, l->scale, rz_mat_f32(u, r), beside(net, layer, l->b->w), 1.0f, y, out);
     rz_arena_release(net->s, m);
 }
 
-static void lowrank_dx(const rz_net *net, const rz_lowrank *l, float *dx, const float *du, size_t rows)
+static void lowrank_dx(const rz_net *net, const rz_linear *layer, float *dx, const float *du, size_t rows)
 {
+    const rz_lowrank *l = layer->lora;
     size_t r = l->a->dims[0], in = l->a->dims[1];
     float *part = drops(net, l) ? rz_arena_f32(net->s, rows, in) : NULL;
-    rz_gemm(net->s, false, false, rows, in, r, 1.0f, rz_mat_f32(du, r), l->a->w, part ? 0.0f : 1.0f, part ? part : dx,
-            in);
+    rz_gemm(net->s, false, false, rows, in, r, 1.0f, rz_mat_f32(du, r), beside(net, layer, l->a->w), part ? 0.0f : 1.0f,
+            part ? part : dx, in);
     if (!part) return;
     rz_dropout(net->s, part, part, l->dropout, net->dropout_seed + l->module, net->row_keys, rows, in);
     rz_add(net->s, dx, part, rows * in);
 }
 
-static void lowrank_backward(const rz_net *net, const rz_lowrank *l, float *dx, const float *dy, const float *x,
+static void lowrank_backward(const rz_net *net, const rz_linear *layer, float *dx, const float *dy, const float *x,
                              size_t rows)
 {
+    const rz_lowrank *l = layer->lora;
     size_t r = l->a->dims[0], in = l->a->dims[1], out = l->b->dims[0];
     rz_mark m = rz_arena_mark(net->s);
     float *du = rz_arena_f32(net->s, rows, r);
-    rz_gemm(net->s, false, false, rows, r, out, l->scale, rz_mat_f32(dy, out), l->b->w, 0.0f, du, r);
-    if (dx) lowrank_dx(net, l, dx, du, rows);
+    rz_gemm(net->s, false, false, rows, r, out, l->scale, rz_mat_f32(dy, out), beside(net, layer, l->b->w), 0.0f, du,
+            r);
+    if (dx) lowrank_dx(net, layer, dx, du, rows);
     if (l->a->grad) {
         x = dropped(net, l, x, rows, in);
-        float *u = into_rank(net, l, x, rows);
-        rz_gemm(net->s, true, false, out, r, rows, l->scale, rz_mat_f32(dy, out), rz_mat_f32(u, r), 1.0f, l->b->grad,
-                r);
-        rz_gemm(net->s, true, false, r, in, rows, 1.0f, rz_mat_f32(du, r), rz_mat_f32(x, in), 1.0f, l->a->grad, in);
+        float *u = into_rank(net, layer, x, rows);
+        rz_gemm(net->s, true, false, out, r, rows, l->scale, rz_mat_f32(dy, out), beside(net, layer, rz_mat_f32(u, r)),
+                1.0f, l->b->grad, r);
+        rz_gemm(net->s, true, false, r, in, rows, 1.0f, rz_mat_f32(du, r), beside(net, layer, rz_mat_f32(x, in)), 1.0f,
+                l->a->grad, in);
     }
     rz_arena_release(net->s, m);
 }
@@ -81,7 +95,7 @@ float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, 
     for (size_t r = 0, n; r < out && (n = rz_pager_rows(net->pager, net->s, l->w, r, &w)); r += n)
         rz_gemm(net->s, false, true, rows, n, in, 1.0f, rz_mat_f32(x, in), w, 0.0f, y ? y + r : NULL, out);
     if (l->b) rz_add_bias(net->s, y, l->b->w.data, rows, out);
-    if (l->lora) lowrank_forward(net, l->lora, y, x, rows);
+    if (l->lora) lowrank_forward(net, l, y, x, rows);
     return y;
 }
 
@@ -94,9 +108,10 @@ void rz_linear_backward(const rz_net *net, const rz_linear *l, float beta, float
         rz_gemm(net->s, false, false, rows, in, n, 1.0f, rz_mat_f32(dy ? dy + r : NULL, out), w, r ? 1.0f : beta, dx,
                 in);
     if (l->w->grad)
-        rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), rz_mat_f32(x, in), 1.0f, l->w->grad, in);
+        rz_gemm(net->s, true, false, out, in, rows, 1.0f, rz_mat_f32(dy, out), beside(net, l, rz_mat_f32(x, in)), 1.0f,
+                l->w->grad, in);
     if (l->b && l->b->grad) rz_add_bias_bwd(net->s, l->b->grad, dy, rows, out);
-    if (l->lora) lowrank_backward(net, l->lora, dx, dy, x, rows);
+    if (l->lora) lowrank_backward(net, l, dx, dy, x, rows);
 }
 
 float *rz_norm_forward(const rz_net *net, const rz_norm *n, float eps, const float *x, size_t rows, float **stats)

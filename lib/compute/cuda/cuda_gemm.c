@@ -151,12 +151,12 @@ static void multiply_as(rz_stream *s, rz_dtype type, const struct product *whole
 
 /* ---- Ops ---------------------------------------------------------------------------------------------- */
 
-/* A linear layer and its backward (x W^T, dy W) are products of bfloat16 where the weights ask for it or are integers;
- * other pairs of types are multiplied as floats unless cuBLAS takes both as they are. */
-static rz_dtype type_of(const rz_stream *s, bool ta, rz_mat a, rz_mat b)
+/* A product is one of bfloat16 where B asks for it or is of integers; other pairs of types are multiplied as floats
+ * unless cuBLAS takes both as they are. */
+static rz_dtype type_of(const rz_stream *s, rz_mat a, rz_mat b)
 {
-    const bool half = s->dev->is_half, linear = !ta && (a.dtype == RZ_F32 || a.dtype == RZ_BF16);
-    if (half && linear && (b.compute == RZ_BF16 || !rz_dtype_is_float(b.dtype))) return RZ_BF16;
+    const bool half = s->dev->is_half, wide = a.dtype == RZ_F32 || a.dtype == RZ_BF16;
+    if (half && wide && (b.compute == RZ_BF16 || !rz_dtype_is_float(b.dtype))) return RZ_BF16;
     if (a.dtype == b.dtype && (a.dtype == RZ_F16 || (half && a.dtype == RZ_BF16))) return a.dtype;
     return RZ_F32;
 }
@@ -166,7 +166,7 @@ static void gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, f
 {
     const struct product p = {ta, tb, m, n, k, alpha, beta, a, b, c, RZ_F32, ldc};
     if (k)
-        multiply_as(s, type_of(s, ta, a, b), &p);
+        multiply_as(s, type_of(s, a, b), &p);
     else
         rz_cuda_launch(s, RZ_K_gemm_beta, table_grid(m, n, 1), (rz_cuda_dim){BLOCK_X, BLOCK_Y, 1}, 0,
                        RZ_CUDA_ARGS(&c, &ldc, &beta, &m, &n));
