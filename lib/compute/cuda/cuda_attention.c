@@ -83,11 +83,18 @@ static void attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, 
     rz_arena_release(s, mark);
 }
 
+/* A tile of queries, and two of keys and values. */
+static size_t mma_shared(size_t tile, size_t columns)
+{
+    return RZ_MMA_ALIGN + (tile + 4 * RZ_MMA_KEYS) * columns * sizeof(uint16_t);
+}
+
 /* Can the matrix units take it? They read 16 bytes at a time, and know the largest score before the scale. */
 static bool fits_mma(const rz_stream *s, const rz_attn *a, const struct rz_attention_args *args)
 {
     const size_t places = (size_t)args->q | (size_t)args->k | (size_t)args->v | (size_t)args->out;
-    return rz_cuda_capability(s) >= 80 && a->head_dim % 16 == 0 && a->head_dim <= 256 && a->scale > 0 &&
+    const size_t widest = mma_shared(64, 256) <= rz_cuda_max_shared(s) ? 256 : 128;
+    return rz_cuda_capability(s) >= 80 && a->head_dim % 16 == 0 && a->head_dim <= widest && a->scale > 0 &&
            places % 16 == 0 && (a->q_ld | a->kv_ld | a->out_ld) % 8 == 0;
 }
 
@@ -101,8 +108,8 @@ static void launch_mma(rz_stream *s, struct rz_attention_args *args, rz_ragged s
     const size_t blocks = seq.n * args->n_heads * most_tiles(seq, 128);
     const bool enough = i < RZ_COUNT(many) && blocks >= 2 * (size_t)rz_cuda_multiprocessors(s);
     const size_t columns = (size_t)32 << i, tile = enough ? 128 : 64;
-    const size_t shared = RZ_MMA_ALIGN + (tile + 2 * RZ_MMA_KEYS) * columns * sizeof(uint16_t);
-    launch(s, enough ? many[i] : few[i], args, seq, args->n_heads, tile, columns, RZ_MMA_THREADS, shared);
+    launch(s, enough ? many[i] : few[i], args, seq, args->n_heads, tile, columns, RZ_MMA_THREADS,
+           mma_shared(tile, columns));
 }
 
 static void half_attention(rz_stream *s, const rz_attn *a, uint16_t *out, const uint16_t *q, const uint16_t *k,

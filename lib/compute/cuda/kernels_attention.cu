@@ -542,8 +542,7 @@ RZ_PLAIN(attention_keys_128, backward_keys<128>)
 
 /* ---- Forward of bfloat16 on matrix units -----------------------------------------------------------------
  * Four warps, each with M times 16 queries of the tile (a query's bits are the same for any M); scores, softmax and
- * sums of a query stay in the registers of its warp. Values are fetched while scores are computed, the next keys while
- * values are summed. */
+ * sums of a query stay in the registers of its warp. The next keys and values are fetched meanwhile. */
 
 #if RZ_HAS_MMA
 
@@ -719,7 +718,7 @@ template <unsigned COLS, unsigned M> RZ_DEVICE void mma_attention(const rz_atten
     const unsigned lane = threadIdx.x % RZ_WARP, first = threadIdx.x / RZ_WARP * 16 * M; /* of this warp's rows */
     const int n = min(QUERIES, p.n_q - i0);
     const uint32_t skip = (0 - rz_shared_at(memory)) % RZ_MMA_ALIGN, q_at = rz_shared_at(memory) + skip;
-    const uint32_t k_at = q_at + QUERIES * ROW, v_at = k_at + MMA_KEYS * ROW;
+    const uint32_t k_at = q_at + QUERIES * ROW, v_at = k_at + MMA_KEYS * ROW, other = 2 * MMA_KEYS * ROW;
     const uint32_t q_lane = q_at + piece_at<COLS>(first + lane % 16, lane / 16);
     const uint32_t k_lane = k_at + piece_at<COLS>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     const uint32_t v_lane = v_at + piece_at<COLS>(lane % 16, lane / 16);
@@ -737,21 +736,22 @@ template <unsigned COLS, unsigned M> RZ_DEVICE void mma_attention(const rz_atten
         for (unsigned c = 0; c < COLS / 8; c++) w.out[m][c][0] = w.out[m][c][1] = w.out[m][c][2] = w.out[m][c][3] = 0;
     }
     fetch<COLS, QUERIES>(q_at, (const uint16_t *)a.q + (p.q0 + i0) * a.q_ld + p.head * hd, a.q_ld, n, hd);
-    fetch<COLS, MMA_KEYS>(k_at, k + (size_t)begin * a.kv_ld, a.kv_ld, p.n_kv - begin, hd);
-    for (int j0 = begin; j0 < end; j0 += MMA_KEYS) {
-        const bool sees = (int)first < n && j0 < last_row.hi && j0 + MMA_KEYS > top_row.lo;
+    const auto fetch_keys = [&](int j0, uint32_t side) {
+        if (j0 >= end) return;
+        fetch<COLS, MMA_KEYS>(k_at + side, k + (size_t)j0 * a.kv_ld, a.kv_ld, p.n_kv - j0, hd);
+        fetch<COLS, MMA_KEYS>(v_at + side, v + (size_t)j0 * a.kv_ld, a.kv_ld, p.n_kv - j0, hd);
+    };
+    fetch_keys(begin, 0);
+    uint32_t side = 0;
+    for (int j0 = begin; j0 < end; j0 += MMA_KEYS, side ^= other) {
         rz_async_wait();
-        __syncthreads(); /* the keys are there, and all have done with the values */
-        fetch<COLS, MMA_KEYS>(v_at, v + (size_t)j0 * a.kv_ld, a.kv_ld, p.n_kv - j0, hd);
-        if (sees) mma_scores(w, q_lane, k_lane);
-        rz_async_wait();
-        __syncthreads(); /* the values are there, and all have done with the keys */
-        if (j0 + MMA_KEYS < end)
-            fetch<COLS, MMA_KEYS>(k_at, k + (size_t)(j0 + MMA_KEYS) * a.kv_ld, a.kv_ld, p.n_kv - j0 - MMA_KEYS, hd);
-        if (!sees) continue;
+        __syncthreads(); /* these keys and values are there, and all have done with those before */
+        fetch_keys(j0 + MMA_KEYS, side ^ other);
+        if ((int)first >= n || j0 >= last_row.hi || j0 + MMA_KEYS <= top_row.lo) continue;
+        mma_scores(w, q_lane, k_lane + side);
         if (j0 < last_row.lo || j0 + MMA_KEYS > top_row.hi) mma_mask(a, p, w, i0 + (int)first, j0);
         mma_soften(w, a.scale * 1.44269504f); /* log2(e) */
-        mma_sum(w, v_lane);
+        mma_sum(w, v_lane + side);
     }
     rz_async_wait();
     __syncthreads(); /* where no key is seen the queries may only now have come */
