@@ -126,11 +126,12 @@ demo: deps ## install what is missing, build, classify a real film
 check: deps-test ## build and pass every test; T=test_base runs one
 	+@$(SUBMAKE) check-built
 CHOSEN = $(if $T,$(addprefix $O/tests/,$T),$(TEST_BINS))
-check-built: all $(CHOSEN)
-	@tests/run-tests $(CHOSEN)
-
 # The tests of the CUDA device, on an emulated GPU whose memory ordinary code cannot touch.
-EMULATED ?= test_compute_ops test_compute_attention test_compute_half test_compute_half_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity
+EMULATED ?= test_compute_ops test_compute_attention test_compute_half test_compute_half_attention test_compute_gemm test_compute_linear test_compute_bf16 test_parity test_beside_cpu
+EMULATE := $(if $(filter release debug,$(BUILD)),$(shell command -v $(CXX) 2>/dev/null))
+check-built: all $(CHOSEN) $(if $(EMULATE),emulator)
+	@tests/run-tests $(CHOSEN) $(if $T,,$(if $(filter release debug,$(BUILD)),--emulated '$(CURDIR)/$O/tests/emulator' $(addprefix $O/tests/,$(EMULATED))))
+
 emulator: ## tests/emulator: a driver and a cuBLAS for machines without a GPU
 	+@$(SUBMAKE) -f tests/emulator/Makefile O=$O CXX='$(CXX)' WERROR=$(WERROR) V=$V
 check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=test_parity runs one

@@ -303,6 +303,11 @@ const char *fixture_device(void)
     return name && *name ? name : "cpu";
 }
 
+bool fixture_quick(void)
+{
+    return getenv("RADZ_TEST_QUICK") != NULL;
+}
+
 bool fixture_on_cpu(void)
 {
     return strcmp(fixture_device(), "cpu") == 0;

@@ -36,6 +36,8 @@ uint8_t *fixture_png_bytes(size_t width, size_t height, int channels, uint64_t s
 /* Where tests run: RADZ_TEST_DEVICE, else "cpu". */
 const char *fixture_device(void);
 bool fixture_on_cpu(void);
+/* RADZ_TEST_QUICK: leave out what takes longest. */
+bool fixture_quick(void);
 
 /* The program build/<flavour>/bin/name that was built beside this test. */
 const char *fixture_program(const char *name);
