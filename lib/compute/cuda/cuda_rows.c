@@ -4,7 +4,7 @@
 #include "cuda.h"
 
 /* As in kernels_rows.cu. */
-enum { THREADS = 256, FOUR = 4, WARP = 32, SUM_COLS = 8 };
+enum { THREADS = 256, FOUR = 4, WARP = 32, SUM_THREADS = 512, SUM_COLS = 8 };
 enum { NARROW = 1024 };  /* columns of a row that is a warp's */
 enum { GRID_Y = 65535 }; /* most blocks in y */
 enum { RESIDENT = 8 };   /* blocks of 256 threads that a multiprocessor holds */
@@ -53,12 +53,20 @@ static void launch_table(rz_stream *s, enum rz_cuda_kernel k, size_t rows, size_
     rz_cuda_launch(s, k, (rz_cuda_dim){(unsigned)across, (unsigned)down, 1}, (rz_cuda_dim){x, y, 1}, 0, args);
 }
 
-/* A warp or a block for each row, after `first` other blocks. The shape follows from the columns alone. */
-static void launch_rows(rz_stream *s, enum rz_cuda_kernel k, size_t first, size_t rows, size_t cols, void **args)
+/* A warp or a block for each row. The shape follows from the columns alone. */
+static void launch_rows(rz_stream *s, enum rz_cuda_kernel k, size_t rows, size_t cols, void **args)
 {
     const rz_cuda_dim narrow = {WARP, THREADS / WARP, 1}, wide = {THREADS, 1, 1};
     const rz_cuda_dim block = cols <= NARROW ? narrow : wide;
-    launch(s, k, first + pieces(rows, block.y), block, args);
+    launch(s, k, pieces(rows, block.y), block, args);
+}
+/* The same after sum_blocks blocks that sum columns. */
+static void launch_norm_bwd(rz_stream *s, enum rz_cuda_kernel k, size_t sum_blocks, size_t rows, size_t cols,
+                            void **args)
+{
+    const rz_cuda_dim narrow = {WARP, SUM_THREADS / WARP, 1}, wide = {SUM_THREADS, 1, 1};
+    const rz_cuda_dim block = cols <= NARROW ? narrow : wide;
+    launch(s, k, sum_blocks + pieces(rows, block.y), block, args);
 }
 
 /* ---- Flat arrays --------------------------------------------------------------------------------- */
@@ -155,7 +163,7 @@ static void add_bias(rz_stream *s, float *y, const float *b, size_t rows, size_t
 }
 static void add_bias_bwd(rz_stream *s, float *db, const float *dy, size_t rows, size_t cols)
 {
-    launch(s, RZ_K_add_bias_bwd, pieces(cols, SUM_COLS), (rz_cuda_dim){THREADS, 1, 1},
+    launch(s, RZ_K_add_bias_bwd, pieces(cols, SUM_COLS), (rz_cuda_dim){SUM_THREADS, 1, 1},
            RZ_CUDA_ARGS(&db, &dy, &rows, &cols));
 }
 static void dropout(rz_stream *s, float *y, const float *x, float p, uint64_t seed, const uint64_t *keys, size_t rows,
@@ -236,41 +244,42 @@ static void rope(rz_stream *s, float *x, size_t ld, const int32_t *pos, const fl
 static void layernorm(rz_stream *s, float *y, float *stats, const float *x, const float *w, const float *b, float eps,
                       size_t rows, size_t cols)
 {
-    launch_rows(s, RZ_K_layernorm, 0, rows, cols, RZ_CUDA_ARGS(&y, &stats, &x, &w, &b, &eps, &rows, &cols));
+    launch_rows(s, RZ_K_layernorm, rows, cols, RZ_CUDA_ARGS(&y, &stats, &x, &w, &b, &eps, &rows, &cols));
 }
 static void rmsnorm(rz_stream *s, float *y, float *rstd, const float *x, const float *w, float eps, size_t rows,
                     size_t cols)
 {
-    launch_rows(s, RZ_K_rmsnorm, 0, rows, cols, RZ_CUDA_ARGS(&y, &rstd, &x, &w, &eps, &rows, &cols));
+    launch_rows(s, RZ_K_rmsnorm, rows, cols, RZ_CUDA_ARGS(&y, &rstd, &x, &w, &eps, &rows, &cols));
 }
 static void layernorm_bwd(rz_stream *s, float *dx, float *dw, float *db, const float *dy, const float *x,
                           const float *stats, const float *w, size_t rows, size_t cols)
 {
     size_t sums = dw || db ? pieces(cols, SUM_COLS) : 0;
-    launch_rows(s, RZ_K_layernorm_bwd, sums, rows, cols,
-                RZ_CUDA_ARGS(&dx, &dw, &db, &dy, &x, &stats, &w, &sums, &rows, &cols));
+    launch_norm_bwd(s, RZ_K_layernorm_bwd, sums, rows, cols,
+                    RZ_CUDA_ARGS(&dx, &dw, &db, &dy, &x, &stats, &w, &sums, &rows, &cols));
 }
 static void rmsnorm_bwd(rz_stream *s, float *dx, float *dw, const float *dy, const float *x, const float *rstd,
                         const float *w, size_t rows, size_t cols)
 {
     size_t sums = dw ? pieces(cols, SUM_COLS) : 0;
-    launch_rows(s, RZ_K_rmsnorm_bwd, sums, rows, cols, RZ_CUDA_ARGS(&dx, &dw, &dy, &x, &rstd, &w, &sums, &rows, &cols));
+    launch_norm_bwd(s, RZ_K_rmsnorm_bwd, sums, rows, cols,
+                    RZ_CUDA_ARGS(&dx, &dw, &dy, &x, &rstd, &w, &sums, &rows, &cols));
 }
 
 static void l2norm(rz_stream *s, float *y, float *norm, const float *x, size_t rows, size_t cols)
 {
-    launch_rows(s, RZ_K_l2norm, 0, rows, cols, RZ_CUDA_ARGS(&y, &norm, &x, &rows, &cols));
+    launch_rows(s, RZ_K_l2norm, rows, cols, RZ_CUDA_ARGS(&y, &norm, &x, &rows, &cols));
 }
 static void l2norm_bwd(rz_stream *s, float *dx, const float *dy, const float *y, const float *norm, size_t rows,
                        size_t cols)
 {
-    launch_rows(s, RZ_K_l2norm_bwd, 0, rows, cols, RZ_CUDA_ARGS(&dx, &dy, &y, &norm, &rows, &cols));
+    launch_rows(s, RZ_K_l2norm_bwd, rows, cols, RZ_CUDA_ARGS(&dx, &dy, &y, &norm, &rows, &cols));
 }
 
 static void softmax_xent(rz_stream *s, float *loss, float *dlogits, const float *logits, const float *targets,
                          const float *keep, float weight, size_t rows, size_t cols)
 {
-    launch_rows(s, RZ_K_softmax_xent, 0, rows, cols,
+    launch_rows(s, RZ_K_softmax_xent, rows, cols,
                 RZ_CUDA_ARGS(&loss, &dlogits, &logits, &targets, &keep, &weight, &rows, &cols));
 }
 

@@ -17,13 +17,6 @@
 #define RZ_WARP 32
 #define RZ_ALL_LANES 0xffffffffu
 
-/* Four steps of the loop that follows have their reads under way at once. */
-#ifdef RZ_EMULATOR
-#define RZ_UNROLL
-#else
-#define RZ_UNROLL _Pragma("unroll 4")
-#endif
-
 /* The block's dynamic shared memory, aligned to 16 bytes: RZ_SHARED(float, tile); */
 #ifdef RZ_EMULATOR
 #define RZ_SHARED(type, name) type *const name = (type *)rz_emulator_shared()

@@ -1,11 +1,12 @@
 /* kernels_rows.cu - the ops of cuda_rows.c: flat arrays, tables of rows, norms, losses, the optimiser. The CPU's ops
  * say what they compute; sums have an order that neither the grid nor the rows beside decide.
  *
- * Four shapes of launches, all of 256 threads:
+ * Shapes of launches, of 256 threads:
  *   flat    a grid of one dimension; threads take four elements at a time, with the grid's stride
  *   table   blocks (x, y): threads of x take four columns each, threads of y a row
  *   rows    blocks (32, 8): a warp has a row; or (256, 1): the block has one
  *   entries a block for each entry of a list
+ *   columns a block of 512 for some columns; where there are rows too, these have blocks (32, 16) or (512, 1)
  * SPDX-License-Identifier: Apache-2.0 */
 #include "adamw_args.h"
 #include "kernels.cuh"
@@ -525,15 +526,20 @@ extern "C" __global__ void rz_k_rope(float *x, size_t ld, const int32_t *pos, co
 /* ---- Sums over columns: gradients of biases and of the norms' weights
  * --------------------------------------------------------- */
 
-/* A block has SUM_COLS columns: SUM_LANES pairs of threads share the rows; each sums at most SUM_ROWS of its rows in
- * float and those sums in double, as the CPU does. */
-enum { SUM_COLS = 8, SUM_LANES = 4 * THREADS / SUM_COLS, SUM_ROWS = 64 };
+/* A block has SUM_COLS columns: SUM_LANES pairs of threads share the rows; each sums about SUM_ROWS of its rows
+ * at a time and then those sums, in float; the threads' sums are added in double. */
+enum { SUM_THREADS = 512, SUM_COLS = 8, SUM_LANES = 4 * SUM_THREADS / SUM_COLS, SUM_ROWS = 64 };
 
 enum norm_kind { NO_NORM, RMS, LAYER }; /* how x is normalised, from stats */
 
-template <norm_kind NORM> RZ_DEVICE float normalised(float x, const float *stats, size_t r)
+/* Four columns of row r of x, normalised. */
+template <bool WIDE, norm_kind NORM>
+RZ_DEVICE rz_quad normalised(const float *x, const float *stats, size_t r, size_t c, size_t cols)
 {
-    return NORM == LAYER ? (x - stats[2 * r]) * stats[2 * r + 1] : x * stats[r];
+    const float mean = NORM == LAYER ? stats[2 * r] : 0, rstd = NORM == LAYER ? stats[2 * r + 1] : stats[r];
+    rz_quad q = rz_load4<WIDE>(x + r * cols + c, cols - c);
+    for (int k = 0; k < 4; k++) q.v[k] = NORM == LAYER ? (q.v[k] - mean) * rstd : q.v[k] * rstd;
+    return q;
 }
 
 /* For column c0 on: db[c] += sum of dy, dw[c] += sum of dy times the normalised x. Either may be NULL. */
@@ -541,36 +547,43 @@ template <bool WIDE, norm_kind NORM>
 RZ_DEVICE void column_sums(float *dw, float *db, const float *dy, const float *x, const float *stats, size_t rows,
                            size_t cols, size_t c0)
 {
-    __shared__ double part[THREADS / RZ_WARP][2][8];
+    const int ahead = NORM == NO_NORM ? 8 : 3; /* rows whose reads are under way at once */
+    __shared__ double part[SUM_THREADS / RZ_WARP][2][8];
     const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x, quad = thread % 2;
     const size_t c = c0 + 4 * quad, left = c < cols ? cols - c : 0;
-    double total[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    float total[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (size_t r = left ? thread / 2 : rows; r < rows;) {
         float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        const size_t stop = r + SUM_ROWS * SUM_LANES < rows ? r + SUM_ROWS * SUM_LANES : rows;
-        RZ_UNROLL
-        for (; r < stop; r += SUM_LANES) {
-            const rz_quad g = rz_load4<WIDE>(dy + r * cols + c, left);
-            for (int k = 0; k < 4; k++) sum[k] += g.v[k];
-            if (NORM == NO_NORM) continue;
-            const rz_quad q = rz_load4<WIDE>(x + r * cols + c, left);
-            for (int k = 0; k < 4; k++) sum[4 + k] += g.v[k] * normalised<NORM>(q.v[k], stats, r);
+        for (int n = 0; n < SUM_ROWS && r < rows; n += ahead, r += ahead * SUM_LANES) {
+            rz_quad g[ahead], q[ahead];
+            for (int l = 0; l < ahead; l++) {
+                const size_t at = r + l * SUM_LANES;
+                if (at < rows) g[l] = rz_load4<WIDE>(dy + at * cols + c, left);
+                if (at < rows && NORM != NO_NORM) q[l] = normalised<WIDE, NORM>(x, stats, at, c, cols);
+            }
+            for (int l = 0; l < ahead; l++)
+                for (int k = 0; k < 4; k++) {
+                    if (r + l * SUM_LANES >= rows) continue;
+                    sum[k] += g[l].v[k];
+                    if (NORM != NO_NORM) sum[4 + k] += g[l].v[k] * q[l].v[k];
+                }
         }
-        for (int k = 0; k < 8; k++) total[k] += (double)sum[k];
+        for (int k = 0; k < 8; k++) total[k] += sum[k];
     }
     for (int k = 0; k < 8; k++) {
-        for (int i = RZ_WARP / 2; i > 1; i /= 2) total[k] += __shfl_xor_sync(RZ_ALL_LANES, total[k], i);
-        if (thread % RZ_WARP < 2) part[thread / RZ_WARP][quad][k] = total[k];
+        double whole = (double)total[k];
+        for (int i = RZ_WARP / 2; i > 1; i /= 2) whole += __shfl_xor_sync(RZ_ALL_LANES, whole, i);
+        if (thread % RZ_WARP < 2) part[thread / RZ_WARP][quad][k] = whole;
     }
     __syncthreads();
     if (thread >= 16 || c0 + thread / 8 * 4 + thread % 4 >= cols) return;
     double sum = 0;
-    for (int i = 0; i < THREADS / RZ_WARP; i++) sum += part[i][thread / 8][thread % 8];
+    for (int i = 0; i < SUM_THREADS / RZ_WARP; i++) sum += part[i][thread / 8][thread % 8];
     float *to = thread % 8 < 4 ? db : dw;
     if (to) to[c0 + thread / 8 * 4 + thread % 4] += (float)sum;
 }
 
-/* Flat: a block of 256 for SUM_COLS columns. */
+/* A block for SUM_COLS columns. */
 extern "C" __global__ void rz_k_add_bias_bwd(float *db, const float *dy, size_t rows, size_t cols)
 {
     const size_t c0 = (size_t)blockIdx.x * SUM_COLS;
@@ -584,7 +597,25 @@ extern "C" __global__ void rz_k_add_bias_bwd(float *db, const float *dy, size_t 
  * else's elements, so that results may take the place of what they come from.
  * ------------------------------------------------- */
 
-#define EACH_QUAD(c) RZ_UNROLL for (size_t c = 4 * threadIdx.x; c < cols; c += 4 * blockDim.x)
+/* use(c, load(c)) for every four columns c of this thread; N reads are under way at once. */
+template <int N, typename Load, typename Use> RZ_DEVICE void each_quad(size_t cols, Load load, Use use)
+{
+    const size_t step = 4 * blockDim.x;
+    for (size_t first = 4 * threadIdx.x; first < cols; first += N * step) {
+        decltype(load(first)) x[N];
+        for (int l = 0; l < N; l++)
+            if (first + l * step < cols) x[l] = load(first + l * step);
+        for (int l = 0; l < N; l++)
+            if (first + l * step < cols) use(first + l * step, x[l]);
+    }
+}
+struct rz_two_quads {
+    rz_quad a, b;
+};
+struct rz_three_quads {
+    rz_quad a, b, c;
+};
+#define ROW_OF(p) rz_load4<WIDE>((p) + c, cols - c)
 
 /* The row of this thread, counted from block `first_block` on. */
 RZ_DEVICE size_t own_row(size_t first_block)
@@ -602,25 +633,27 @@ RZ_DEVICE void layernorm(float *y, float *stats, const float *x, const float *w,
 {
     __shared__ float part[RZ_WARP];
     float sum = 0, squares = 0;
-    EACH_QUAD(c) sum += sum_of(rz_load4<WIDE>(x + c, cols - c));
+    const auto row = [=](size_t c) { return ROW_OF(x); };
+    each_quad<4>(cols, row, [&](size_t, const rz_quad &q) { sum += sum_of(q); });
     const float mean = rz_block_sum(sum, part) / (float)cols;
-    EACH_QUAD(c)
-    {
-        rz_quad q = rz_load4<WIDE>(x + c, cols - c);
+    each_quad<4>(cols, row, [&](size_t c, rz_quad q) {
         for (size_t k = 0; k < 4; k++) {
             const float d = WIDE || k < cols - c ? q.v[k] - mean : 0;
             q.v[k] = d * d;
         }
         squares += sum_of(q);
-    }
+    });
     const float rstd = 1.0f / sqrtf(rz_block_sum(squares, part) / (float)cols + eps);
-    EACH_QUAD(c)
-    {
-        const rz_quad scale = rz_load4<WIDE>(w + c, cols - c), shift = rz_load4<WIDE>(b + c, cols - c);
-        rz_quad q = rz_load4<WIDE>(x + c, cols - c);
-        for (int k = 0; k < 4; k++) q.v[k] = fmaf((q.v[k] - mean) * rstd, scale.v[k], shift.v[k]);
-        rz_store4<WIDE>(y + c, q, cols - c);
-    }
+    each_quad<2>(
+        cols,
+        [=](size_t c) {
+            return rz_three_quads{ROW_OF(x), ROW_OF(w), ROW_OF(b)};
+        },
+        [=](size_t c, const rz_three_quads &in) {
+            rz_quad q;
+            for (int k = 0; k < 4; k++) q.v[k] = fmaf((in.a.v[k] - mean) * rstd, in.b.v[k], in.c.v[k]);
+            rz_store4<WIDE>(y + c, q, cols - c);
+        });
     if (stats && threadIdx.x == 0) stats[0] = mean, stats[1] = rstd;
 }
 extern "C" __global__ void rz_k_layernorm(float *y, float *stats, const float *x, const float *w, const float *b,
@@ -637,20 +670,23 @@ RZ_DEVICE void rmsnorm(float *y, float *rstd, const float *x, const float *w, fl
 {
     __shared__ float part[RZ_WARP];
     float squares = 0;
-    EACH_QUAD(c)
-    {
-        rz_quad q = rz_load4<WIDE>(x + c, cols - c);
-        for (int k = 0; k < 4; k++) q.v[k] *= q.v[k];
-        squares += sum_of(q);
-    }
+    each_quad<4>(
+        cols, [=](size_t c) { return ROW_OF(x); },
+        [&](size_t, rz_quad q) {
+            for (int k = 0; k < 4; k++) q.v[k] *= q.v[k];
+            squares += sum_of(q);
+        });
     const float scale = 1.0f / sqrtf(rz_block_sum(squares, part) / (float)cols + eps);
-    EACH_QUAD(c)
-    {
-        const rz_quad weight = rz_load4<WIDE>(w + c, cols - c);
-        rz_quad q = rz_load4<WIDE>(x + c, cols - c);
-        for (int k = 0; k < 4; k++) q.v[k] = q.v[k] * scale * weight.v[k];
-        rz_store4<WIDE>(y + c, q, cols - c);
-    }
+    each_quad<4>(
+        cols,
+        [=](size_t c) {
+            return rz_two_quads{ROW_OF(x), ROW_OF(w)};
+        },
+        [=](size_t c, const rz_two_quads &in) {
+            rz_quad q;
+            for (int k = 0; k < 4; k++) q.v[k] = in.a.v[k] * scale * in.b.v[k];
+            rz_store4<WIDE>(y + c, q, cols - c);
+        });
     if (rstd && threadIdx.x == 0) *rstd = scale;
 }
 extern "C" __global__ void rz_k_rmsnorm(float *y, float *rstd, const float *x, const float *w, float eps, size_t rows,
@@ -669,28 +705,32 @@ RZ_DEVICE void norm_dx(float *dx, const float *dy, const float *x, const float *
     __shared__ float part[RZ_WARP];
     const float rstd = NORM == LAYER ? stats[2 * r + 1] : stats[r];
     float sum = 0, dot = 0;
-    EACH_QUAD(c)
-    {
-        const rz_quad q = rz_load4<WIDE>(x + c, cols - c), weight = rz_load4<WIDE>(w + c, cols - c);
-        rz_quad g = rz_load4<WIDE>(dy + c, cols - c), gx;
-        for (int k = 0; k < 4; k++) {
-            g.v[k] *= weight.v[k];
-            gx.v[k] = g.v[k] * normalised<NORM>(q.v[k], stats, r);
-        }
-        sum += sum_of(g);
+    dx += r * cols, dy += r * cols;
+    const auto both = [=](size_t c) { /* g and xhat */
+                                      const rz_quad weight = ROW_OF(w);
+                                      rz_quad g = ROW_OF(dy);
+                                      for (int k = 0; k < 4; k++) g.v[k] *= weight.v[k];
+                                      return rz_two_quads{g, normalised<WIDE, NORM>(x, stats, r, c, cols)};
+    };
+    each_quad<2>(cols, both, [&](size_t, const rz_two_quads &in) {
+        rz_quad gx;
+        for (int k = 0; k < 4; k++) gx.v[k] = in.a.v[k] * in.b.v[k];
+        sum += sum_of(in.a);
         dot += sum_of(gx);
-    }
+    });
     const float mean_g = NORM == LAYER ? rz_block_sum(sum, part) / (float)cols : 0;
     const float mean_gx = rz_block_sum(dot, part) / (float)cols;
-    EACH_QUAD(c)
-    {
-        const rz_quad q = rz_load4<WIDE>(x + c, cols - c), weight = rz_load4<WIDE>(w + c, cols - c);
-        const rz_quad g = rz_load4<WIDE>(dy + c, cols - c);
-        rz_quad d = rz_load4<WIDE>(dx + c, cols - c);
-        for (int k = 0; k < 4; k++)
-            d.v[k] += rstd * (g.v[k] * weight.v[k] - mean_g - normalised<NORM>(q.v[k], stats, r) * mean_gx);
-        rz_store4<WIDE>(dx + c, d, cols - c);
-    }
+    each_quad<2>(
+        cols,
+        [=](size_t c) {
+            const rz_two_quads in = both(c);
+            return rz_three_quads{in.a, in.b, ROW_OF(dx)};
+        },
+        [=](size_t c, const rz_three_quads &in) {
+            rz_quad d = in.c;
+            for (int k = 0; k < 4; k++) d.v[k] += rstd * (in.a.v[k] - mean_g - in.b.v[k] * mean_gx);
+            rz_store4<WIDE>(dx + c, d, cols - c);
+        });
 }
 
 /* The first sum_blocks blocks sum columns, the others have rows. */
@@ -702,20 +742,21 @@ RZ_DEVICE void norm_bwd(float *dx, float *dw, float *db, const float *dy, const 
         column_sums<WIDE, NORM>(dw, db, dy, x, stats, rows, cols, (size_t)blockIdx.x * SUM_COLS);
         return;
     }
-    const size_t r = own_row(sum_blocks), at = r * cols;
-    if (r < rows) norm_dx<WIDE, NORM>(dx + at, dy + at, x + at, stats, w, r, cols);
+    const size_t r = own_row(sum_blocks);
+    if (r < rows) norm_dx<WIDE, NORM>(dx, dy, x, stats, w, r, cols);
 }
-extern "C" __global__ void rz_k_layernorm_bwd(float *dx, float *dw, float *db, const float *dy, const float *x,
-                                              const float *stats, const float *w, size_t sum_blocks, size_t rows,
-                                              size_t cols)
+extern "C" __global__ void __launch_bounds__(SUM_THREADS, 2)
+    rz_k_layernorm_bwd(float *dx, float *dw, float *db, const float *dy, const float *x, const float *stats,
+                       const float *w, size_t sum_blocks, size_t rows, size_t cols)
 {
     if (aligned(dx, dy, x, w) && cols % 4 == 0)
         norm_bwd<true, LAYER>(dx, dw, db, dy, x, stats, w, sum_blocks, rows, cols);
     else
         norm_bwd<false, LAYER>(dx, dw, db, dy, x, stats, w, sum_blocks, rows, cols);
 }
-extern "C" __global__ void rz_k_rmsnorm_bwd(float *dx, float *dw, const float *dy, const float *x, const float *rstd,
-                                            const float *w, size_t sum_blocks, size_t rows, size_t cols)
+extern "C" __global__ void __launch_bounds__(SUM_THREADS, 2)
+    rz_k_rmsnorm_bwd(float *dx, float *dw, const float *dy, const float *x, const float *rstd, const float *w,
+                     size_t sum_blocks, size_t rows, size_t cols)
 {
     if (aligned(dx, dy, x, w) && cols % 4 == 0)
         norm_bwd<true, RMS>(dx, dw, NULL, dy, x, rstd, w, sum_blocks, rows, cols);
@@ -732,18 +773,15 @@ template <bool WIDE> RZ_DEVICE void l2norm(float *y, float *norm, const float *x
 {
     __shared__ double part[RZ_WARP];
     double sum = 0;
-    EACH_QUAD(c)
-    {
-        const rz_quad q = rz_load4<WIDE>(x + c, cols - c);
+    const auto row = [=](size_t c) { return ROW_OF(x); };
+    each_quad<4>(cols, row, [&](size_t, const rz_quad &q) {
         for (int k = 0; k < 4; k++) sum += (double)q.v[k] * (double)q.v[k];
-    }
+    });
     const float length = (float)sqrt(rz_block_sum(sum, part)), by = length < MIN_NORM ? MIN_NORM : length;
-    EACH_QUAD(c)
-    {
-        rz_quad q = rz_load4<WIDE>(x + c, cols - c);
+    each_quad<4>(cols, row, [=](size_t c, rz_quad q) {
         for (int k = 0; k < 4; k++) q.v[k] /= by;
         rz_store4<WIDE>(y + c, q, cols - c);
-    }
+    });
     if (norm && threadIdx.x == 0) *norm = length;
 }
 extern "C" __global__ void rz_k_l2norm(float *y, float *norm, const float *x, size_t rows, size_t cols)
@@ -760,20 +798,26 @@ template <bool WIDE> RZ_DEVICE void l2norm_bwd(float *dx, const float *dy, const
     const bool tiny = length < MIN_NORM;
     const float inverse = 1.0f / (tiny ? MIN_NORM : length);
     double dot = 0;
-    EACH_QUAD(c)
-    {
-        const rz_quad q = rz_load4<WIDE>(y + c, cols - c), g = rz_load4<WIDE>(dy + c, cols - c);
-        for (int k = 0; k < 4; k++) dot += (double)q.v[k] * (double)g.v[k];
-    }
+    each_quad<4>(
+        cols,
+        [=](size_t c) {
+            return rz_two_quads{ROW_OF(y), ROW_OF(dy)};
+        },
+        [&](size_t, const rz_two_quads &in) {
+            for (int k = 0; k < 4; k++) dot += (double)in.a.v[k] * (double)in.b.v[k];
+        });
     dot = rz_block_sum(dot, part);
     const float along = tiny ? 0 : (float)dot;
-    EACH_QUAD(c)
-    {
-        const rz_quad q = rz_load4<WIDE>(y + c, cols - c), g = rz_load4<WIDE>(dy + c, cols - c);
-        rz_quad d = rz_load4<WIDE>(dx + c, cols - c);
-        for (int k = 0; k < 4; k++) d.v[k] += (g.v[k] - q.v[k] * along) * inverse;
-        rz_store4<WIDE>(dx + c, d, cols - c);
-    }
+    each_quad<2>(
+        cols,
+        [=](size_t c) {
+            return rz_three_quads{ROW_OF(y), ROW_OF(dy), ROW_OF(dx)};
+        },
+        [=](size_t c, const rz_three_quads &in) {
+            rz_quad d = in.c;
+            for (int k = 0; k < 4; k++) d.v[k] += (in.b.v[k] - in.a.v[k] * along) * inverse;
+            rz_store4<WIDE>(dx + c, d, cols - c);
+        });
 }
 extern "C" __global__ void rz_k_l2norm_bwd(float *dx, const float *dy, const float *y, const float *norm, size_t rows,
                                            size_t cols)
@@ -806,37 +850,34 @@ RZ_DEVICE void softmax_xent(float *loss, float *dlogits, const float *logits, co
 {
     __shared__ float part[RZ_WARP];
     float max = -INFINITY, mass = 0, sum = 0, own = 0;
-    EACH_QUAD(c)
-    {
-        const rz_quad x = kept_logits<WIDE>(logits, keep, c, cols - c);
-        max = fmaxf(max, fmaxf(fmaxf(x.v[0], x.v[1]), fmaxf(x.v[2], x.v[3])));
-        mass += sum_of(rz_load4<WIDE>(targets + c, cols - c));
-    }
+    const auto kept = [=](size_t c) { return kept_logits<WIDE>(logits, keep, c, cols - c); };
+    const auto both = [=](size_t c) { return rz_two_quads{kept(c), ROW_OF(targets)}; };
+    each_quad<4>(cols, both, [&](size_t, const rz_two_quads &in) {
+        max = fmaxf(max, fmaxf(fmaxf(in.a.v[0], in.a.v[1]), fmaxf(in.a.v[2], in.a.v[3])));
+        mass += sum_of(in.b);
+    });
     max = rz_block_max(max, part);
     if (rz_block_sum(mass, part) == 0) { /* the same in every thread of the row */
         const rz_quad zero = {{0, 0, 0, 0}};
-        if (dlogits) EACH_QUAD(c) rz_store4<WIDE>(dlogits + c, zero, cols - c);
+        for (size_t c = 4 * threadIdx.x; dlogits && c < cols; c += 4 * blockDim.x)
+            rz_store4<WIDE>(dlogits + c, zero, cols - c);
         if (threadIdx.x == 0) *loss = 0;
         return;
     }
-    EACH_QUAD(c)
-    {
-        rz_quad x = kept_logits<WIDE>(logits, keep, c, cols - c);
+    each_quad<4>(cols, kept, [&](size_t, rz_quad x) {
         for (int k = 0; k < 4; k++) x.v[k] = expf(x.v[k] - max);
         sum += sum_of(x);
-    }
+    });
     const float denominator = rz_block_sum(sum, part), log_z = logf(denominator), scale = 1.0f / denominator;
-    EACH_QUAD(c)
-    {
-        const rz_quad t = rz_load4<WIDE>(targets + c, cols - c);
-        rz_quad x = kept_logits<WIDE>(logits, keep, c, cols - c);
+    each_quad<2>(cols, both, [&](size_t c, const rz_two_quads &in) {
+        rz_quad x;
         for (int k = 0; k < 4; k++) {
-            const float d = x.v[k] - max;
-            own += t.v[k] == 0 ? 0 : t.v[k] * (log_z - d); /* a column left out: 0, not 0 * inf */
-            x.v[k] = weight * (expf(d) * scale - t.v[k]);
+            const float d = in.a.v[k] - max, t = in.b.v[k];
+            own += t == 0 ? 0 : t * (log_z - d); /* a column left out: 0, not 0 * inf */
+            x.v[k] = weight * (expf(d) * scale - t);
         }
         if (dlogits) rz_store4<WIDE>(dlogits + c, x, cols - c);
-    }
+    });
     own = rz_block_sum(own, part);
     if (threadIdx.x == 0) *loss = own;
 }
