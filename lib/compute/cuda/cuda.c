@@ -34,8 +34,9 @@ void rz_cuda_enter(const struct rz_cuda *c)
 }
 void rz_cuda_leave(const struct rz_cuda *c)
 {
-    cu_context own;
+    cu_context own = NULL;
     c->cu->context_pop(&own);
+    if (own && own != c->context) c->cu->context_push(own); /* ours never came on top: it is gone, that is the host's */
 }
 
 /* "what: CUDA_ERROR_NAME (its text)" */
