@@ -201,11 +201,27 @@ static int child_model(const char *what)
     return say(status, &err);
 }
 
+/* Into a folder beside it: needs no memory of the GPU. */
+static int child_quantize(const char *from)
+{
+    char to[4200];
+    radz_runtime_options o;
+    radz_runtime *rt;
+    radz_error err = {0};
+    snprintf(to, sizeof to, "%s/int8", from);
+    radz_runtime_options_init(&o);
+    o.device = "cuda";
+    radz_status status = radz_runtime_create(&o, &rt, &err);
+    if (!status) status = radz_model_quantize(rt, from, to, NULL, &err);
+    radz_runtime_close(rt);
+    return say(status, &err);
+}
+
 static const struct {
     const char *name;
     int (*run)(const char *arg);
-} children[] = {{"open", child_open},     {"alloc", child_alloc}, {"fill", child_fill},  {"gemm", child_gemm},
-                {"copies", child_copies}, {"fork", child_fork},   {"model", child_model}};
+} children[] = {{"open", child_open},     {"alloc", child_alloc}, {"fill", child_fill},   {"gemm", child_gemm},
+                {"copies", child_copies}, {"fork", child_fork},   {"model", child_model}, {"quantize", child_quantize}};
 
 /* ---- The cases ------------------------------------------------------------------------------------------------------
  */
@@ -389,6 +405,7 @@ static void a_model_without_room_runs_on_the_cpu(void **state)
     expect("EMULATOR_MEMORY=30000", "model", on_any, "runs on cpu (");
     expect("EMULATOR_MEMORY=60000000", "model", on_gpu, "memory: out of memory: the model leaves 5");
     expect("EMULATOR_MEMORY=60000000", "model", on_any, "runs on cpu (");
+    expect("EMULATOR_MEMORY=30000", "quantize", dir, "ok: fine\n");
 }
 
 int main(int argc, char **argv)

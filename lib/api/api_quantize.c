@@ -10,7 +10,8 @@ void radz_quantize_options_init_sized(radz_quantize_options *options, size_t str
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
-static radz_status quantize(const radz_runtime *rt, const char *from, const char *to, const radz_quantize_options *o,
+/* On the CPU: bytes go from file to file, nothing is multiplied. */
+static radz_status quantize(radz_runtime *rt, const char *from, const char *to, const radz_quantize_options *o,
                             radz_error *err)
 {
     rz_quantize q = {.vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
@@ -19,7 +20,9 @@ static radz_status quantize(const radz_runtime *rt, const char *from, const char
     if (q.precision.type == RZ_WEIGHTS_F32)
         return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_quantize: type: expected int8, int4 or bf16, got f32");
     q.progress_fn = o->progress_fn, q.user = o->user;
-    return rz_quantize_model(&rt->host, rt->dev, from, to, &q, err);
+    rz_device *cpu;
+    RZ_TRY(rz_runtime_cpu(rt, &cpu, err));
+    return rz_quantize_model(&rt->host, cpu, from, to, &q, err);
 }
 
 radz_status radz_model_quantize(radz_runtime *runtime, const char *from, const char *to,

@@ -80,16 +80,24 @@ void radz_runtime_close(radz_runtime *runtime)
     rz_free(&host, runtime);
 }
 
-bool rz_runtime_fall_back(radz_runtime *r, const char *why, rz_device **cpu)
+radz_status rz_runtime_cpu(radz_runtime *r, rz_device **cpu, radz_error *err)
 {
-    if (!r->any_device || rz_device_is_host(r->dev)) return false;
     const rz_device_options d = {.device = "cpu", .n_threads = r->n_threads};
+    radz_status status = RADZ_OK;
+    *cpu = r->dev;
+    if (rz_device_is_host(r->dev)) return RADZ_OK;
     pthread_mutex_lock(&r->lock);
-    const bool opened = r->cpu || rz_device_open(&r->host, &d, &r->cpu, NULL) == RADZ_OK;
+    if (!r->cpu) status = rz_device_open(&r->host, &d, &r->cpu, err);
     *cpu = r->cpu;
     pthread_mutex_unlock(&r->lock);
-    if (opened) rz_log(&r->host, RADZ_LOG_INFO, "on the CPU instead of %s: %s", rz_device_name(r->dev), why);
-    return opened;
+    return status;
+}
+
+bool rz_runtime_fall_back(radz_runtime *r, const char *why, rz_device **cpu)
+{
+    if (!r->any_device || rz_device_is_host(r->dev) || rz_runtime_cpu(r, cpu, NULL) != RADZ_OK) return false;
+    rz_log(&r->host, RADZ_LOG_INFO, "on the CPU instead of %s: %s", rz_device_name(r->dev), why);
+    return true;
 }
 
 const char *radz_runtime_device(const radz_runtime *runtime)

@@ -28,7 +28,7 @@ struct radz_runtime {
     rz_handle h;
     rz_host host;   /* &runtime->host is the host of everything made with the runtime */
     rz_device *dev; /* its pool: rz_device_pool */
-    /* Where "auto" took a GPU: the CPU, opened once a model does not fit there. */
+    /* For the CPU beside a GPU: */
     bool any_device;
     int n_threads;
     pthread_mutex_t lock; /* of: */
@@ -70,6 +70,8 @@ static inline const rz_host *rz_runtime_host(const radz_runtime *r)
 {
     return r ? &r->host : NULL;
 }
+/* runtime->dev where that is the CPU, else a CPU beside it, opened at the first call. */
+radz_status rz_runtime_cpu(radz_runtime *runtime, rz_device **cpu, radz_error *err) RZ_CHECK;
 /* Where runtime->dev will not do for a model: the CPU, if that was a GPU that "auto" took. Logs why. */
 bool rz_runtime_fall_back(radz_runtime *runtime, const char *why, rz_device **cpu);
 /* Adds a reference to `runtime`, or makes a private one with default options when it is NULL. */
