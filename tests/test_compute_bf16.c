@@ -211,6 +211,41 @@ static void nan_stays_in_its_row_and_column(void **state)
     }
 }
 
+/* Weights that were packed before give the same bits, whatever product they ask for; in another product they are as if
+ * they had not been. */
+static void packed_weights_change_nothing(void **state)
+{
+    (void)state;
+    static const rz_dtype types[] = {RZ_F32, RZ_F16, RZ_BF16, RZ_I8, RZ_I4};
+    for (const char *const *set = compute_sets(); *set; set++)
+        for (size_t i = 0; i < 2 * RZ_COUNT(types); i++) {
+            struct shape p = {.m = i % 3 ? 1 : 57, .n = 131, .k = 2306, .type = types[i / 2], .alpha = 1};
+            p.group = rz_dtype_is_float(p.type) ? 0 : 64;
+            const size_t n_a = p.m * (p.k > p.n ? p.k : p.n), n_c = n_a;
+            float *a = random_floats(n_a, 1), *want = zero_floats(n_c), *got = zero_floats(n_c);
+            rz_mat w = weights(&p, 2), ready;
+            w.compute = i % 2 ? RZ_BF16 : RZ_F32, ready = w;
+            rz_stream *s = compute_open(NULL, *set, 2);
+            rz_device *dev = rz_stream_device(s);
+            void *packed = NULL;
+            const size_t n_bytes = rz_mat_pack(dev, w, p.n, NULL);
+            if (n_bytes) assert_int_equal(rz_device_alloc(dev, n_bytes, &packed, NULL), RADZ_OK);
+            assert_true(n_bytes || w.compute == RZ_BF16);
+            if (n_bytes) rz_mat_pack(dev, w, p.n, packed);
+            ready.packed = packed;
+            rz_gemm(s, false, true, p.m, p.n, p.k, 1, rz_mat_f32(a, p.k), w, 0, want, p.n);
+            rz_gemm(s, false, true, p.m, p.n, p.k, 1, rz_mat_f32(a, p.k), ready, 0, got, p.n);
+            assert_same_bits(*set, got, want, p.m * p.n);
+            rz_gemm(s, false, false, p.m, p.k, p.n, 1, rz_mat_f32(a, p.n), w, 0, want, p.k);
+            rz_gemm(s, false, false, p.m, p.k, p.n, 1, rz_mat_f32(a, p.n), ready, 0, got, p.k);
+            assert_same_bits(*set, got, want, p.m * p.k);
+            if (packed) rz_device_free(dev, packed);
+            compute_close(s);
+            weights_free(w);
+            free(a), free(want), free(got);
+        }
+}
+
 /* What is no linear layer of floats stays what it was: the backward pass, empty sums. */
 /* dx = dy W of rounded numbers, as a GPU has it. */
 static void rounded_backward(const struct shape *p, float *dx, const float *dy, rz_mat w)
@@ -259,6 +294,7 @@ int main(void)
         cmocka_unit_test(products_match_double),           cmocka_unit_test(large_products_match_double),
         cmocka_unit_test(openblas_matches_double),         cmocka_unit_test(bits_do_not_depend_on_threads_and_batch),
         cmocka_unit_test(nan_stays_in_its_row_and_column), cmocka_unit_test(others_are_exact),
+        cmocka_unit_test(packed_weights_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,7 @@ static struct quantised quantise(const float *x, size_t rows, size_t cols, int b
     assert_int_equal(q.bits, bits);
     assert_true(q.cols == cols && (q.group == group || (cols <= q.group && cols <= group)));
     for (size_t r = 0; r < rows; r++) rz_quantised_row(&q, r, y.value + r * cols);
-    y.mat = (rz_mat){y.q, bits == 8 ? RZ_I8 : RZ_I4, cols, y.scale, RZ_BF16, group, RZ_F32};
+    y.mat = (rz_mat){y.q, bits == 8 ? RZ_I8 : RZ_I4, cols, y.scale, RZ_BF16, group, RZ_F32, NULL};
     return y;
 }
 
@@ -158,7 +158,7 @@ static rz_mat random_integers(const struct int_shape *p, uint64_t seed)
     rz_rng_seed(&r, seed, n_bytes);
     for (size_t i = 0; i < n_bytes; i++) q[i] = i % 7 ? (uint8_t)(256 * rz_rng_uniform(&r)) : 0x80;
     for (size_t i = 0; i < n_scales && p->scale_type == RZ_BF16; i++) ((uint16_t *)scale)[i] = rz_f32_to_bf16(scale[i]);
-    return (rz_mat){q, p->type, p->k, scale, p->scale_type, p->group, RZ_F32};
+    return (rz_mat){q, p->type, p->k, scale, p->scale_type, p->group, RZ_F32, NULL};
 }
 
 /* A row and group of x rounded; its scale. */
@@ -217,6 +217,24 @@ static const struct rz_int_kernels *int_kernels(size_t i, rz_dtype type, const c
     return NULL;
 }
 
+/* Weights that were packed before give the same bits. */
+static void check_packed(rz_stream *s, const struct int_shape *p, const float *a, rz_mat b, const float *before,
+                         const float *want, size_t ldc)
+{
+    rz_device *dev = rz_stream_device(s);
+    void *packed;
+    float *c = malloc(p->m * ldc * sizeof *c);
+    assert_int_equal(rz_device_alloc(dev, rz_mat_pack(dev, b, p->n, NULL), &packed, NULL), RADZ_OK);
+    rz_mat_pack(dev, b, p->n, packed);
+    rz_mat ready = b;
+    ready.packed = packed;
+    memcpy(c, before, p->m * ldc * sizeof *c);
+    rz_gemm(s, false, true, p->m, p->n, p->k, p->alpha, rz_mat_f32(a, p->k), ready, p->beta, c, ldc);
+    assert_same_bits("packed before", c, want, p->m * ldc);
+    rz_device_free(dev, packed);
+    free(c);
+}
+
 static void check_int_product(const struct int_shape *p)
 {
     const size_t ldc = p->n + p->pad, n_c = p->m * ldc;
@@ -232,6 +250,7 @@ static void check_int_product(const struct int_shape *p)
         float *c = malloc(n_c * sizeof *c);
         memcpy(c, before, n_c * sizeof *c);
         rz_gemm(s, false, true, p->m, p->n, p->k, p->alpha, rz_mat_f32(a, p->k), b, p->beta, c, ldc);
+        check_packed(s, p, a, b, before, c, ldc);
         compute_close(s);
         if (memcmp(c, want, n_c * sizeof *c)) {
             char what[200];
@@ -298,7 +317,7 @@ static void integer_extremes(void **state)
             rz_stream *s = compute_open(NULL, "portable", 1);
             rz_stream_device(s)->int8 = rz_stream_device(s)->int4 = kernels;
             rz_gemm(s, false, true, M, N, K, 1, rz_mat_f32(a, K),
-                    (rz_mat){q, (rz_dtype)t, K, scale, RZ_F32, 128, RZ_F32}, 0, c, N);
+                    (rz_mat){q, (rz_dtype)t, K, scale, RZ_F32, 128, RZ_F32, NULL}, 0, c, N);
             compute_close(s);
             const float want[] = {t == RZ_I8 ? -128 * 127 * 128 : 127 * 64 * (7 - 8),
                                   t == RZ_I8 ? 127 * 127 * 128 : 127 * 128 * -8};

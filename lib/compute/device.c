@@ -118,6 +118,11 @@ bool rz_device_memory(rz_device *dev, size_t *n_free, size_t *n_all)
     return *n_all != 0;
 }
 
+size_t rz_mat_pack(rz_device *dev, rz_mat w, size_t rows, void *to)
+{
+    return dev->ops.pack ? dev->ops.pack(dev, w, rows, to) : 0;
+}
+
 void rz_device_free(rz_device *dev, void *p)
 {
     if (p) dev->ops.free(dev, p);

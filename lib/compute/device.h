@@ -112,6 +112,7 @@ typedef struct rz_mat {
     rz_dtype scale_dtype; /* F32 or BF16 */
     size_t group;         /* RZ_GROUP_MIN .. RZ_GROUP_MAX, a power of two */
     rz_dtype compute;     /* BF16: a linear layer with these weights is a product of bfloat16, see rz_gemm; else F32 */
+    const void *packed;   /* the same once more, by rz_mat_pack; NULL: not */
 } rz_mat;
 enum { RZ_GROUP_MIN = 32, RZ_GROUP_MAX = 128 };
 static inline rz_mat rz_mat_f32(const float *p, size_t ld)
@@ -127,6 +128,11 @@ static inline size_t rz_mat_bytes(rz_mat x, size_t rows)
 {
     return rz_dtype_bytes(x.dtype, rows * x.ld) + rz_dtype_bytes(x.scale_dtype, rows * rz_mat_groups(x));
 }
+
+/* Weights (rows, ld) of a linear layer packed as the device's product takes them, so that not every product has to: how
+ * many bytes that are; 0: this device gains nothing by it. to: memory of that size, 64-byte aligned, which w.packed may
+ * point to from then on; NULL: only the bytes are wanted. No result changes by a bit. */
+size_t rz_mat_pack(rz_device *dev, rz_mat w, size_t rows, void *to);
 
 /* C (m,n) = beta C + alpha op(A) op(B); op(X) = X or its transpose. op(A) is (m,k), op(B) is (k,n):
  * A is stored (m,k) or, with ta, (k,m); B is stored (k,n) or, with tb, (n,k). Either may be F32, F16, BF16, I8, I4 and

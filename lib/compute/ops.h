@@ -20,6 +20,7 @@ struct rz_ops {
     void (*download)(rz_stream *s, void *host, const void *src, size_t n_bytes);
     void (*copy)(rz_stream *s, void *dst, const void *src, size_t n_bytes);
     void (*fill)(rz_stream *s, float *y, float value, size_t n);
+    size_t (*pack)(rz_device *dev, rz_mat w, size_t rows, void *to); /* NULL: nothing is gained by it */
     void (*gemm)(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b,
                  float beta, float *c, size_t ldc);
     void (*sum)(rz_stream *s, float *y, const float *a, const float *b, size_t n);

@@ -5,6 +5,7 @@
 #include "fill.h"
 #include "lora.h"
 #include "model_hash.h"
+#include "packed.h"
 #include "pager.h"
 #include "tensors.h"
 #include "weights.h"
@@ -113,7 +114,10 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status && !src->list_only) status = rz_model_fill(m, &notes, src->dir, mode, seed, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = rz_model_hash(m, src->dir, err);
     if (!status) status = rz_tensors_left_over(m, src->dir, err);
-    if (!status && src->memory_bytes) status = rz_paging_open(m, src->memory_bytes, err);
+    if (!status && src->memory_bytes)
+        status = rz_paging_open(m, src->memory_bytes, err);
+    else if (!status && !training(mode) && !src->list_only)
+        status = rz_model_pack(m, err);
     rz_param_notes_free(m->cfg.host, &notes);
     return status;
 }
@@ -232,6 +236,7 @@ void rz_model_unload(rz_model *m)
         rz_free(host, m->params[i].name);
     }
     if (m->inv_freq) rz_device_free(m->dev, m->inv_freq);
+    if (m->packed) rz_device_free(m->dev, m->packed);
     rz_paging_close(m->paging);
     close_files(m);
     rz_tokenizer_close(m->tok);

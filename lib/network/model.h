@@ -85,7 +85,9 @@ typedef struct rz_model {
     rz_param *log_tau;    /* (1); NULL: cfg.radz.tau */
     rz_linear classifier; /* linear head over X_g (classes.h); w NULL: none */
 
-    float *inv_freq;  /* device, head_dim / 2 */
+    float *inv_freq; /* device, head_dim / 2 */
+    void *packed;    /* device: where params' w.packed point (packed.h); NULL: nowhere */
+    size_t packed_bytes;
     rz_param *params; /* every parameter above, in the order it is written */
     size_t n_params;
     struct rz_paging *paging;  /* matrices that are read as they are needed (pager.h); NULL: all are in memory */

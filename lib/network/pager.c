@@ -371,6 +371,7 @@ static uint64_t idle_bytes(const rz_paging *p)
 uint64_t rz_model_peak_bytes(const rz_model *m)
 {
     uint64_t n = PROCESS_BYTES / 2 + rz_net_film_bytes(m) + rz_paging_ring_bytes(m->paging) - idle_bytes(m->paging);
+    n += m->packed_bytes;
     for (size_t i = 0; i < m->n_params; i++) {
         const rz_param *p = &m->params[i];
         if (p->owned || (!rz_paging_has(m->paging, p) && in_film(m, p))) n += bytes_of(p);

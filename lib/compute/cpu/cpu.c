@@ -204,6 +204,7 @@ static struct rz_ops cpu_ops(bool openblas)
                          .upload = cpu_copy,
                          .download = cpu_copy,
                          .copy = cpu_copy,
+                         .pack = openblas ? NULL : rz_cpu_pack,
                          .gemm = openblas ? rz_cpu_gemm_openblas : rz_cpu_gemm,
                          .rope = rz_cpu_rope,
                          .attention = rz_cpu_attention,

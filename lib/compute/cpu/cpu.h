@@ -130,6 +130,8 @@ void rz_cpu_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, f
 /* The same with given kernels; size: m, n, k. */
 void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
                         float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc);
+size_t rz_cpu_pack(rz_device *dev, rz_mat w, size_t rows, void *to);
+size_t rz_cpu_pack_int(rz_device *dev, rz_mat w, size_t rows, float *to);
 /* C = beta C + alpha A B^T with B (n, k) of integers, A rounded to 8 bits per row and group of B's. */
 void rz_cpu_gemm_int(rz_stream *s, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta, float *c,
                      size_t ldc);

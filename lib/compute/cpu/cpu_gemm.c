@@ -20,6 +20,8 @@ struct gemm {
     rz_mat a, b;
     float alpha, beta, *c;
     size_t n, ldc;
+    const float *ready; /* B packed once for all; NULL: it is not */
+    size_t ready_panel; /* floats from one of its panels to the next */
     /* the part in work: rows [m0, m0 + m) of A, K [k0, k0 + kg) */
     size_t m0, m, k0, kg;
     size_t panels, row_tasks, task_rows; /* of a task: `panels` panels of B, task_rows rows of A */
@@ -59,14 +61,14 @@ static void pack_task(void *arg, size_t i, float *scratch)
 
 /* One block of K of a task: its columns packed times its rows. */
 static void multiply(const struct gemm *g, size_t row, size_t rows, size_t col, size_t cols, size_t p,
-                     const float *packed)
+                     struct rz_packed b)
 {
-    const size_t mr = g->k->mr, nr = g->k->nr, kc = min_size(g->k->depth, g->kg - p);
+    const size_t mr = g->k->mr, kc = min_size(g->k->depth, g->kg - p);
     const size_t lanes = ceil_div(kc, g->k->per_lane);
     for (size_t i = 0; i < rows; i += BLOCK_ROWS) {
         const struct rz_packed a = {packed_a(g, p, kc, (row + i) / mr), mr * lanes};
-        g->k->block(min_size(BLOCK_ROWS, rows - i), cols, lanes, g->alpha, a, (struct rz_packed){packed, nr * lanes},
-                    g->k0 + p ? 1 : g->beta, g->c + (g->m0 + row + i) * g->ldc + col, g->ldc);
+        g->k->block(min_size(BLOCK_ROWS, rows - i), cols, lanes, g->alpha, a, b, g->k0 + p ? 1 : g->beta,
+                    g->c + (g->m0 + row + i) * g->ldc + col, g->ldc);
     }
 }
 
@@ -76,9 +78,13 @@ static void tile_task(void *arg, size_t i, float *scratch)
     const size_t nr = g->k->nr, col = i / g->row_tasks * g->panels * nr, cols = min_size(g->panels * nr, g->n - col);
     const size_t row = i % g->row_tasks * g->task_rows, rows = min_size(g->task_rows, g->m - row);
     for (size_t p = 0; p < g->kg; p += g->k->depth) {
-        const size_t at = g->k0 + p, kc = min_size(g->k->depth, g->kg - p);
-        g->k->pack(scratch, nr, g->b, !g->tb, g->tb ? col * g->b.ld + at : at * g->b.ld + col, cols, kc);
-        multiply(g, row, rows, col, cols, p, scratch);
+        const size_t at = g->k0 + p, kc = min_size(g->k->depth, g->kg - p), per_lane = g->k->per_lane;
+        struct rz_packed b = {scratch, nr * ceil_div(kc, per_lane)};
+        if (g->ready)
+            b = (struct rz_packed){g->ready + col / nr * g->ready_panel + at / per_lane * nr, g->ready_panel};
+        else
+            g->k->pack(scratch, nr, g->b, !g->tb, g->tb ? col * g->b.ld + at : at * g->b.ld + col, cols, kc);
+        multiply(g, row, rows, col, cols, p, b);
     }
 }
 
@@ -97,6 +103,28 @@ static size_t cut_tasks(struct gemm *g, size_t threads)
     return g->row_tasks * col_tasks;
 }
 
+/* ---- Packed once for all: panel by panel, the blocks of K one after another ---- */
+
+/* Whose packing it is; NULL: nobody's (integers: cpu_int.c). */
+static const struct rz_gemm_kernels *packed_by(const rz_device *dev, rz_mat w)
+{
+    if (w.compute == RZ_BF16 && dev->bf16) return dev->bf16;
+    return rz_dtype_is_float(w.dtype) && (w.compute != RZ_BF16 || w.dtype == RZ_BF16) ? &dev->kernels->f32 : NULL;
+}
+
+size_t rz_cpu_pack(rz_device *dev, rz_mat w, size_t rows, void *to)
+{
+    const struct rz_gemm_kernels *k = packed_by(dev, w);
+    if (!k) return w.compute == RZ_BF16 ? 0 : rz_cpu_pack_int(dev, w, rows, to);
+    float *panel = to;
+    const size_t floats = k->nr * ceil_div(w.ld, k->per_lane);
+    for (size_t j = 0; panel && j < rows; j += k->nr, panel += floats)
+        for (size_t p = 0; p < w.ld; p += k->depth)
+            k->pack(panel + p / k->per_lane * k->nr, k->nr, w, false, j * w.ld + p, min_size(k->nr, rows - j),
+                    min_size(k->depth, w.ld - p));
+    return ceil_div(rows, k->nr) * floats * sizeof *panel;
+}
+
 void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
                         float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc)
 {
@@ -106,6 +134,8 @@ void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, 
     const size_t m_max = round_up(min_size(m, ROWS_AT_ONCE), k->mr);
     const size_t k_max = min_size(depth, round_up(A_LANES * k->per_lane / m_max + 1, k->depth));
     g.n = n, g.ldc = ldc;
+    if (tb && depth == b.ld && k == packed_by(s->dev, b)) g.ready = b.packed;
+    g.ready_panel = k->nr * ceil_div(depth, k->per_lane);
     rz_mark mark = rz_arena_mark(s);
     g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));
     for (g.m0 = 0; g.m0 < m; g.m0 += ROWS_AT_ONCE)
@@ -114,8 +144,8 @@ void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, 
             g.m = min_size(ROWS_AT_ONCE, m - g.m0), g.kg = min_size(k_max, depth - g.k0);
             const size_t n_tasks = cut_tasks(&g, threads), blocks = ceil_div(g.kg, k->depth);
             rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, k->mr), PACK_TILES), threads, 0, pack_task, &g);
-            rz_cpu_tasks(s, n_tasks, threads, g.panels * k->nr * ceil_div(min_size(k->depth, g.kg), k->per_lane),
-                         tile_task, &g);
+            const size_t scratch = g.panels * k->nr * ceil_div(min_size(k->depth, g.kg), k->per_lane);
+            rz_cpu_tasks(s, n_tasks, threads, g.ready ? 0 : scratch, tile_task, &g);
         }
     if (!rz_stream_failed(s)) rz_arena_release(s, mark);
 }
