@@ -414,6 +414,36 @@ static void gathers_and_scatters(void **state)
     compute_close(s);
 }
 
+/* More rows than one block of a GPU looks at, few destinations: the same sums, in order. */
+static void many_rows_go_to_few(void **state)
+{
+    (void)state;
+    enum { N = 1300, WIDTH = 9, FEW = 37, GROUPS = 3 };
+    const int32_t start[GROUPS + 1] = {0, 1100, 1100, N};
+    rz_stream *s = compute_open(NULL, "portable", 2);
+    float *x = random_floats(N * WIDTH, 1), got[FEW * WIDTH] = {0}, want[FEW * WIDTH] = {0}, sums[WIDTH] = {0};
+    float pooled[FEW * WIDTH] = {0}, shares[FEW * WIDTH] = {0};
+    double columns[WIDTH] = {0};
+    int32_t ids[N];
+    for (size_t i = 0; i < N; i++) {
+        ids[i] = i < 1100 ? (int32_t)(i * 7 % (FEW - 1)) : FEW - 1; /* the last one's rows are all at the end */
+        const size_t group = i < 1100 ? 0 : 2, n = i < 1100 ? 1100 : N - 1100;
+        for (size_t c = 0; c < WIDTH; c++) {
+            want[(size_t)ids[i] * WIDTH + c] += x[i * WIDTH + c];
+            shares[(size_t)ids[i] * WIDTH + c] += x[group * WIDTH + c] * (1.0f / (float)n);
+            columns[c] += (double)x[i * WIDTH + c];
+        }
+    }
+    rz_gather_bwd(s, got, ids, x, N, WIDTH);
+    assert_same_bits("rows", got, want, FEW * WIDTH);
+    rz_pool_mean_bwd(s, pooled, x, ids, start, GROUPS, WIDTH);
+    assert_same_bits("shares", pooled, shares, FEW * WIDTH);
+    rz_add_bias_bwd(s, sums, x, N, WIDTH);
+    assert_near("columns", sums, columns, WIDTH, 2e-6, 1);
+    compute_close(s);
+    free(x);
+}
+
 static void every_half_is_widened_exactly(void **state)
 {
     (void)state;
@@ -715,6 +745,7 @@ int main(void)
         cmocka_unit_test(unit_vectors),
         cmocka_unit_test(simple_rows),
         cmocka_unit_test(gathers_and_scatters),
+        cmocka_unit_test(many_rows_go_to_few),
         cmocka_unit_test(every_half_is_widened_exactly),
         cmocka_unit_test(pools_means),
         cmocka_unit_test(cuts_patches),
