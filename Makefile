@@ -139,7 +139,7 @@ check-emulated: deps-test ## the tests of the CUDA device on an emulated GPU; T=
 	@RADZ_TEST_DEVICE=cuda LD_LIBRARY_PATH='$(CURDIR)/$O/tests/emulator' tests/run-tests $(addprefix $O/tests/,$(or $T,$(EMULATED)))
 
 # The same and the network's on a real GPU.
-CUDA_TESTS ?= $(EMULATED) test_embed test_classify test_train test_trainer test_generate test_supervised test_reuse
+CUDA_TESTS ?= $(EMULATED) test_classes test_lora test_reuse
 check-cuda: deps-test ## the tests of the CUDA device on a real GPU; T=test_parity runs one
 	+@$(SUBMAKE) all $(addprefix $O/tests/,$(or $T,$(CUDA_TESTS)))
 	@why=$$($O/bin/radz-info --device cuda models/radz-tiny 2>&1 >/dev/null) || { \
