@@ -179,20 +179,27 @@ static void test_bad_input(void **state)
     free(text), free(broken), free(nul);
 }
 
-/* A film in the prompt takes its rows. What radz-tiny answers is no use to anybody. */
+/* A film in the prompt takes its rows. radz-tiny was trained for vectors alone and says so; random weights write. */
 static void test_film(void **state)
 {
     (void)state;
-    run bare = RUN(generate, "--model", TINY, "--max-tokens", "3", "--prompt", "What is it?");
-    run film = RUN(generate, "--model", TINY, "--max-tokens", "3", "--prompt", "What is it?", "--image", FILM);
+    run tiny = RUN(generate, "--model", TINY, "--prompt", "What is it?", "--image", FILM);
+    run_expect(&tiny, 1, NULL, "the model cannot write");
+    run_done(&tiny);
+    char *model = fixture_temp_dir();
+    fixture_model(model, 1);
+    run bare = RUN(generate, "--model", model, "--max-tokens", "3", "--prompt", "What is it?");
+    run film = RUN(generate, "--model", model, "--max-tokens", "3", "--prompt", "What is it?", "--image", FILM);
     int n_bare = 0, n_film = 0;
     run_expect(&bare, 0, NULL, "after a prompt of ");
     run_expect(&film, 0, NULL, "after a prompt of ");
     sscanf(strstr(bare.err, "prompt of "), "prompt of %d", &n_bare);
     sscanf(strstr(film.err, "prompt of "), "prompt of %d", &n_film);
-    assert_true(n_bare > 3 && n_film > n_bare + 64);
+    assert_true(n_bare > 3 && n_film > n_bare + 4);
     run_done(&bare);
     run_done(&film);
+    fixture_remove(model);
+    free(model);
 }
 
 static void test_broken_output(void **state)
