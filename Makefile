@@ -250,6 +250,7 @@ $(FLAGS):
 	@mkdir -p $(@D) && printf '%s\n' "$$FLAG_TEXT" >$@
 
 # Instruction sets by file name; everything else is portable.
+$O/%_shani.o: ISA := -msha -msse4.1
 $O/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $O/%_avxvnni.o: ISA := -mavx2 -mfma -mf16c -mavxvnni
 AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c

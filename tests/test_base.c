@@ -1,5 +1,5 @@
 /* Errors, memory hooks, text, hashes and random numbers. SPDX-License-Identifier: Apache-2.0 */
-#include "base.h"
+#include "hash_blocks.h"
 
 #include <errno.h>
 #include <fenv.h>
@@ -233,6 +233,26 @@ static void sha256_known_answers(void **state)
     }
 }
 
+/* The processor's instructions against plain C; where it has none, nothing is compared. */
+static void sha256_by_instructions(void **state)
+{
+    (void)state;
+    if (!rz_has_shani()) skip();
+#ifdef __x86_64__
+    uint8_t blocks[7 * 64];
+    uint32_t want[8], got[8];
+    rz_rng r;
+    rz_rng_seed(&r, 5, 5);
+    for (size_t n = 0; n <= 7; n++) {
+        for (size_t i = 0; i < 64 * n; i++) blocks[i] = (uint8_t)(256 * rz_rng_uniform(&r));
+        for (size_t i = 0; i < 8; i++) want[i] = got[i] = (uint32_t)(0x1p32 * rz_rng_uniform(&r));
+        rz_sha256_plain(want, blocks, n);
+        rz_sha256_shani(got, blocks, n);
+        assert_memory_equal(got, want, sizeof want);
+    }
+#endif
+}
+
 static void sha256_in_pieces(void **state)
 {
     (void)state;
@@ -418,6 +438,7 @@ int main(void)
         cmocka_unit_test(json_text_is_escaped),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(sha256_known_answers),
+        cmocka_unit_test(sha256_by_instructions),
         cmocka_unit_test(sha256_in_pieces),
         cmocka_unit_test(sha256_padding),
         cmocka_unit_test(xoshiro_known_answers),

@@ -1,7 +1,12 @@
 /* hash.c - SHA-256 (FIPS 180-4). SPDX-License-Identifier: Apache-2.0 */
-#include "base.h"
+#include "hash_blocks.h"
 
-static const uint32_t K[64] = {
+#include <stdatomic.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+const uint32_t rz_sha256_k[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -34,13 +39,45 @@ static void compress(uint32_t h[8], const uint8_t *block)
     memcpy(s, h, sizeof s);
     for (int t = 0; t < 64; t++) {
         uint32_t e = s[4], a = s[0];
-        uint32_t t1 = s[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + K[t] + w[t];
+        uint32_t t1 = s[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + rz_sha256_k[t] + w[t];
         uint32_t t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
         memmove(s + 1, s, 7 * sizeof *s);
         s[4] += t1;
         s[0] = t1 + t2;
     }
     for (int i = 0; i < 8; i++) h[i] += s[i];
+}
+
+void rz_sha256_plain(uint32_t h[8], const uint8_t *p, size_t n)
+{
+    for (; n > 0; n--, p += 64) compress(h, p);
+}
+
+bool rz_has_shani(void)
+{
+#ifdef __x86_64__
+    static atomic_int known; /* 1: no, 2: yes; asking takes microseconds in a virtual machine */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    unsigned a, b, c, d;
+    if (!answer) {
+        answer = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_SHA ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
+#else
+    return false;
+#endif
+}
+
+static void compress_all(uint32_t h[8], const uint8_t *p, size_t n)
+{
+#ifdef __x86_64__
+    if (rz_has_shani()) {
+        rz_sha256_shani(h, p, n);
+        return;
+    }
+#endif
+    rz_sha256_plain(h, p, n);
 }
 
 void rz_sha256_init(rz_sha256 *s)
@@ -61,9 +98,12 @@ void rz_sha256_put(rz_sha256 *s, const void *bytes, size_t n)
         memcpy(s->block + have, p, take);
         p += take, n -= take;
         if (have + take < 64) return;
-        compress(s->h, s->block);
+        compress_all(s->h, s->block, 1);
     }
-    for (; n >= 64; p += 64, n -= 64) compress(s->h, p);
+    if (n >= 64) {
+        compress_all(s->h, p, n / 64);
+        p += n / 64 * 64, n %= 64;
+    }
     if (n) memcpy(s->block, p, n);
 }
 
