@@ -224,9 +224,10 @@ accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of 
 	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
 		$(if $(wildcard $(FROM)/data/cxr/index.csv),--index '$(FROM)/data/cxr/index.csv',examples/data/*.jpg)
 
-bench-cuda: deps ## products, attention and copies of an NVIDIA GPU
-	+@$(SUBMAKE) $O/bench/bench_cuda
+bench-cuda: deps ## an NVIDIA GPU: products, attention, copies; a 7B model beside transformers and peft (PYTHON=..., 16 GB)
+	+@$(SUBMAKE) programs $(addprefix $O/bench/,bench_cuda bench_net bench_train) $O/tools/random_model
 	@$O/bench/bench_cuda
+	@PYTHON='$(PYTHON)' WORK='$(WORK)' bench/bench-gpu $O
 bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
 	+@$(SUBMAKE) $O/bench/bench_kernels
 	@$O/bench/bench_kernels 1
