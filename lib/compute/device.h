@@ -143,7 +143,8 @@ size_t rz_mat_pack(rz_device *dev, rz_mat w, size_t rows, void *to);
  * for zero, so that sets differ by no more than 2^-22 sqrt(k) + 2^-23 of sum |x w|; each gives the same bits for any
  * batch and threads.
  * On a GPU that multiplies bfloat16 (rz_device_is_half) every product is rounded so whose B asks for it, the backward's
- * too (ta, tb), and B of integers is taken for one that asks: there is no rounding to 8 bits. Floats are never TF32. */
+ * too (ta, tb), and B of integers is taken for one that asks: there is no rounding to 8 bits. An older GPU (capability
+ * below 8.0) multiplies the floats as they are instead. Floats are never TF32. */
 void rz_gemm(rz_stream *s, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, rz_mat a, rz_mat b, float beta,
              float *c, size_t ldc);
 
