@@ -2,7 +2,22 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "memory.h"
 
+#include <stdlib.h>
+
 #include "tower.h"
+
+bool rz_net_reads(const rz_model *m, const rz_param *p)
+{
+    const char *const parts[] = {"language_model.model.layers.", "vision_tower.vision_model.encoder.layers."};
+    const size_t used[] = {rz_config_decoder_blocks(&m->cfg), rz_config_tower_blocks(&m->cfg)};
+    if (p == m->embed || p == m->lm_head || !strncmp(p->name, "gamma_txt", 9) || !strncmp(p->name, "gamma_dis", 9))
+        return false;
+    for (size_t i = 0; i < RZ_COUNT(parts); i++) {
+        const size_t n = strlen(parts[i]);
+        if (!strncmp(p->name, parts[i], n) && strtoul(p->name + n, NULL, 10) >= used[i]) return false;
+    }
+    return true;
+}
 
 static double larger(double a, double b)
 {

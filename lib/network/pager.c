@@ -3,7 +3,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 
 #include "encode.h"
 #include "memory.h"
@@ -332,26 +331,11 @@ static uint64_t bytes_of(const rz_param *p)
     return p && p->w.data ? rz_mat_bytes(p->w, rows_of(p)) : 0;
 }
 
-/* Matrices of the files that a film's pass looks at: not the table and the head, nor the blocks after those that a
- * vector depends on, nor what texts alone go through. */
-static bool in_film(const rz_model *m, const rz_param *p)
-{
-    const char *const parts[] = {"language_model.model.layers.", "vision_tower.vision_model.encoder.layers."};
-    const size_t used[] = {rz_config_decoder_blocks(&m->cfg), rz_config_tower_blocks(&m->cfg)};
-    if (p == m->embed || p == m->lm_head || !strncmp(p->name, "gamma_txt", 9) || !strncmp(p->name, "gamma_dis", 9))
-        return false;
-    for (size_t i = 0; i < RZ_COUNT(parts); i++) {
-        const size_t n = strlen(parts[i]);
-        if (!strncmp(p->name, parts[i], n) && strtoul(p->name + n, NULL, 10) >= used[i]) return false;
-    }
-    return true;
-}
-
 uint64_t rz_paging_film_bytes(const rz_paging *p)
 {
     uint64_t n = 0;
     for (size_t i = 0; p && i < p->m->n_params; i++)
-        if (p->places[i].data && in_film(p->m, &p->m->params[i])) n += bytes_of(&p->m->params[i]);
+        if (p->places[i].data && rz_net_reads(p->m, &p->m->params[i])) n += bytes_of(&p->m->params[i]);
     return n;
 }
 
@@ -361,7 +345,7 @@ static uint64_t idle_bytes(const rz_paging *p)
     size_t most = 0;
     for (size_t i = 0; p && i < p->m->n_params; i++) {
         const rz_param *param = &p->m->params[i];
-        if (!p->places[i].data || !in_film(p->m, param)) continue;
+        if (!p->places[i].data || !rz_net_reads(p->m, param)) continue;
         const size_t room = room_of(param, rows_of(param));
         if (room > most && room <= p->piece_bytes) most = room;
     }
@@ -374,7 +358,7 @@ uint64_t rz_model_peak_bytes(const rz_model *m)
     n += m->packed_bytes;
     for (size_t i = 0; i < m->n_params; i++) {
         const rz_param *p = &m->params[i];
-        if (p->owned || (!rz_paging_has(m->paging, p) && in_film(m, p))) n += bytes_of(p);
+        if (p->owned || (!rz_paging_has(m->paging, p) && rz_net_reads(m, p))) n += bytes_of(p);
     }
     return n;
 }

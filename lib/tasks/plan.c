@@ -4,6 +4,12 @@
 
 #define PROCESS_BYTES ((uint64_t)10 << 20)
 
+/* Mapped weights that no pass looks at stay on the disk. */
+static bool is_resident(const rz_model *m, const rz_param *p)
+{
+    return p->owned || m->setup.all_blocks || rz_net_reads(m, p);
+}
+
 static uint64_t weight_bytes(const rz_trainer *t, uint64_t *n_parameters)
 {
     uint64_t n_bytes = 0;
@@ -12,7 +18,7 @@ static uint64_t weight_bytes(const rz_trainer *t, uint64_t *n_parameters)
         const rz_param *p = &t->model->params[i];
         if (!p->w.data) continue;
         *n_parameters += p->n;
-        n_bytes += rz_mat_bytes(p->w, p->n / p->w.ld);
+        if (is_resident(t->model, p)) n_bytes += rz_mat_bytes(p->w, p->n / p->w.ld);
     }
     return n_bytes;
 }
