@@ -1,8 +1,8 @@
 /* kernels_attention.cu - attention without a matrix of queries by keys in memory: a block takes a tile of rows and
  * walks over the tiles of the other side, the softmax kept up on the way. Tiles of keys begin at multiples of the tile,
  * so that a row's bits do not depend on the queries beside it. First the plain kernels (float, forward and backward;
- * bfloat16 where the matrix units cannot), then the forward of bfloat16 on matrix units. SPDX-License-Identifier:
- * Apache-2.0 */
+ * bfloat16 where the matrix units cannot), then the forward of bfloat16 on matrix units.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "kernels.cuh"
 
 #include "attention_args.h"
