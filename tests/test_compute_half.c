@@ -250,8 +250,9 @@ static void check_linear(rz_stream *s, const char *set, rz_dtype type, size_t m,
                 const double product = wide(x[i * ldx + q]) * wide(rz_f32_to_bf16(row[q]));
                 want += product, size += fabs(product);
             }
-            /* a bias may have been rounded before the sum */
-            const double slack = 2e-6 * (size + 1) + (has_bias ? HALF_ULP * fabs((double)bias[j]) : 0);
+            /* with a bias both parts may have been rounded before the sum */
+            const double parts = has_bias ? fabs((double)bias[j]) + fabs(want - (double)bias[j]) : 0;
+            const double slack = 2e-6 * (size + 1) + HALF_ULP * parts;
             near(set, i * ldy + j, y[i * ldy + j], want, slack);
             const double got = (double)sum[i * ldy + j] - (double)h[i * ldy + j];
             if (!(fabs(got - want) <= 4e-6 * (size + 1))) fail_msg("%s: sum %.9g, expected %.9g", set, got, want);

@@ -243,7 +243,8 @@ void rz_attention_bwd(rz_stream *s, const rz_attn *a, float *dq, float *dk, floa
 /* For inference where weights ask for products of bfloat16: what lies between two products is bfloat16 (nearest even)
  * in uint16_t, computed in float inside an op; the residual stream stays float. Strides count elements. */
 
-/* y = x W^T + bias; y (m, n), x (m, k), W (n, k) of any type, its elements rounded to bfloat16; bias float or NULL. */
+/* y = x W^T + bias; y (m, n), x (m, k), W (n, k) of any type, its elements rounded to bfloat16; bias float or NULL.
+ * With a bias, it and the product may each be rounded before they are added. */
 void rz_half_linear(rz_stream *s, uint16_t *y, size_t ldy, const uint16_t *x, size_t ldx, rz_mat w, const float *bias,
                     size_t m, size_t n, size_t k);
 /* h += x W^T + bias; h float. */
