@@ -28,7 +28,9 @@ static void *host_alloc(rz_device *dev, size_t n_bytes)
     void *p = inner.alloc(dev, n_bytes);
     if (!p) return NULL;
     pthread_mutex_lock(&lock);
-    ranges = realloc(ranges, (n_ranges + 1) * sizeof *ranges);
+    struct range *more = realloc(ranges, (n_ranges + 1) * sizeof *ranges);
+    assert_non_null(more);
+    ranges = more;
     ranges[n_ranges++] = (struct range){p, n_bytes};
     pthread_mutex_unlock(&lock);
     return p;

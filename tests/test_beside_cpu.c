@@ -49,8 +49,8 @@ static void take_weights(trace *t, rz_trainer *trainer)
 static void train_on(const char *device, const radz_train_options *options, trace *t)
 {
     radz_train_options o = *options;
-    rz_device *dev;
-    rz_trainer *trainer;
+    rz_device *dev = NULL;
+    rz_trainer *trainer = NULL;
     *t = (trace){.n = 0};
     o.progress_fn = on_progress, o.user = t;
     ok(rz_device_open(NULL, &(rz_device_options){.device = device, .n_threads = 2}, &dev, &err));
