@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +15,23 @@ import pytest
 import radz
 
 ROOT = Path(__file__).resolve().parents[3]
-MODEL = ROOT / "models" / "radz-tiny"
+
+
+def writing_model() -> Path:
+    """radz-tiny, but that it was trained for vectors alone is left out: what it writes is no use, and enough for tests."""
+    folder = tempfile.mkdtemp(prefix="radz-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "radz-tiny"
+    shutil.copytree(ROOT / "models" / "radz-tiny", path)
+    settings = json.loads((path / "radz.json").read_text())
+    del settings["can_write"]
+    (path / "radz.json").write_text(json.dumps(settings))
+    with radz.Model(path) as model, radz.Session(model) as session:
+        radz.Bank.build(session, ROOT / "models" / "diseases.txt").save(path / "anchors.safetensors")
+    return path
+
+
+MODEL = writing_model()
 FILMS = sorted((ROOT / "examples" / "data").glob("*.jpg"))
 FILM = next(f for f in FILMS if f.name == "nih_00006759_001.jpg")
 #: The programs, built by make.
