@@ -232,7 +232,7 @@ static void test_printed(void **state)
             if (strcmp(rz_csv_get(scores, k, rz_csv_column(scores, "class")),
                        rz_csv_get(printed, i, rz_csv_column(printed, "label"))) != 0)
                 continue;
-            double a, c;
+            double a, c = 0;
             const char *x = rz_csv_get(printed, i, rz_csv_column(printed, "probability"));
             const char *y = rz_csv_get(scores, k, rz_csv_column(scores, "probability"));
             assert_true(rz_parse_double(x, strlen(x), &a) && rz_parse_double(y, strlen(y), &c));
