@@ -43,9 +43,9 @@ static int setup(void **state)
     setenv("RADZ_MODEL", model, 1);
     setenv("LC_ALL", "C", 1);
     rz_bank_list list;
-    radz_model *m;
-    radz_session *s;
-    radz_bank *bank;
+    radz_model *m = NULL;
+    radz_session *s = NULL;
+    radz_bank *bank = NULL;
     assert_int_equal(rz_bank_list_open(NULL, fixture_path(dir, "list.txt"), &list, &err), 0);
     if (radz_model_open(NULL, model, NULL, &m, &err) || radz_session_open(m, NULL, &s, &err) ||
         radz_bank_build(s, list.entries, list.n, &bank, &err) ||
