@@ -18,6 +18,7 @@ static size_t pack(const rz_model *m, const rz_param *p, void *to)
 radz_status rz_model_pack(rz_model *m, radz_error *err)
 {
     size_t all = 0;
+    if (rz_device_is_half(m->dev)) return RADZ_OK; /* matrices that lie side by side are multiplied as one: fill.c */
     for (size_t i = 0; i < m->n_params && all <= MOST_BYTES; i++)
         if (is_packed(m, &m->params[i])) all += pack(m, &m->params[i], NULL);
     if (!all || all > MOST_BYTES) return RADZ_OK;

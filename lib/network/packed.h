@@ -6,7 +6,7 @@
 #include "model.h"
 
 /* Packs the matrices that a film's and a text's pass multiply by, where all of them together stay small; a large model
- * is left as it is. After every other change of the weights. */
+ * is left as it is, and so is one on a device of bfloat16. After every other change of the weights. */
 radz_status rz_model_pack(rz_model *m, radz_error *err) RZ_CHECK;
 
 #endif
