@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def writing_model() -> Path:
-    """radz-tiny, but that it was trained for vectors alone is left out: what it writes is no use, and enough for tests."""
+    """radz-tiny without the note that it cannot write: what it writes is no use, and enough for tests."""
     folder = tempfile.mkdtemp(prefix="radz-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "radz-tiny"
