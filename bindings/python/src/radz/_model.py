@@ -32,8 +32,9 @@ class Runtime(Handle):
     """Device, threads and log, shared by everything made with it.
 
     device: "auto" (default), "cpu", "cuda", "cuda:1". kernels: CPU kernel set, "auto" (default) or one of
-    `kernels_available`. gemm: CPU matrix product, "auto" (default), "own", "openblas". n_threads: worker threads with the caller's; 0
-    (default) is all cores. log: told what the library has to say, from any thread; what it raises is printed, no more.
+    `kernels_available`. gemm: CPU matrix product, "auto" (default), "own", "openblas". n_threads: worker threads with
+    the caller's; 0 (default) is all cores. log: told what the library has to say, from any thread; what it raises is
+    printed, no more.
     """
 
     _kind = _abi.radz_runtime
