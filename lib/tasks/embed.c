@@ -300,14 +300,16 @@ static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n,
 }
 
 /* As many films to a pass as gain from it: on a GPU more, where its memory has room. */
-static size_t films_to_a_pass(const rz_net *net, size_t rows_each)
+static size_t films_to_a_pass(const rz_net *net, size_t rows_each, size_t n)
 {
-    size_t left, all, rows = MAX_ROWS / (rows_each ? rows_each : 1), items = HOST_ITEMS;
+    size_t left, all, fit = MAX_ROWS / (rows_each ? rows_each : 1), most = HOST_ITEMS;
+    if (n < 2) return n; /* the driver need not be asked */
     if (rz_device_memory(net->model->dev, &left, &all)) {
-        rows = (left + rz_arena_peak(net->s)) / (3 * (size_t)rz_net_film_bytes(net->model) + 1);
-        items = MAX_ITEMS;
+        fit = (left + rz_arena_peak(net->s)) / (3 * (size_t)rz_net_film_bytes(net->model) + 1);
+        most = MAX_ITEMS;
     }
-    return rows < 1 ? 1 : rows > items ? items : rows;
+    if (most > n) most = n;
+    return fit < 1 ? 1 : fit > most ? most : fit;
 }
 
 /* The films of c: nothing waits for the device before the last pass, so that it computes while the next films are
@@ -324,20 +326,17 @@ static radz_status embed_round(film_chunk *c, const rz_prompt *prompt, size_t n,
         k = n - i < per_pass ? n - i : per_pass;
         status = embed_chunk(c, prompt, k, pick, v + i * dim, err);
     }
-    if (status)
-        (void)!rz_stream_sync(s, NULL); /* what is under way ends before its memory is used again */
-    else
-        status = fetch(c->net, v, n, dim, out, err);
+    /* after a failure too: what is under way ends before its memory is used again */
+    const radz_status last = status ? rz_stream_sync(s, NULL) : fetch(c->net, v, n, dim, out, err);
     rz_arena_release(s, mark);
-    return status;
+    return status ? status : last;
 }
 
 static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const rz_film *const *films, size_t n,
                                const rz_pick *pick, float *out, radz_error *err)
 {
     const rz_config *cfg = &net->model->cfg;
-    size_t per_pass = films_to_a_pass(net, prompt->n);
-    if (per_pass > n) per_pass = n;
+    const size_t per_pass = films_to_a_pass(net, prompt->n, n);
     film_chunk *c = rz_malloc(cfg->host, sizeof *c);
     if (!c) return RZ_NO_MEMORY(err, "batch of films");
     c->net = net, c->films = films;
