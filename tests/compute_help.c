@@ -78,6 +78,22 @@ double *to_double(const float *x, size_t n)
     return y;
 }
 
+double act_ref(int kind, double x)
+{
+    switch (kind) {
+    case RZ_ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    case RZ_ACT_GELU:
+        return x * 0.5 * erfc(-x / sqrt(2));
+    case RZ_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case RZ_ACT_SILU:
+        return x / (1 + exp(-x));
+    default:
+        return x > 0 ? x : 0;
+    }
+}
+
 void assert_near(const char *what, const float *got, const double *want, size_t n, double tolerance, double floor)
 {
     double scale = floor;

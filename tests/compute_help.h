@@ -19,6 +19,8 @@ void compute_close(rz_stream *s);
 float *random_floats(size_t n, uint64_t seed);
 float *zero_floats(size_t n);
 double *to_double(const float *x, size_t n);
+/* An rz_act_kind's definition in double precision. */
+double act_ref(int kind, double x);
 
 /* Every |got - want| <= tolerance * (largest |want|, at least `floor`). */
 void assert_near(const char *what, const float *got, const double *want, size_t n, double tolerance, double floor);

@@ -301,26 +301,19 @@ static void host_gather(rz_stream *s, float *y, rz_mat table, const int32_t *ids
     IN(ids, rows);
     RUN(gather, y, table, ids, rows, cols);
 }
-static void host_copy_rows(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src,
-                           size_t src_ld, const int32_t *src_rows, size_t n, size_t cols)
-{
-    STAGE;
-    OUT(dst, spread(reach(dst_rows, n), dst_ld, cols));
-    IN(src, spread(reach(src_rows, n), src_ld, cols));
-    IN(dst_rows, n);
-    IN(src_rows, n);
-    RUN(copy_rows, dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols);
-}
-static void host_add_rows(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src,
-                          size_t src_ld, const int32_t *src_rows, size_t n, size_t cols)
-{
-    STAGE;
-    OUT(dst, spread(reach(dst_rows, n), dst_ld, cols));
-    IN(src, spread(reach(src_rows, n), src_ld, cols));
-    IN(dst_rows, n);
-    IN(src_rows, n);
-    RUN(add_rows, dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols);
-}
+#define HOST_ROWS(op)                                                                                                  \
+    static void host_##op(rz_stream *s, float *dst, size_t dst_ld, const int32_t *dst_rows, const float *src,          \
+                          size_t src_ld, const int32_t *src_rows, size_t n, size_t cols)                               \
+    {                                                                                                                  \
+        STAGE;                                                                                                         \
+        OUT(dst, spread(reach(dst_rows, n), dst_ld, cols));                                                            \
+        IN(src, spread(reach(src_rows, n), src_ld, cols));                                                             \
+        IN(dst_rows, n);                                                                                               \
+        IN(src_rows, n);                                                                                               \
+        RUN(op, dst, dst_ld, dst_rows, src, src_ld, src_rows, n, cols);                                                \
+    }
+HOST_ROWS(copy_rows)
+HOST_ROWS(add_rows)
 static void host_pool_mean(rz_stream *s, float *y, const float *x, const int32_t *rows, const int32_t *start,
                            size_t n_groups, size_t cols)
 {

@@ -50,22 +50,6 @@ static void subtract(float *got, const float *before, size_t n)
 
 static const rz_act_kind KINDS[] = {RZ_ACT_QUICK_GELU, RZ_ACT_GELU, RZ_ACT_GELU_TANH, RZ_ACT_SILU, RZ_ACT_RELU};
 
-static double act_ref(int kind, double x)
-{
-    switch (kind) {
-    case RZ_ACT_QUICK_GELU:
-        return x / (1 + exp(-1.702 * x));
-    case RZ_ACT_GELU:
-        return x * 0.5 * erfc(-x / sqrt(2));
-    case RZ_ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
-    case RZ_ACT_SILU:
-        return x / (1 + exp(-x));
-    default:
-        return x > 0 ? x : 0;
-    }
-}
-
 static double act_loss(void *arg)
 {
     const struct ctx *t = arg;

@@ -825,83 +825,87 @@ static void the_learning_rate_rises_and_falls(void **state)
     assert_true(rz_learning_rate(2, 1, 7, 7) == 2);
 }
 
-/* With Adam, whose step does not depend on the gradient's size, clipping shows in m. */
-static void gradients_are_clipped(void **state)
-{
-    env *e = *state;
-    radz_error err;
-    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+/* What a step is made of, alone. */
+typedef struct parts {
     rz_device *dev;
     rz_stream *s;
     rz_model *m;
     rz_optimizer o;
+} parts;
+
+static void open_parts(const env *e, bool learn_tau, bool bf16, parts *p)
+{
+    const rz_device_options cpu = {.device = "cpu", .n_threads = 1};
+    radz_error err;
+    assert_int_equal(rz_device_open(NULL, &cpu, &p->dev, &err), RADZ_OK);
+    assert_int_equal(rz_stream_open(p->dev, &p->s, &err), RADZ_OK);
+    assert_int_equal(rz_model_load(NULL, p->dev, e->o.model_dir, RZ_MODEL_INIT, 1, &p->m, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_open(NULL, p->m, p->s, learn_tau, bf16, &p->o, &err), RADZ_OK);
+}
+
+static void close_parts(parts *p)
+{
+    rz_optimizer_close(&p->o);
+    rz_model_unload(p->m);
+    rz_stream_close(p->s);
+    rz_device_close(p->dev);
+}
+
+/* With Adam, whose step does not depend on the gradient's size, clipping shows in m. */
+static void gradients_are_clipped(void **state)
+{
+    radz_error err;
+    parts p;
     double norm;
-    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
-    assert_int_equal(rz_stream_open(dev, &s, &err), RADZ_OK);
-    assert_int_equal(rz_model_load(NULL, dev, e->o.model_dir, RZ_MODEL_INIT, 1, &m, &err), RADZ_OK);
-    assert_int_equal(rz_optimizer_open(NULL, m, s, true, false, &o, &err), RADZ_OK);
-    assert_null(m->lm_head->grad); /* no vector depends on these */
-    assert_null(m->decoder[1].q.w->grad);
-    assert_non_null(m->decoder[0].q.w->grad);
+    open_parts(*state, true, false, &p);
+    assert_null(p.m->lm_head->grad); /* no vector depends on these */
+    assert_null(p.m->decoder[1].q.w->grad);
+    assert_non_null(p.m->decoder[0].q.w->grad);
     float g[2] = {30, 40};
-    rz_upload(s, m->gamma_img.l2.b->grad, g, sizeof g);
+    rz_upload(p.s, p.m->gamma_img.l2.b->grad, g, sizeof g);
     rz_adamw adam = {.lr = 0.1f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 1};
-    assert_int_equal(rz_optimizer_step(&o, s, adam, 1.0, &norm, &err), RADZ_OK);
+    assert_int_equal(rz_optimizer_step(&p.o, p.s, adam, 1.0, &norm, &err), RADZ_OK);
     assert_true(fabs(norm - 50) < 1e-6);
-    float *moment = o.m + (m->gamma_img.l2.b->grad - o.grad);
+    float *moment = p.o.m + (p.m->gamma_img.l2.b->grad - p.o.grad);
     assert_true(fabsf(moment[0] - 0.06f) < 1e-6f && fabsf(moment[1] - 0.08f) < 1e-6f);
     g[0] = NAN;
-    rz_upload(s, m->gamma_img.l2.b->grad, g, sizeof g);
-    assert_int_equal(rz_optimizer_step(&o, s, adam, 1.0, &norm, &err), RADZ_E_STATE);
-    rz_optimizer_close(&o);
-    rz_model_unload(m);
-    rz_stream_close(s);
-    rz_device_close(dev);
+    rz_upload(p.s, p.m->gamma_img.l2.b->grad, g, sizeof g);
+    assert_int_equal(rz_optimizer_step(&p.o, p.s, adam, 1.0, &norm, &err), RADZ_E_STATE);
+    close_parts(&p);
 }
 
 /* One parameter's average by hand, and weights that are bf16. */
 static void averages_follow_their_formula(void **state)
 {
-    env *e = *state;
     radz_error err;
-    rz_device_options cpu = {.device = "cpu", .n_threads = 1};
-    rz_device *dev;
-    rz_stream *s;
-    rz_model *m;
-    rz_optimizer o;
-    assert_int_equal(rz_device_open(NULL, &cpu, &dev, &err), RADZ_OK);
-    assert_int_equal(rz_stream_open(dev, &s, &err), RADZ_OK);
-    assert_int_equal(rz_model_load(NULL, dev, e->o.model_dir, RZ_MODEL_INIT, 1, &m, &err), RADZ_OK);
-    assert_int_equal(rz_optimizer_open(NULL, m, s, false, true, &o, &err), RADZ_OK);
-    assert_int_equal(rz_optimizer_average_open(&o, s, &err), RADZ_OK);
-    const rz_slot *slot = &o.slots[0];
-    for (size_t i = 0; i < o.n_slots && !slot->half; i++) slot = &o.slots[i];
+    parts p;
+    open_parts(*state, false, true, &p);
+    assert_int_equal(rz_optimizer_average_open(&p.o, p.s, &err), RADZ_OK);
+    const rz_slot *slot = &p.o.slots[0];
+    for (size_t i = 0; i < p.o.n_slots && !slot->half; i++) slot = &p.o.slots[i];
     assert_true(slot->half);
     const uint16_t *half = slot->p->w.data;
-    float *average = o.average + slot->offset, *w = slot->w, first = *w;
+    float *average = p.o.average + slot->offset, *w = slot->w, first = *w;
     double want = first, a[] = {2 / 11.0, 3 / 12.0, pow(0.8, 8)}; /* n = 1, 2, and so late that 0.8^8 is less */
     const int64_t steps[] = {8, 16, 8000};
     assert_memory_equal(average, w, slot->p->n * sizeof *w);
     for (size_t i = 0; i < RZ_COUNT(a); i++) {
         if (a[i] > pow(0.8, 8)) a[i] = pow(0.8, 8);
         *w = (float)(i + 1);
-        rz_optimizer_average(&o, s, 0.8, steps[i] - 1); /* not due */
-        rz_optimizer_average(&o, s, 0.8, steps[i]);
+        rz_optimizer_average(&p.o, p.s, 0.8, steps[i] - 1); /* not due */
+        rz_optimizer_average(&p.o, p.s, 0.8, steps[i]);
         want = a[i] * want + (1 - a[i]) * (double)*w;
         assert_true(fabs((double)*average - want) < 1e-6);
     }
     *w = 1;
-    rz_optimizer_swap(&o, s);
+    rz_optimizer_swap(&p.o, p.s);
     uint16_t rounded;
-    rz_to_bf16(s, &rounded, w, 1);
+    rz_to_bf16(p.s, &rounded, w, 1);
     assert_true(fabs((double)*w - want) < 1e-6 && *average == 1 && *half == rounded);
-    rz_optimizer_swap(&o, s);
+    rz_optimizer_swap(&p.o, p.s);
     assert_true(*w == 1 && *half == 0x3f80);
-    assert_int_equal(rz_stream_sync(s, &err), RADZ_OK);
-    rz_optimizer_close(&o);
-    rz_model_unload(m);
-    rz_stream_close(s);
-    rz_device_close(dev);
+    assert_int_equal(rz_stream_sync(p.s, &err), RADZ_OK);
+    close_parts(&p);
 }
 
 static void films_keep_their_levels(void **state)
