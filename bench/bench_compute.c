@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "device.h"
+#include "measure.h"
 
 enum { MAX_ROUNDS = 101 };
 
@@ -32,17 +33,6 @@ static float *numbers(size_t n)
     rz_rng_seed(&r, 1, n);
     for (size_t i = 0; i < n; i++) x[i] = (float)(rz_rng_uniform(&r) - 0.5);
     return x;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x)
-{
-    qsort(x, (size_t)rounds, sizeof *x, by_value);
-    return x[rounds / 2];
 }
 
 struct shape {
@@ -75,7 +65,7 @@ static void bench_gemm(rz_stream *own, rz_stream *blas, const struct shape *p)
         ratio[i] = blas ? x[i] / y[i] : 0;
     }
     printf("%5zu x %5zu x %5zu %-12s own %7.1f  openblas %7.1f Gflop/s  ratio %.2f\n", p->m, p->n, p->k, p->what,
-           median(x), median(y), median(ratio));
+           median(x, rounds), median(y, rounds), median(ratio, rounds));
     free(a);
     free(b);
     free(c);
@@ -101,7 +91,7 @@ static void bench_attention(rz_stream *s, size_t n, size_t t, size_t heads, size
         backward[i] = 2.5 * flop / (rz_seconds() - middle) * 1e-9;
     }
     printf("attention %zu x %zu rows, %zu heads of %zu%s: forward %.1f, backward %.1f Gflop/s\n", n, t, heads, hd,
-           causal ? ", causal" : "", median(forward), median(backward));
+           causal ? ", causal" : "", median(forward, rounds), median(backward, rounds));
     free(start), free(q), free(k), free(v), free(out), free(g), free(dq), free(dk), free(dv), free(lse);
 }
 

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "device.h"
+#include "measure.h"
 
 enum { MAX_ROUNDS = 101 };
 
@@ -22,12 +23,6 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void check(radz_status status, const radz_error *err)
-{
-    if (status == RADZ_OK) return;
-    fprintf(stderr, "bench_cuda: %s\n", err->message);
-    exit(1);
-}
 static void wait_for_all(void)
 {
     radz_error err;
@@ -63,12 +58,6 @@ static uint16_t *halves(size_t n)
     return y;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Seconds of a call. */
 static double seconds(void (*call)(void *arg), void *arg)
 {
@@ -85,8 +74,7 @@ static double seconds(void (*call)(void *arg), void *arg)
         wait_for_all();
         took[r] = (now() - start) / calls;
     }
-    qsort(took, (size_t)rounds, sizeof *took, by_value);
-    return took[rounds / 2];
+    return median(took, rounds);
 }
 
 /* ---- Copies and products ---- */

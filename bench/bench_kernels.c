@@ -10,6 +10,7 @@
 
 #include "device.h"
 #include "formats.h"
+#include "measure.h"
 #include "peaks.h"
 
 enum { MAX_ROUNDS = 51 };
@@ -95,17 +96,6 @@ static rz_stream *open_stream(const struct kind *k)
     return NULL;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x)
-{
-    qsort(x, (size_t)rounds, sizeof *x, by_value);
-    return x[rounds / 2];
-}
-
 /* Gop/s by processor time and by the clock. */
 struct speed {
     double processor[MAX_ROUNDS], clock[MAX_ROUNDS];
@@ -130,7 +120,7 @@ static double measure_peak(const char *type)
     for (int i = 0; i < N_PEAKS; i++) {
         if (strncmp(peaks[i].what, type, strlen(type)) != 0 || !peaks[i].supported()) continue;
         for (int r = 0; r < rounds; r++) speed[r] = peak_speed(&peaks[i]);
-        const double p = median(speed);
+        const double p = median(speed, rounds);
         printf("  %-52s %8.1f\n", peaks[i].what, p);
         best = p > best ? p : best;
     }
@@ -149,10 +139,10 @@ static void measure_shape(rz_stream *const streams[N_KINDS], const size_t size[3
     printf("%zu x %zu x %zu, %d thread%s: Gop/s, of the fp32 peak, of the type's; by the clock\n", size[0], size[1],
            size[2], threads, threads == 1 ? "" : "s");
     for (int i = 0; i < N_KINDS; i++) {
-        const double v = median(speed[i].processor);
+        const double v = median(speed[i].processor, rounds);
         if (streams[i])
             printf("  %-22s %8.1f  %5.1f %%  %5.1f %%  %8.1f\n", kinds[i].what, v, 100 * v / fma / threads,
-                   100 * v / limit[i] / threads, median(speed[i].clock));
+                   100 * v / limit[i] / threads, median(speed[i].clock, rounds));
         if (kinds[i].type != RZ_F32) free((void *)(uintptr_t)mats[i].data), free((void *)(uintptr_t)mats[i].scale);
     }
     free(x);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "embed.h"
+#include "measure.h"
 #include "op_times.h"
 #include "precision.h"
 
@@ -24,27 +25,6 @@ typedef struct bench {
     rz_model *model;
     rz_film film;
 } bench;
-
-static void stop(const char *message)
-{
-    fprintf(stderr, "bench_net: %s\n", message);
-    exit(1);
-}
-static void check(radz_status st, const radz_error *err)
-{
-    if (st) stop(err->message);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return x[n / 2];
-}
 
 static void finish(bench *b)
 {

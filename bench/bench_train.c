@@ -12,6 +12,7 @@
 
 #include "encode.h"
 #include "losses.h"
+#include "measure.h"
 #include "op_times.h"
 #include "optimizer.h"
 
@@ -31,15 +32,6 @@ typedef struct bench {
     float *pixels, *targets;
 } bench;
 
-static void stop(const char *message)
-{
-    fprintf(stderr, "bench_train: %s\n", message);
-    exit(1);
-}
-static void check(radz_status st, const radz_error *err)
-{
-    if (st) stop(err->message);
-}
 static void *must(void *p)
 {
     if (!p) stop("out of memory");
@@ -142,12 +134,6 @@ static double step(bench *b, int64_t number)
     return out.loss;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Each row's share of the tower and of the decoder: what both programs call tokens. */
 static size_t count_tokens(const bench *b)
 {
@@ -162,12 +148,6 @@ static double processor_seconds(void)
     getrusage(RUSAGE_SELF, &use);
     return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
            1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return x[n / 2];
 }
 
 /* train_torch.py prints the same line; compare_train reads it. */
