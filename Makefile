@@ -218,7 +218,7 @@ bench-tiny: deps ## the model that ships beside PyTorch, a film to a vector, in 
 	@PYTHON='$(PYTHON)' bench/bench-tiny $O
 bench-7b: deps ## a 7B model of random weights beside llama.cpp, in turn; LAYERS=8, ROUNDS=1: sooner (builds llama.cpp, 57 GB)
 	+@$(SUBMAKE) programs $(addprefix $O/bench/,image_radz turns peaks) $O/tools/random_model
-	@LAYERS='$(LAYERS)' ROUNDS='$(ROUNDS)' WORK='$(WORK)' bench/bench-7b $O $(TYPES)
+	@LAYERS='$(LAYERS)' ROUNDS='$(ROUNDS)' WORK='$(WORK)' PEER='$(PEER)' PEER_NAME='$(PEER_NAME)' bench/bench-7b $O $(TYPES)
 accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of FROM/data/cxr; MODEL=...
 	+@$(SUBMAKE) programs
 	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
