@@ -49,7 +49,8 @@ radz_status radz_bank_build_file(radz_session *session, const char *path, radz_b
     return status;
 }
 
-radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *err)
+/* The bank that lies in the model's directory. */
+static radz_status model_bank(const radz_model *model, rz_bank **bank, radz_error *err)
 {
     *bank = NULL;
     const rz_host *host = &model->runtime->host;
@@ -66,13 +67,22 @@ radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *e
     return status;
 }
 
-radz_status rz_session_bank(radz_session *session, rz_bank **bank, radz_error *err)
+static radz_status open_own_bank(radz_session *session, radz_error *err)
 {
     radz_error why;
-    radz_status status = rz_model_bank(session->model, bank, &why);
-    if (status == RADZ_E_IO && !session->model->net->special) return rz_bank_build_common(&session->net, bank, err);
+    radz_status status = model_bank(session->model, &session->own_bank, &why);
+    if (status == RADZ_E_IO && !session->model->net->special)
+        return rz_bank_build_common(&session->net, &session->own_bank, err);
     if (status && err) *err = why;
     return status;
+}
+
+radz_status rz_session_bank(radz_session *session, const radz_bank *bank, const rz_bank **used, radz_error *err)
+{
+    *used = NULL;
+    if (!bank && !session->own_bank) RZ_TRY(open_own_bank(session, err));
+    *used = bank ? bank->bank : session->own_bank;
+    return RADZ_OK;
 }
 
 radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank, radz_error *err)
@@ -82,7 +92,7 @@ radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank
     RZ_LIVE(model);
     radz_bank *b = NULL;
     RZ_TRY(bank_new(model->runtime, &b, err));
-    return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : rz_model_bank(model, &b->bank, err),
+    return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : model_bank(model, &b->bank, err),
                      bank);
 }
 

@@ -36,11 +36,9 @@ static radz_status wrap_results(radz_runtime *rt, rz_result **raw, size_t n, rad
 /* The bank that is used: the caller's, the session's own, or NULL for the linear head. */
 static radz_status find_bank(radz_session *session, const radz_bank *bank, const rz_bank **used, radz_error *err)
 {
-    const bool head = !bank && session->model->net->cfg.radz.n_classes;
     *used = NULL;
-    if (!bank && !head && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
-    *used = bank ? bank->bank : head ? NULL : session->own_bank;
-    return RADZ_OK;
+    if (!bank && session->model->net->cfg.radz.n_classes) return RADZ_OK;
+    return rz_session_bank(session, bank, used, err);
 }
 
 static radz_status classify_films(radz_session *session, const radz_bank *bank, const rz_film *const *films, size_t n,

@@ -59,7 +59,6 @@ radz_status radz_eval_options_preset(radz_eval_options *options, const char *nam
     RZ_NEED(name);
     radz_eval_options o;
     radz_eval_options_init(&o);
-    size_t size = options->struct_size;
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
     if (strcmp(name, "paper-table1") == 0)
         like_the_paper(&o, "options,cot,likelihood,likelihood_mean,hidden,img_text,img_anchor,fused");
@@ -74,7 +73,7 @@ radz_status radz_eval_options_preset(radz_eval_options *options, const char *nam
     else
         return rz_fail(err, RADZ_E_ARGUMENT,
                        "preset '%s': expected paper-table1, paper-table2, paper-table3, medklip or chexzero", name);
-    rz_options_give(options, size, &o, sizeof o);
+    rz_options_give(options, options->struct_size, &o, sizeof o);
     return RADZ_OK;
 }
 
@@ -111,9 +110,9 @@ static radz_status take_writing(const radz_eval_options *o, radz_method_options 
 static radz_status take_model(radz_session *session, const radz_bank *bank, const char *name, rz_eval_model *out,
                               radz_error *err)
 {
-    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
-    *out = (rz_eval_model){&session->net, bank ? bank->bank : session->own_bank,
-                           name && *name ? name : session->model->name};
+    const rz_bank *used;
+    RZ_TRY(rz_session_bank(session, bank, &used, err));
+    *out = (rz_eval_model){&session->net, used, name && *name ? name : session->model->name};
     return RADZ_OK;
 }
 

@@ -46,13 +46,6 @@ static size_t count_pixels(const radz_image *image)
     return image ? image->film.pixels.width_px * image->film.pixels.height_px : 0;
 }
 
-static radz_status bank_of(radz_session *session, const radz_bank *bank, const rz_bank **out, radz_error *err)
-{
-    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
-    *out = bank ? bank->bank : session->own_bank;
-    return RADZ_OK;
-}
-
 radz_status radz_heatmap_patches(radz_session *session, const radz_bank *bank, const radz_image *image,
                                  const char *label, const radz_heatmap_options *options, float *patches,
                                  radz_error *err)
@@ -67,7 +60,7 @@ radz_status radz_heatmap_patches(radz_session *session, const radz_bank *bank, c
     const rz_bank *used;
     radz_heatmap_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    RZ_TRY(bank_of(session, bank, &used, err));
+    RZ_TRY(rz_session_bank(session, bank, &used, err));
     return rz_heatmap_patches(&session->net, used, &image->film, label, &o, patches, err);
 }
 
@@ -168,7 +161,7 @@ radz_status radz_heatmap_measure(radz_session *session, const radz_bank *bank, c
     RZ_NEED(label);
     RZ_NEED(patches);
     const size_t n_curves = n_steps <= count_patches(session) ? 2 * (n_steps + 1) : 0;
-    RZ_TRY(bank_of(session, bank, &used, err));
+    RZ_TRY(rz_session_bank(session, bank, &used, err));
     const radz_status status =
         rz_heatmap_measure(&session->net, used, &image->film, label, patches, n_steps, &s, curves, err);
     for (size_t i = 0; status != RADZ_OK && curves && i < n_curves; i++) curves[i] = NAN;

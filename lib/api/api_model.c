@@ -30,7 +30,6 @@ static void model_free(radz_model *m)
     radz_runtime *rt = m->runtime;
     rz_model_unload(m->net);
     rz_free(&rt->host, m->name);
-    rz_free(&rt->host, m->dir);
     rz_free(&rt->host, m->weights);
     rz_free(&rt->host, m);
     radz_runtime_close(rt);
@@ -82,9 +81,8 @@ static radz_status load(radz_model *m, const rz_source *source, rz_model_mode mo
 static radz_status model_fill(radz_model *m, const char *dir, const radz_model_options *o, radz_error *err)
 {
     const rz_host *host = &m->runtime->host;
-    m->dir = rz_strdup(host, dir);
     m->name = dir_name(host, dir);
-    if (!m->dir || !m->name) return RZ_NO_MEMORY(err, "model");
+    if (!m->name) return RZ_NO_MEMORY(err, "model");
     rz_source source = {.dir = dir, .vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
     RZ_TRY(rz_tower_source_of(o->vision_source, "radz_model_open", &source.tower, err));
     source.memory_bytes = o->memory_bytes;
@@ -244,13 +242,10 @@ radz_status radz_model_get_info(const radz_model *model, radz_model_info *info, 
     radz_model_info all;
     RZ_NEED(info);
     RZ_LIVE(model);
-    const size_t given = info->struct_size;
-    RZ_TRY(rz_struct_size_check(given, __func__, "info", err));
+    RZ_TRY(rz_struct_size_check(info->struct_size, __func__, "info", err));
     radz_model_info_init(&all);
     fill_info(model, &all);
-    memset(info, 0, given);
-    memcpy(info, &all, given < sizeof all ? given : sizeof all);
-    info->struct_size = given;
+    rz_options_give(info, info->struct_size, &all, sizeof all);
     return RADZ_OK;
 }
 

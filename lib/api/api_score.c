@@ -25,11 +25,12 @@ radz_status radz_scorer_open(radz_session *session, const radz_bank *bank, const
     radz_score_options o;
     radz_score_options_init(&o);
     RZ_TRY(rz_options_take(&o, sizeof o, options, __func__, err));
-    if (!bank && !session->own_bank) RZ_TRY(rz_session_bank(session, &session->own_bank, err));
+    const rz_bank *used;
+    RZ_TRY(rz_session_bank(session, bank, &used, err));
     radz_runtime *rt = session->model->runtime;
     radz_scorer *s = rz_calloc(&rt->host, 1, sizeof *s);
     if (!s) return RZ_NO_MEMORY(err, "scorer");
-    radz_status status = rz_scorer_open(&session->net, bank ? bank->bank : session->own_bank, &o, &s->scorer, err);
+    radz_status status = rz_scorer_open(&session->net, used, &o, &s->scorer, err);
     if (status) {
         rz_free(&rt->host, s);
         return status;

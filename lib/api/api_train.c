@@ -100,9 +100,7 @@ radz_status radz_train_options_preset(radz_train_options *options, const char *n
     o.lora_rank = refcode ? 128 : paper.lora_rank;
     o.ema = paper.ema, o.drop_path = paper.drop_path, o.set_weights = paper.set_weights;
     o.lora_alpha = paper.lora_alpha, o.lora_dropout = paper.lora_dropout, o.lora_rslora = paper.lora_rslora;
-    size_t given = options->struct_size;
-    memcpy(options, &o, given < sizeof o ? given : sizeof o);
-    options->struct_size = given;
+    rz_options_give(options, options->struct_size, &o, sizeof o);
     return RADZ_OK;
 }
 

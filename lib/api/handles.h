@@ -38,7 +38,7 @@ struct radz_model {
     rz_handle h;
     radz_runtime *runtime; /* held */
     rz_model *net;
-    char *dir, *name;
+    char *name;
     char adapter_hash[65]; /* "": no adapter */
     char *weights;         /* what the weights were turned into; NULL: nothing else */
 };
@@ -96,11 +96,10 @@ radz_status rz_tower_source_of(radz_vision_source given, const char *function, r
 radz_status rz_images_films(const rz_host *host, const radz_image *const *images, size_t n, const char *function,
                             const rz_film ***films, radz_error *err) RZ_CHECK;
 
-/* The bank that lies in the model's directory. */
-radz_status rz_model_bank(const radz_model *model, rz_bank **bank, radz_error *err) RZ_CHECK;
-
-/* The same; of a model that was never trained as a LLaVA-RadZ and has none, common findings by name. */
-radz_status rz_session_bank(radz_session *session, rz_bank **bank, radz_error *err) RZ_CHECK;
+/* The bank behind one that may be NULL: the one in the model's directory; of a model that was never trained as a
+ * LLaVA-RadZ and has none, common findings by name. It belongs to the caller's handle or to the session. */
+radz_status rz_session_bank(radz_session *session, const radz_bank *bank, const rz_bank **used,
+                            radz_error *err) RZ_CHECK;
 
 /* s, which is freed, as a text for radz_text_free. */
 radz_status rz_text_out(const rz_host *host, rz_str *s, char **text, radz_error *err) RZ_CHECK;
