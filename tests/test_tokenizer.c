@@ -67,7 +67,6 @@ static void test_facts(void **state)
     (void)state;
     ok(rz_tokenizer_open(NULL, "tests/data/mistral_v1/tokenizer.model", &tok, &err));
     assert_int_equal(rz_tokenizer_size(tok), 32000);
-    assert_int_equal(rz_tokenizer_unk(tok), 0);
     assert_int_equal(rz_tokenizer_bos(tok), 1);
     assert_int_equal(rz_tokenizer_eos(tok), 2);
     assert_string_equal(rz_tokenizer_piece(tok, 3), "<0x00>");

@@ -46,8 +46,7 @@ void rz_dicom_free(rz_dicom *d); /* safe on a zeroed one */
 const rz_dicom_element *rz_dicom_find(const rz_dicom *d, uint32_t tag);
 /* Of the first item of a sequence of the data set; NULL: not there. */
 const rz_dicom_element *rz_dicom_find_in(const rz_dicom *d, uint32_t sequence, uint32_t tag);
-/* Number of 16-bit values, and the i-th of them. */
-size_t rz_dicom_count_u16(const rz_dicom_element *e);
+/* The i-th 16-bit value. */
 unsigned rz_dicom_u16(const rz_dicom *d, const rz_dicom_element *e, size_t i);
 /* The i-th of the values that '\' parts, without its padding; false: not there or longer than cap - 1. */
 bool rz_dicom_text(const rz_dicom_element *e, size_t i, char *to, size_t cap);

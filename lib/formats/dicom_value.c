@@ -20,11 +20,6 @@ const rz_dicom_element *rz_dicom_find_in(const rz_dicom *d, uint32_t sequence, u
     return NULL;
 }
 
-size_t rz_dicom_count_u16(const rz_dicom_element *e)
-{
-    return e->length / 2;
-}
-
 unsigned rz_dicom_u16(const rz_dicom *d, const rz_dicom_element *e, size_t i)
 {
     const uint8_t *p = e->value + 2 * i;

@@ -26,7 +26,7 @@ radz_status rz_json_bool(const json_t *obj, const char *where, const char *key, 
 radz_status rz_json_string(const json_t *obj, const char *where, const char *key, const char **out,
                            radz_error *err) RZ_CHECK;
 
-/* ---- safetensors (safetensors.c) --------------------------------------------------------- */
+/* ---- safetensors (safetensors.c, safetensors_write.c) --------------------------------------- */
 
 typedef struct rz_st_tensor {
     const char *name;
@@ -99,7 +99,8 @@ void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *
 /* What stands before the numbers of a .npy file of little-endian float32 (rows, cols), C order. */
 void rz_npy_header(rz_str *s, size_t rows, size_t cols);
 
-/* Element conversion, any alignment. */
+/* ---- Numbers of two bytes (element.c) ---- */
+
 float rz_bf16_to_f32(uint16_t v);
 float rz_f16_to_f32(uint16_t v);
 uint16_t rz_f32_to_bf16(float v); /* round to nearest even, NaN stays NaN */
@@ -126,7 +127,6 @@ void rz_tokenizer_close(rz_tokenizer *tok);
 size_t rz_tokenizer_size(const rz_tokenizer *tok);
 int32_t rz_tokenizer_bos(const rz_tokenizer *tok); /* -1: none */
 int32_t rz_tokenizer_eos(const rz_tokenizer *tok);
-int32_t rz_tokenizer_unk(const rz_tokenizer *tok);
 /* sha256 of the file, 64 hex digits. */
 const char *rz_tokenizer_hash(const rz_tokenizer *tok);
 const char *rz_tokenizer_name(const rz_tokenizer *tok); /* "sentencepiece-bpe", "tokenizer.json": the kind of file */

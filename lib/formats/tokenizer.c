@@ -29,7 +29,7 @@ radz_status rz_tokenizer_parse(const rz_host *host, const uint8_t *bytes, size_t
     *tok = NULL;
     if (!t) return RZ_NO_MEMORY(err, what);
     t->host = host;
-    t->bos = t->eos = t->unk = -1;
+    t->bos = t->eos = -1;
     radz_status status = build(t, bytes, n, what, err);
     if (status == RADZ_OK)
         *tok = t;
@@ -71,10 +71,6 @@ int32_t rz_tokenizer_bos(const rz_tokenizer *t)
 int32_t rz_tokenizer_eos(const rz_tokenizer *t)
 {
     return t->eos;
-}
-int32_t rz_tokenizer_unk(const rz_tokenizer *t)
-{
-    return t->unk;
 }
 const char *rz_tokenizer_name(const rz_tokenizer *t)
 {

@@ -11,7 +11,7 @@ struct rz_tokenizer {
     const rz_host *host;
     char hash[65];
     size_t size;
-    int32_t bos, eos, unk;
+    int32_t bos, eos;
     const struct rz_tokenizer_kind *kind; /* NULL until it is built */
     void *impl;
 };

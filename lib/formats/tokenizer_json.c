@@ -527,7 +527,6 @@ static radz_status read_ends(reader *r, rz_tokenizer *tok, const json_t *root)
     static const char *const ends[] = {"</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"};
     const json_t *post = json_object_get(root, "post_processor");
     r->where = "post_processor";
-    tok->unk = r->t->unk;
     if (post && !json_is_null(post))
         RZ_TRY(read_post(r, tok, post));
     else if (r->t->byte_fallback)

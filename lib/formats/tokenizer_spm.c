@@ -340,7 +340,6 @@ static radz_status build(spm *t, rz_tokenizer *tok, pb *c, size_t n)
     RZ_TRY(check_types(t, c->what, c->err));
     RZ_TRY(check_bytes(t, c->what, c->err));
     tok->size = t->n_pieces;
-    tok->unk = t->unk;
     tok->bos = find_control(t, s.bos_piece);
     tok->eos = find_control(t, s.eos_piece);
     t->unk_surface = rz_strndup(t->host, s.unk_surface.p, s.unk_surface.n);

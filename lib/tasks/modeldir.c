@@ -79,22 +79,15 @@ bool rz_modeldir_has(const rz_host *host, const char *dir, const char *name)
     return has;
 }
 
-radz_status rz_modeldir_copy_as(const rz_host *host, const char *path, const char *dir, const char *name,
-                                radz_error *err)
-{
-    rz_file f = {0};
-    RZ_TRY(rz_file_open(host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err));
-    radz_status st = rz_modeldir_put(host, dir, name, (const char *)f.data, f.size, err);
-    rz_file_close(&f);
-    return st;
-}
-
 static radz_status copy_file(const rz_host *host, const char *from, const char *to, const char *name, radz_error *err)
 {
     if (!rz_modeldir_has(host, from, name)) return RADZ_OK;
     char *path = rz_path_join(host, from, name);
     if (!path) return RZ_NO_MEMORY(err, "path");
-    radz_status st = rz_modeldir_copy_as(host, path, to, name, err);
+    rz_file f = {0};
+    radz_status st = rz_file_open(host, path, RZ_FILE_READ, SETTINGS_MAX_BYTES, &f, err);
+    if (!st) st = rz_modeldir_put(host, to, name, (const char *)f.data, f.size, err);
+    rz_file_close(&f);
     rz_free(host, path);
     return st;
 }

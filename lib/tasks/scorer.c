@@ -328,7 +328,7 @@ static void fill_margins(const rz_scorer *s, rz_score *out)
             out[c].margin = out[c].similarity - log(-expm1(fmin(out[c].similarity, -1e-300)));
 }
 
-void rz_scorer_recalibrate(const rz_scorer *s, rz_score *out)
+static void put_probabilities(const rz_scorer *s, rz_score *out)
 {
     for (size_t c = 0; c < s->n; c++)
         out[c].probability = s->calibrators                ? rz_calibrated(&s->calibrators[c], out[c].margin)
@@ -357,6 +357,6 @@ radz_status rz_scorer_given(const rz_scorer *s, rz_score *out, radz_error *err)
         if (!isfinite(out[c].similarity))
             return rz_fail(err, RADZ_E_ARGUMENT, "expected a vector of finite numbers that are not all zero");
     fill_margins(s, out);
-    rz_scorer_recalibrate(s, out);
+    put_probabilities(s, out);
     return RADZ_OK;
 }

@@ -51,8 +51,6 @@ radz_status rz_scorer_film(const rz_scorer *s, const float *global, const float 
                            radz_error *err) RZ_CHECK;
 /* The same from out[].similarity, which the caller has filled. */
 radz_status rz_scorer_given(const rz_scorer *s, rz_score *out, radz_error *err) RZ_CHECK;
-/* Probabilities once more, from margins that are there: after calibrators were set. */
-void rz_scorer_recalibrate(const rz_scorer *s, rz_score *out);
 
 static inline bool rz_score_is_answer(unsigned kind)
 {
