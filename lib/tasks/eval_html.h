@@ -22,6 +22,12 @@ typedef struct rz_html_scratch {
 radz_status rz_html_rank(const rz_eval *e, const rz_eval_method *m, const rz_eval_table *t, size_t c,
                          rz_html_scratch *w, radz_error *err) RZ_CHECK;
 
+/* Methods beside each other: figures, sets, classes. */
+void rz_html_put_comparison(rz_str *s, const rz_eval *e);
+/* One method, e->methods[i]: its tables and plots. */
+radz_status rz_html_put_method(rz_str *s, const rz_eval *e, size_t i, rz_html_scratch *w, radz_error *err) RZ_CHECK;
+/* Heat maps against boxes; nothing where there are none. */
+radz_status rz_html_put_boxes(rz_str *s, const rz_eval *e, radz_error *err) RZ_CHECK;
 /* ROC, precision and recall, reliability of every class. */
 radz_status rz_html_put_plots(rz_str *s, const rz_eval *e, const rz_eval_method *m, const rz_eval_table *t,
                               rz_html_scratch *w, radz_error *err) RZ_CHECK;
