@@ -1,9 +1,9 @@
 /* eval_embed.c - every film read once, one batch being read while the network works on the one before.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "background.h"
 #include "classes.h"
 #include "eval.h"
 #include "preprocess.h"
+#include "worker.h"
 
 enum { MAX_BATCH = 16, PART_FILMS = 256 };
 #define MAX_ROWS 4096
@@ -30,7 +30,8 @@ typedef struct work {
     rz_store *cache;
     rz_prompt prompt;
     size_t floats_each, per_batch, next;
-    batch batches[2];
+    batch batches[2], *later; /* later: the one that is read while the network works on the other */
+    rz_worker *reader;
     rz_eval_values unsaved[PART_FILMS];
     size_t n_unsaved;
     unsigned unsaved_kinds; /* of all of them */
@@ -72,10 +73,15 @@ static void read_one(void *arg, size_t k)
     b->status[k] = read_film(b->work, b, k);
 }
 
-static void read_batch(void *arg)
+static void read_batch(work *w, batch *b)
 {
-    batch *b = arg;
-    rz_pool_run(rz_device_pool(b->work->net->model->dev), b->n, read_one, b);
+    rz_pool_run(rz_device_pool(w->net->model->dev), b->n, read_one, b);
+}
+
+static void read_later(void *arg)
+{
+    work *w = arg;
+    read_batch(w, w->later);
 }
 
 static bool is_mine(const work *w, size_t row)
@@ -248,18 +254,18 @@ static radz_status finish_batch(work *w, batch *b, radz_error *err)
 
 static radz_status run(work *w, radz_error *err)
 {
-    rz_background reading = {0};
-    batch *now = &w->batches[0], *later = &w->batches[1];
+    batch *now = &w->batches[0];
     radz_status status = RADZ_OK;
+    w->later = &w->batches[1];
     next_batch(w, now);
-    read_batch(now);
+    read_batch(w, now);
     while (now->n && !status) {
-        next_batch(w, later);
-        rz_background_start(&reading, read_batch, later);
+        next_batch(w, w->later);
+        rz_worker_start(w->reader);
         status = finish_batch(w, now, err);
-        rz_background_wait(&reading);
+        rz_worker_wait(w->reader);
         batch *swap = now;
-        now = later, later = swap;
+        now = w->later, w->later = swap;
     }
     radz_status saved = save_part(w, status ? NULL : err);
     return status ? status : saved;
@@ -303,6 +309,7 @@ static radz_status open_work(work *w, radz_error *err)
     }
     for (size_t k = 0; k < PART_FILMS; k++) RZ_TRY(rz_eval_values_open(w->wanted, &w->unsaved[k], err));
     for (size_t i = 0; i < w->films->n; i++) w->n_wanted += is_mine(w, i);
+    RZ_TRY(rz_worker_open(cfg->host, read_later, w, &w->reader, err));
     w->saved_at = w->started_at = rz_seconds();
     return RADZ_OK;
 }
@@ -310,6 +317,7 @@ static radz_status open_work(work *w, radz_error *err)
 static void close_work(work *w)
 {
     const rz_host *host = w->net->model->cfg.host;
+    rz_worker_close(w->reader);
     for (int i = 0; i < 2; i++) {
         for (size_t k = 0; k < MAX_BATCH; k++) rz_eval_values_close(host, &w->batches[i].values[k]);
         rz_free(host, w->batches[i].pixels);
