@@ -66,7 +66,8 @@ endif
 
 LIB_SRC := $(sort $(wildcard lib/*/*.c lib/*/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$O/%.o)
-EXAMPLES_SHARED := examples/common.c examples/dicom_files.c examples/heatmap_files.c examples/options.c examples/processes.c
+EXAMPLES_SHARED := examples/common.c examples/dicom_files.c examples/heatmap_files.c examples/options.c examples/processes.c \
+	examples/progress.c
 EXAMPLES := $(sort $(filter-out $(EXAMPLES_SHARED),$(wildcard examples/*.c)))
 PROGRAMS := $(EXAMPLES:examples/%.c=$O/bin/%)
 TESTS := $(sort $(wildcard tests/test_*.c))

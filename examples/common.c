@@ -366,3 +366,43 @@ void close_engine(engine *e)
     radz_model_close(e->model);
     radz_runtime_close(e->runtime);
 }
+
+/* ---- Lists of classes ---- */
+
+/* The list is cut in place. 0 or an exit status. */
+static int split_classes(char *list, radz_bank_entry **entries, size_t *n)
+{
+    size_t cap = 1;
+    for (const char *p = list; *p; p++) cap += *p == ',';
+    *entries = need(calloc(cap, sizeof **entries));
+    *n = 0;
+    for (char *name = list; name;) {
+        char *comma = strchr(name, ',');
+        if (comma) *comma = 0;
+        name += strspn(name, " \t");
+        size_t len = strlen(name);
+        while (len && (name[len - 1] == ' ' || name[len - 1] == '\t')) name[--len] = 0;
+        if (!len) return usage("--classes: a name is empty");
+        for (size_t i = 0; i < *n; i++)
+            if (strcasecmp((*entries)[i].label, name) == 0) return usage("--classes: %s comes twice", name);
+        (*entries)[(*n)++].label = name;
+        name = comma ? comma + 1 : NULL;
+    }
+    return 0;
+}
+
+int build_classes(radz_session *session, const char *list, radz_bank **bank)
+{
+    radz_error err;
+    radz_bank_entry *entries;
+    size_t n;
+    char *names = need(strdup(list));
+    int status = split_classes(names, &entries, &n);
+    if (!status && radz_bank_build(session, entries, n, bank, &err)) {
+        complain("%s", err.message);
+        status = EXIT_USAGE;
+    }
+    free(entries);
+    free(names);
+    return status;
+}

@@ -113,5 +113,7 @@ typedef struct engine_options {
 /* 0 or an exit status, with a message. e->runtime is made unless there is one. */
 int open_engine(engine *e, const engine_options *o);
 void close_engine(engine *e);
+/* A bank of the classes in "a, b,c". 0 or an exit status, with a message. */
+int build_classes(radz_session *session, const char *list, radz_bank **bank);
 
 #endif

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "common.h"
 
@@ -175,25 +174,14 @@ int parse_command_line(option_entry *known, size_t n_known, int argc, char **arg
     return 0;
 }
 
-/* ---- Lists of classes ---- */
-
-int split_classes(char *list, radz_bank_entry **entries, size_t *n)
+const char *early_value(int argc, char **argv, const char *name)
 {
-    size_t cap = 1;
-    for (const char *p = list; *p; p++) cap += *p == ',';
-    *entries = need(calloc(cap, sizeof **entries));
-    *n = 0;
-    for (char *name = list; name;) {
-        char *comma = strchr(name, ',');
-        if (comma) *comma = 0;
-        name += strspn(name, " \t");
-        size_t len = strlen(name);
-        while (len && (name[len - 1] == ' ' || name[len - 1] == '\t')) name[--len] = 0;
-        if (!len) return usage("--classes: a name is empty");
-        for (size_t i = 0; i < *n; i++)
-            if (strcasecmp((*entries)[i].label, name) == 0) return usage("--classes: %s comes twice", name);
-        (*entries)[(*n)++].label = name;
-        name = comma ? comma + 1 : NULL;
+    const size_t n = strlen(name);
+    const char *value = NULL;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--", 2) != 0 || strncmp(argv[i] + 2, name, n) != 0) continue;
+        if (argv[i][2 + n] == '=') value = argv[i] + 3 + n;
+        if (!argv[i][2 + n] && i + 1 < argc) value = argv[i + 1];
     }
-    return 0;
+    return value;
 }

@@ -41,7 +41,7 @@ typedef struct option_entry {
  * --help and --version need no entry: they end the program. */
 int parse_command_line(option_entry *known, size_t n_known, int argc, char **argv, int *n_inputs);
 
-/* "a, b,c" for radz_bank_build; the list is cut in place. 0 or an exit status. */
-int split_classes(char *list, radz_bank_entry **entries, size_t *n);
+/* The value of "--name" before the options are read, for what the others are laid over: a preset. NULL: not given. */
+const char *early_value(int argc, char **argv, const char *name);
 
 #endif

@@ -105,21 +105,10 @@ static bool needs_no_bank(const radz_model *model, bool *head)
 static int open_bank(reader *r)
 {
     radz_error err;
-    radz_status status;
     bool head, optional = needs_no_bank(r->e.model, &head);
-    if (head && !r->s->bank && !r->s->classes) return 0;
-    if (r->s->classes) {
-        char *list = need(strdup(r->s->classes));
-        radz_bank_entry *entries;
-        size_t n;
-        int bad = split_classes(list, &entries, &n);
-        status = bad ? RADZ_OK : radz_bank_build(r->e.session, entries, n, &r->bank, &err);
-        free(entries);
-        free(list);
-        if (bad) return bad;
-    } else {
-        status = radz_bank_open(r->e.model, r->s->bank, &r->bank, &err);
-    }
+    if (r->s->classes) return build_classes(r->e.session, r->s->classes, &r->bank);
+    if (head && !r->s->bank) return 0;
+    radz_status status = radz_bank_open(r->e.model, r->s->bank, &r->bank, &err);
     if (status == RADZ_OK || (status == RADZ_E_IO && !r->s->bank && optional)) return 0;
     complain("%s", err.message);
     return EXIT_USAGE;

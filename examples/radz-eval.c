@@ -1,13 +1,12 @@
 /* radz-eval - how good a model is on films with labels. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common.h"
-#include "options.h"
 #include "processes.h"
+#include "progress.h"
 
 static const char usage_line[] = "usage: radz-eval [--model DIR]... --data FILE.csv --out DIR [--preset NAME]\n"
                                  "                 [--method M[,M...]] [--threshold RULE] [OPTION...]\n";
@@ -103,26 +102,14 @@ typedef struct contender {
     radz_bank *bank; /* NULL: its own */
 } contender;
 
-static volatile sig_atomic_t stop;
-
-static void on_signal(int signal)
-{
-    (void)signal;
-    stop = 1;
-}
-
 /* ---- Command line ---- */
 
 /* The preset goes first, so that what is given besides it wins. */
 static int take_preset(settings *s, int argc, char **argv)
 {
     radz_error err;
-    for (int i = 1; i < argc; i++) {
-        const char *name = strncmp(argv[i], "--preset=", 9) == 0              ? argv[i] + 9
-                           : strcmp(argv[i], "--preset") == 0 && i + 1 < argc ? argv[i + 1]
-                                                                              : NULL;
-        if (name && radz_eval_options_preset(&s->o, name, &err)) return usage("--preset: %s", err.message);
-    }
+    const char *name = early_value(argc, argv, "preset");
+    if (name && radz_eval_options_preset(&s->o, name, &err)) return usage("--preset: %s", err.message);
     return 0;
 }
 
@@ -231,14 +218,9 @@ static int parse_settings(settings *s, int argc, char **argv)
 
 static void print_time(double seconds)
 {
-    if (!(seconds >= 0 && seconds < 1e7)) return;
-    long t = (long)(seconds + 0.5);
-    if (t >= 3600)
-        fprintf(stderr, ", %ld h %02ld min left", t / 3600, t / 60 % 60);
-    else if (t >= 60)
-        fprintf(stderr, ", %ld min %02ld s left", t / 60, t % 60);
-    else
-        fprintf(stderr, ", %ld s left", t);
+    char left[32];
+    format_time(left, sizeof left, seconds);
+    if (seconds >= 0) fprintf(stderr, ", %s left", left);
 }
 
 static int on_progress(const radz_eval_progress *p, void *user)
@@ -247,7 +229,7 @@ static int on_progress(const radz_eval_progress *p, void *user)
     settings *s = user;
     s->n_failed = p->n_failed;
     s->started = true;
-    if (s->quiet || s->all->comm.rank || !isatty(STDERR_FILENO)) return stop;
+    if (s->quiet || s->all->comm.rank || !isatty(STDERR_FILENO)) return interrupted;
     const bool films = strcmp(p->stage, "films") == 0;
     int full = p->stage_n ? (int)(WIDTH * p->stage_done / p->stage_n) : WIDTH;
     fputs("\r\033[K[", stderr);
@@ -258,7 +240,7 @@ static int on_progress(const radz_eval_progress *p, void *user)
     print_time(p->seconds_left);
     if (p->stage_done == p->stage_n) fputs("\r\033[K", stderr);
     fflush(stderr);
-    return stop;
+    return interrupted;
 }
 
 /* ---- Models ---- */
@@ -267,22 +249,14 @@ static int open_bank(const settings *s, const engine *e, radz_bank **bank)
 {
     radz_error err;
     radz_status status = RADZ_OK;
-    int bad = 0;
-    if (s->classes) {
-        char *list = need(strdup(s->classes));
-        radz_bank_entry *entries;
-        size_t n;
-        bad = split_classes(list, &entries, &n);
-        if (!bad) status = radz_bank_build(e->session, entries, n, bank, &err);
-        free(entries);
-        free(list);
-    } else if (s->diseases) {
+    if (s->classes) return build_classes(e->session, s->classes, bank);
+    if (s->diseases)
         status = radz_bank_build_file(e->session, s->diseases, bank, &err);
-    } else if (s->bank) {
+    else if (s->bank)
         status = radz_bank_open(e->model, s->bank, bank, &err);
-    }
-    if (status) complain("%s", err.message);
-    return status ? EXIT_USAGE : bad;
+    if (!status) return 0;
+    complain("%s", err.message);
+    return EXIT_USAGE;
 }
 
 /* The i-th of a list, its last one for what comes after; NULL: the list is empty, or says '-'. */
@@ -400,8 +374,7 @@ static int run_here(settings *s)
     const processes *all = s->all;
     if (all->comm.size > 1 && s->o.n_shards)
         return usage("--shard and --merge: under mpirun the films are dealt out as they are");
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    catch_interrupts(all->comm.size > 1);
     if (all->n_local > 1 && !s->engine.n_threads) s->engine.n_threads = share_cores(all);
     return run(s);
 }

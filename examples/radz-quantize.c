@@ -1,12 +1,10 @@
 /* radz-quantize - writes a model directory with smaller weights. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
-#include <signal.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
+#include "progress.h"
 
 static const char usage_lines[] = "usage: radz-quantize [OPTION]... IN OUT\n";
 
@@ -40,30 +38,6 @@ typedef struct settings {
     char spelled[40];
 } settings;
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int signal)
-{
-    (void)signal;
-    interrupted = 1;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void time_text(char *out, size_t n, double seconds)
-{
-    const long s = isfinite(seconds) ? lround(seconds) : -1;
-    if (s < 0)
-        snprintf(out, n, "-:--");
-    else
-        snprintf(out, n, "%ld:%02ld", s / 60, s % 60);
-}
-
 static void show_bar(double share, const char *left)
 {
     enum { WIDTH = 30 };
@@ -79,7 +53,7 @@ static int on_progress(const radz_quantize_progress *p, void *user)
     const double share = p->n_bytes ? (double)p->n_done_bytes / (double)p->n_bytes : 1;
     char left[32];
     if (s->quiet || now() < s->next) return interrupted;
-    time_text(left, sizeof left, p->seconds_left);
+    format_time(left, sizeof left, p->seconds_left);
     if (s->terminal)
         show_bar(share, left);
     else
@@ -127,8 +101,7 @@ static int run(settings *s, const char *from, const char *to)
 {
     radz_runtime *runtime = NULL;
     radz_error err;
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    catch_interrupts(false);
     radz_status status = radz_runtime_create(&s->runtime, &runtime, &err);
     if (!status) status = radz_model_quantize(runtime, from, to, &s->o, &err);
     radz_runtime_close(runtime);

@@ -1,15 +1,14 @@
 /* radz-train - trains a LLaVA-RadZ on films listed in a CSV file. Uses radz.h only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
 #include "processes.h"
+#include "progress.h"
 
 enum { EXIT_FAILED = 1, EXIT_INTERRUPTED = 130 };
 
@@ -92,16 +91,12 @@ typedef struct settings {
     const char *memory; /* of the other programs; there is no such training */
 } settings;
 
-/* The preset comes first, wherever it stands. 0, or an exit status. */
-static int apply_preset(int argc, char **argv, radz_train_options *t)
+/* The preset goes first, so that what is given besides it wins. 0, or an exit status. */
+static int take_preset(int argc, char **argv, radz_train_options *t)
 {
     radz_error err;
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        const char *name = NULL;
-        if (strncmp(argv[i], "--preset=", 9) == 0) name = argv[i] + 9;
-        if (strcmp(argv[i], "--preset") == 0 && i + 1 < argc) name = argv[i + 1];
-        if (name && radz_train_options_preset(t, name, &err)) return usage("%s", err.message);
-    }
+    const char *name = early_value(argc, argv, "preset");
+    if (name && radz_train_options_preset(t, name, &err)) return usage("%s", err.message);
     return 0;
 }
 
@@ -120,7 +115,7 @@ static int read_command_line(int argc, char **argv, settings *s)
     radz_train_options *t = &s->train;
     radz_train_options_init(t);
     radz_runtime_options_init(&s->runtime);
-    int preset = apply_preset(argc, argv, t);
+    int preset = take_preset(argc, argv, t);
     if (preset) return preset;
     option_entry options[] = {
         {"preset", .text = &s->preset, .words = "paper|refcode"},
@@ -193,14 +188,6 @@ static int read_command_line(int argc, char **argv, settings *s)
 
 /* ---- Progress --------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int signal_number)
-{
-    (void)signal_number;
-    interrupted = 1;
-}
-
 typedef struct display {
     int quiet, terminal, line_open; /* line_open: the bar stands on the current line */
     double last;                    /* when something was shown */
@@ -210,24 +197,6 @@ typedef struct display {
     int rank, opened; /* process 0 alone shows progress and writes the log */
     int writes;       /* objective "generate": validation is a likelihood, no AUC */
 } display;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void format_time(char *out, size_t n, double seconds)
-{
-    long s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000L : (long)(seconds + 0.5);
-    if (s >= 3600)
-        snprintf(out, n, "%ld h %02ld min", s / 3600, s / 60 % 60);
-    else if (s >= 60)
-        snprintf(out, n, "%ld min %02ld s", s / 60, s % 60);
-    else
-        snprintf(out, n, "%ld s", s);
-}
 
 static void end_line(display *d)
 {
@@ -385,18 +354,6 @@ static void on_log(radz_log_level level, const char *message, void *user)
 
 /* ---- Main ------------------------------------------------------------------------------------------ */
 
-static void catch_signals(int several)
-{
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
-    /* A second Ctrl-C ends the program at once; mpirun may pass one on twice, and ends it by other means. */
-    action.sa_flags = several ? SA_RESTART : SA_RESETHAND;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    if (several) sigaction(SIGUSR1, &action, NULL); /* mpirun passes it on and lets everyone finish */
-}
-
 static int fail(display *d, const radz_error *err)
 {
     end_line(d);
@@ -461,7 +418,7 @@ static int train(settings *s, display *d)
     radz_runtime *runtime;
     radz_trainer *trainer = NULL;
     if (radz_runtime_create(&s->runtime, &runtime, &err)) return -fail(d, &err);
-    catch_signals(s->train.comm != NULL);
+    catch_interrupts(s->train.comm != NULL);
     radz_status code = radz_trainer_open(runtime, &s->train, &trainer, &err);
     d->opened = 1;
     if (!code) code = s->dry_run ? print_plan(trainer, d->rank, &err) : radz_trainer_run(trainer, &err);
