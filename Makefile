@@ -96,8 +96,9 @@ FLAGS := $O/flags
 
 # ---- For people ---------------------------------------------------------------------------------------------
 
-.PHONY: abi abi-baseline accuracy bench bench-7b bench-cuda bench-kernels bench-parts bench-tiny all lib programs tests demo emulator check check-built check-cuda check-emulated check-shared check-python check-orthanc deps deps-test install install-built uninstall \
-	lint asan ubsan tsan fuzz parity smollm clean help FORCE
+.PHONY: all help lib programs tests deps deps-test demo clean install install-built uninstall FORCE \
+	check check-built check-emulated check-cuda check-shared check-python check-orthanc emulator asan ubsan tsan fuzz \
+	parity smollm lint abi abi-baseline bench bench-kernels bench-parts bench-tiny bench-7b bench-cuda accuracy
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -106,7 +107,7 @@ all: lib programs ## build the library and its programs (the default)
 help: ## this list
 	@echo 'make TARGET [BUILD=release|debug|asan|ubsan|tsan] [CC=clang] [CFLAGS=...] [WERROR=1] [V=1] [-jN]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
 
 lib: $(STATIC) $(SHARED) ## libradz.a and libradz.so, in build/$(BUILD)/
 programs: $(PROGRAMS) $(MPI_PLUG) ## the programs of examples/, in build/$(BUILD)/bin/
@@ -204,11 +205,15 @@ $O/tools/%: $O/tools/%.o $(STATIC)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $< $(STATIC) $(LIBS)
 PYTHON ?= python3
-bench: ## all that follows, one after another
+bench: ## the four benchmarks of the CPU below, one after another
 	+@$(SUBMAKE) bench-kernels
 	+@$(SUBMAKE) bench-parts
 	+@$(SUBMAKE) bench-tiny
 	+@$(SUBMAKE) bench-7b
+bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
+	+@$(SUBMAKE) $O/bench/bench_kernels
+	@$O/bench/bench_kernels 1
+	@$O/bench/bench_kernels 2
 bench-parts: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
 	+@$(SUBMAKE) $O/bench/bench_compute $O/bench/bench_train
 	@$O/bench/bench_compute 1
@@ -220,19 +225,14 @@ bench-tiny: deps ## the model that ships beside PyTorch, a film to a vector, in 
 bench-7b: deps ## a 7B model of random weights beside llama.cpp, in turn; LAYERS=8, ROUNDS=1: sooner (builds llama.cpp, 57 GB)
 	+@$(SUBMAKE) programs $(addprefix $O/bench/,image_radz turns peaks) $O/tools/random_model
 	@LAYERS='$(LAYERS)' ROUNDS='$(ROUNDS)' WORK='$(WORK)' PEER='$(PEER)' PEER_NAME='$(PEER_NAME)' bench/bench-7b $O $(TYPES)
-accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of FROM/data/cxr; MODEL=...
-	+@$(SUBMAKE) programs
-	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
-		$(if $(wildcard $(FROM)/data/cxr/index.csv),--index '$(FROM)/data/cxr/index.csv',examples/data/*.jpg)
-
 bench-cuda: deps ## an NVIDIA GPU: products, attention, copies; a 7B model beside transformers and peft (PYTHON=..., 16 GB)
 	+@$(SUBMAKE) programs $(addprefix $O/bench/,bench_cuda bench_net bench_train) $O/tools/random_model
 	@$O/bench/bench_cuda
 	@PYTHON='$(PYTHON)' WORK='$(WORK)' bench/bench-gpu $O
-bench-kernels: deps ## the matrix product with every type of weights, as a share of the processor's peak
-	+@$(SUBMAKE) $O/bench/bench_kernels
-	@$O/bench/bench_kernels 1
-	@$O/bench/bench_kernels 2
+accuracy: deps ## what fewer bits per weight cost: vectors, and AUC on films of FROM/data/cxr; MODEL=...
+	+@$(SUBMAKE) programs
+	@python=$$(PYTHON='$(PYTHON)' bench/peers torch) && $$python bench/accuracy $O '$(or $(MODEL),models/radz-tiny)' \
+		$(if $(wildcard $(FROM)/data/cxr/index.csv),--index '$(FROM)/data/cxr/index.csv',examples/data/*.jpg)
 
 clean: ## remove build/
 	rm -rf build
