@@ -37,15 +37,22 @@
  *            what, where, what was expected. It never holds pixels or file content.
  *            On failure every output handle is set to NULL and every output float
  *            to NaN (a 0.0 would read as "normal"); the handles passed in stay usable.
- * Ownership. A handle from radz_x_open / _create / _build is released by
+ *            Functions that return a value and no status take NULL for a handle and
+ *            any index: they answer 0, NULL or NaN.
+ * Ownership. Every radz_x that a function gives out is the caller's, who releases it with
  *            radz_x_close, which accepts NULL. Handles may be closed in any order: a
- *            session keeps its model alive, a model its runtime. `const char *` results
- *            belong to the handle they were asked from and live as long as it does.
- * Threads.   radz_runtime, radz_model, radz_bank, radz_image and radz_result are
- *            immutable once made and may be shared by any number of threads.
- *            radz_session and radz_trainer belong to one thread at a time: make
- *            one session per thread.
- * Fork.      A handle made before fork() answers RADZ_E_STATE in the child.
+ *            session keeps its model alive, a model its runtime. Pointers that a handle
+ *            answers with (texts, pixels, anchors) belong to it and live as long as it
+ *            does. What is passed in stays the caller's and is not needed after the call;
+ *            but hooks, callbacks and their `user` live as long as the handle made with them.
+ * Threads.   radz_runtime, radz_model, radz_bank, radz_image, radz_result, radz_scorer and
+ *            radz_dicom are immutable once made and may be shared by any number of
+ *            threads. radz_session and radz_trainer belong to one thread at a time: make
+ *            one session per thread. Closing a handle is the last use of it by any thread.
+ * Callbacks. Run on the thread that made the call, before it returns; but memory and log
+ *            hooks on any thread. They must not throw or longjmp through the library.
+ * Fork.      A handle made before fork() answers RADZ_E_STATE in the child, where closing
+ *            it does nothing.
  * Host.      The library never exits, prints, installs signal handlers or changes the
  *            locale, the FPU state, the working directory or the environment.
  * Options.   Options structs start with `struct_size`; fill them with their
@@ -412,15 +419,19 @@ typedef struct radz_bank_entry {
     const char *description; /* what the model reads; NULL: the label in a plain sentence */
 } radz_bank_entry;
 
-/* Reference label: the class that stands for "none of the others" in multi-label
- * scores, "No Finding" where the bank has it. */
+/* One anchor per entry, in their order: 1 to 65536 of them. A label that is empty, has control characters or comes
+ * twice, in whatever case, is RADZ_E_ARGUMENT. "No Finding", where it is among them, is the reference class: it stands
+ * for "none of the others" in scores of several findings at once. */
 RADZ_API RADZ_CHECK radz_status radz_bank_build(radz_session *session, const radz_bank_entry *entries, size_t n,
                                                 radz_bank **bank, radz_error *err);
-/* Description file: UTF-8 text, one "label: description" per line, '#' starts a comment line. */
+/* Description file: UTF-8 text, one "label: description" per line, '#' starts a comment line. What is wrong in it is
+ * RADZ_E_FORMAT, with the line. */
 RADZ_API RADZ_CHECK radz_status radz_bank_build_file(radz_session *session, const char *path, radz_bank **bank,
                                                      radz_error *err);
-/* A saved bank; `path` NULL: the model's own anchors.safetensors. */
+/* A saved bank; `path` NULL: the model's own anchors.safetensors (RADZ_E_IO where it has none). RADZ_E_MISMATCH:
+ * another model made it, and none of the same family. */
 RADZ_API RADZ_CHECK radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank, radz_error *err);
+/* Whole or not at all. */
 RADZ_API RADZ_CHECK radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *err);
 /* A new bank: the classes of `bank`, then n more, of which only the new ones are read by the model. A bank never
  * changes once made, because other threads may be scoring with it: who adds a class gets another bank with another
@@ -481,8 +492,8 @@ RADZ_API RADZ_CHECK radz_status radz_classify_batch(radz_session *session, const
                                                     radz_error *err);
 /* n films by path, for whole folders: while the network works on some, the next ones are read and preprocessed on one
  * thread more and on workers that are idle. film_fn hears of each film in the order of the paths: of its result, which
- * is the caller's to close, or NULL and the error. A film that fails stops nothing, and each result has the bits of
- * radz_classify_file. film_fn may use the session; non-zero from it is RADZ_E_CANCELLED. */
+ * is the caller's to close, or NULL and the error, which lives during the call. A film that fails stops nothing, and
+ * each result has the bits of radz_classify_file. film_fn may use the session; non-zero from it is RADZ_E_CANCELLED. */
 RADZ_API RADZ_CHECK radz_status radz_classify_files(
     radz_session *session, const radz_bank *bank, const char *const *paths, size_t n,
     int (*film_fn)(size_t i, radz_result *result, const radz_error *error, void *user), void *user, radz_error *err);
@@ -512,12 +523,12 @@ RADZ_API RADZ_CHECK radz_status radz_result_json(const radz_result *result, cons
 /* The line for an input that failed: the same schema with "error":{"code","message"} in place of scores. */
 RADZ_API RADZ_CHECK radz_status radz_error_json(const radz_error *error, const char *path, char **json,
                                                 radz_error *err);
-RADZ_API void radz_text_free(char *text);
+RADZ_API void radz_text_free(char *text); /* NULL is fine */
 
 /* ---- Heat maps ------------------------------------------------------------------------- */
 
 /* Where on a film a class is seen, patch by patch. A picture of a model's workings, not of a disease: ask the scores
- * below before believing one. */
+ * below before believing one. Maps and patches are arrays of the caller's. */
 typedef enum radz_heatmap_method {
     RADZ_HEATMAP_SIMILARITY = 0, /* cosine of each patch's row, read as if it were pooled alone, with the anchor */
     RADZ_HEATMAP_ATTENTION = 1,  /* attention of the special tokens to the patches, heads averaged; the same for every
@@ -618,7 +629,8 @@ typedef struct radz_dicom_options {
     double outline;           /* presentation state: runs at this share of the way from the map's least to its greatest
                                  number (.5) */
     const char *date_time;    /* of the objects, "YYYYMMDDhhmmss"; NULL (default): now */
-    const char *key;          /* told two configurations apart by UIDs; NULL (default): "" */
+    const char *key;          /* any text: another one gives other UIDs to what is made with another configuration; NULL
+                                 (default): "" */
     const char *series_uid, *instance_uid; /* NULL (default): 2.25.N that follows from the film's own UIDs, the hashes
                                               of model and bank, kind, class, labels, thresholds and key: made again, an
                                               object replaces itself. All objects of a kind share a series in a study */
@@ -694,7 +706,7 @@ RADZ_API void radz_score_options_init_sized(radz_score_options *options, size_t 
 
 /* Immutable once made, may be shared by any number of threads. Keeps what it needs of the bank. */
 typedef struct radz_scorer radz_scorer;
-/* bank NULL: the model's own. */
+/* bank NULL: the model's own. The session reads the class texts now and is not needed afterwards. */
 RADZ_API RADZ_CHECK radz_status radz_scorer_open(radz_session *session, const radz_bank *bank,
                                                  const radz_score_options *options, radz_scorer **scorer,
                                                  radz_error *err);
@@ -759,7 +771,8 @@ RADZ_API RADZ_CHECK radz_status radz_metrics_find_threshold(const double *scores
                                                             radz_threshold_rule rule, double *threshold,
                                                             radz_error *err);
 /* Intervals of every metric: percentiles over n_rounds draws of whole groups (patients) with replacement. groups: one
- * number per film, NULL: every film for itself. The counts in low and high are those of the data. */
+ * number per film, NULL: every film for itself. low, high: made with radz_metrics_init. The counts in both are
+ * those of the data. */
 RADZ_API RADZ_CHECK radz_status radz_metrics_bootstrap(const double *scores, const signed char *truth,
                                                        const size_t *groups, size_t n,
                                                        const radz_metrics_options *options, radz_metrics *low,
@@ -872,7 +885,7 @@ RADZ_API void radz_method_options_init_sized(radz_method_options *options, size_
 /* One score per class for a film; image NULL: the question alone (not HIDDEN). Scores of different methods do not
  * compare. text (may be NULL): what the model wrote, "" where it writes nothing; radz_text_free. A name counts as named
  * wherever it stands as whole words, whatever the case and also after "no"; the longest name goes first. A model that
- * cannot write is RADZ_E_MISMATCH for OPTIONS and COT. On failure the scores are NaN or as they were. */
+ * cannot write is RADZ_E_MISMATCH for OPTIONS and COT. scores (n), owned by the caller. */
 RADZ_API RADZ_CHECK radz_status radz_method_scores(radz_session *session, const radz_image *image,
                                                    const char *const *labels, size_t n,
                                                    const radz_method_options *options, double *scores, char **text,
@@ -922,8 +935,8 @@ typedef struct radz_eval_options {
     int strict;             /* 1: positive only above the threshold; 0 (default): at it too */
     int both_classes;       /* 1: F1 is the mean over positives and negatives */
     int macro_reference;    /* 1: the reference class counts in the macro mean; 0 (default): only findings */
-    const char
-        *calibrate; /* "none" (default), "platt", "isotonic": fitted on the validation rows, written to out_dir */
+    /* "none" (default), "platt", "isotonic": fitted on the validation rows, written to out_dir */
+    const char *calibrate;
     const char *uncertain;   /* labels of -1: "ignore" (default), "positive", "negative" */
     size_t n_bins, n_rounds; /* of the calibration error (10); of the bootstrap by patient (1000), 0: none */
     double confidence;       /* .95 */
@@ -1012,11 +1025,10 @@ typedef struct radz_train_options {
     const char *dtype; /* of the weights written: "f32" (default) or "bf16" */
 
     /* What is trained. */
-    const char
-        *objective; /* "radz" (default): L of Eq. 15. "generate": next-token loss on the manifest's answers (columns
-                       prompt and answer; a row without: its report or label sentence, asked the model's own
-                       question; the
-                       paper's "FT"). "classify": a linear head over X_g, sigmoid per class (Table 3). */
+    /* "radz" (default): L of Eq. 15. "generate": next-token loss on the manifest's answers (columns prompt and answer;
+     * a row without: its report or label sentence, asked the model's own question; the paper's "FT"). "classify": a
+     * linear head over X_g, sigmoid per class (Table 3). */
+    const char *objective;
     const char *settings; /* file in the format of radz.json: layer, special tokens, heads, prompts. NULL: the model's
                              own radz.json; where it has none, the paper's values */
     const char *train;    /* parts whose own weights change, of "tower,projector,decoder", or "none". NULL: with LoRA
@@ -1049,10 +1061,10 @@ typedef struct radz_train_options {
     /* For small data. The defaults leave all as it was. */
     double ema; /* 0 (default): none; else the decay per step of a moving average of the weights, say .999: the average
                    is what is validated and written. Taken every 8 steps, younger at first. */
-    const char
-        *keep; /* what a validation writes: "best" (default) by monitor, "last": the model as it is, good or bad */
+    /* What a validation writes: "best" (default) by monitor, "last": the model as it is, good or bad. */
+    const char *keep;
     const char *set_weights;  /* "nih=2,toy=0.5": rows of a set, or of the sets nih64, nih512 and so on, are drawn so
-                                 many  times as often, beside balance_sets; NULL (default): no */
+                                 many times as often, beside balance_sets; NULL (default): no */
     double drop_path;         /* 0 (default) to .9: share of films for which a branch of the tower's last block is left
                                  out; less towards the first (stochastic depth) */
     int64_t film_cache_bytes; /* memory for decoded films (1 GiB); what does not fit is decoded again at every draw */
@@ -1080,6 +1092,8 @@ typedef struct radz_train_plan {
 
 RADZ_API void radz_train_options_init_sized(radz_train_options *options, size_t struct_size);
 #define radz_train_options_init(options) radz_train_options_init_sized((options), sizeof *(options))
+/* Reads the model, the manifest and, with `resume`, the checkpoint. options: not NULL; model_dir,
+ * manifest, out_dir and diseases are needed. runtime NULL: a private one with default options. */
 RADZ_API RADZ_CHECK radz_status radz_trainer_open(radz_runtime *runtime, const radz_train_options *options,
                                                   radz_trainer **trainer, radz_error *err);
 /* "paper" or "refcode": the authors' training options and their `vectors`. Paths, the seed and how it is computed stay
@@ -1090,6 +1104,7 @@ RADZ_API RADZ_CHECK radz_status radz_train_options_preset(radz_train_options *op
  * written. */
 RADZ_API RADZ_CHECK radz_status radz_trainer_plan(radz_trainer *trainer, int measure, radz_train_plan *plan,
                                                   radz_error *err);
+/* Until all epochs are done, or stop_after_steps. RADZ_E_CANCELLED: progress_fn said so; the checkpoint is there. */
 RADZ_API RADZ_CHECK radz_status radz_trainer_run(radz_trainer *trainer, radz_error *err);
 RADZ_API void radz_trainer_close(radz_trainer *trainer);
 

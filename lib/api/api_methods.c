@@ -13,6 +13,7 @@ radz_status radz_method_scores(radz_session *session, const radz_image *image, c
                                const radz_method_options *options, double *scores, char **text, radz_error *err)
 {
     if (text) *text = NULL;
+    for (size_t i = 0; scores && i < n; i++) scores[i] = NAN;
     RZ_LIVE(session);
     RZ_LIVE_OR_NULL(image);
     RZ_NEED(labels);
