@@ -22,12 +22,22 @@ enum {
     WATCH_PROPERTY = 4210     /* global property: how far the archive's changes have been seen to */
 };
 
+/* ---- say: log, text, counts -------------------------------------------------------------------------- */
+
 extern OrthancPluginContext *orthanc;
 
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* printf into fresh memory; NULL: none. */
 char *print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* For /radz/status and Orthanc's metrics. */
+typedef struct counts {
+    unsigned long films, failed, findings;
+    double last_seconds;
+} counts;
+void count_film(int failed, unsigned long findings, double seconds);
+counts count_read(void);
 
 /* ---- config: "Radz" in Orthanc's configuration ------------------------------------------------------ */
 
@@ -127,14 +137,5 @@ void watch_stop(void);
 /* ---- routes: HTTP ------------------------------------------------------------------------------------------ */
 
 void routes_register(void);
-
-/* ---- counts, for /radz/status and Orthanc's metrics ---------------------------------------------------------- */
-
-typedef struct counts {
-    unsigned long films, failed, findings;
-    double last_seconds;
-} counts;
-void count_film(int failed, unsigned long findings, double seconds);
-counts count_read(void);
 
 #endif
