@@ -14,6 +14,7 @@
 
 #include "base.h"
 #include "fixture.h"
+#include "sanitized.h"
 #include "scratch.h"
 
 /* ---- malloc ---------------------------------------------------------------------------------------- */
@@ -74,14 +75,7 @@ static bool ready(void)
 }
 
 /* The shared libraries must see these too; a sanitizer does not bear it, there only our own calls fail. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifdef SANITIZED
+#if SANITIZED
 #pragma GCC visibility push(hidden)
 #else
 #pragma GCC visibility push(default)

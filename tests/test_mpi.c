@@ -15,6 +15,7 @@
 #include "fixture.h"
 #include "formats.h"
 #include "run_program.h"
+#include "sanitized.h"
 #include "train_fixture.h"
 
 enum { STEPS = 6 };
@@ -24,17 +25,9 @@ static train_env e;
 static const char *why_not;
 
 /* An MPI keeps memory and talks from threads that sanitizers do not know. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 static const char *find_obstacle(void)
 {
-#ifdef SANITIZED
+#if SANITIZED
     return "a sanitizer would complain of the MPI";
 #endif
     if (system("command -v mpirun >/dev/null 2>&1")) return "there is no mpirun";

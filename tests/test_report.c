@@ -13,6 +13,7 @@
 #include "formats.h"
 #include "metrics.h"
 #include "run_program.h"
+#include "sanitized.h"
 
 enum { N_FILMS = 16, WIDTH = 40, HEIGHT = 30 };
 
@@ -646,17 +647,9 @@ static void a_browser_has_no_complaints(void **state)
 /* ---- Processes ---- */
 
 /* An MPI keeps memory and talks from threads that sanitizers do not know. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 static bool have_mpi(void)
 {
-#ifdef SANITIZED
+#if SANITIZED
     return false;
 #endif
     return !system("command -v mpirun >/dev/null 2>&1") && !access(fixture_program("../radz-mpi.so"), R_OK);

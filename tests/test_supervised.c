@@ -8,12 +8,11 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <cmocka.h>
-#include <png.h>
 
 #include "fixture.h"
-#include "formats.h"
+#include "train_fixture.h"
 
-enum { FILMS = 24, SIDE = 16, MAX_STEPS = 64 };
+enum { FILMS = 24, MAX_STEPS = 64 };
 
 typedef struct env {
     char *dir, *model, *manifest, *diseases, *out;
@@ -24,16 +23,6 @@ typedef struct env {
 
 static radz_error err;
 
-static void write_film(const char *path, bool bright, uint64_t seed)
-{
-    uint8_t pixels[SIDE * SIDE];
-    rz_rng rng;
-    rz_rng_seed(&rng, seed, 1);
-    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)((bright ? 170 : 40) + rz_rng_below(&rng, 50));
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = SIDE, .height = SIDE, .format = PNG_FORMAT_GRAY};
-    assert_true(png_image_write_to_file(&image, path, 0, pixels, SIDE, NULL));
-}
-
 /* Every third row has neither prompt nor answer: it is asked the model's own question about its labels. */
 static void write_data(const env *e)
 {
@@ -43,7 +32,7 @@ static void write_data(const env *e)
         char name[32];
         bool ill = i % 2;
         snprintf(name, sizeof name, "film%d.png", i);
-        write_film(fixture_path(e->dir, name), ill, (uint64_t)i);
+        train_env_film(fixture_path(e->dir, name), ill, (uint64_t)i);
         rz_str_printf(&s, "%s,%s,%s,toy,", name, ill ? "Ill" : "No Finding", i < 16 ? "train" : "val");
         rz_str_puts(&s, i % 3 ? (ill ? "Is it bright?,yes it is\n" : "Is it bright?,no\n") : ",\n");
     }

@@ -13,16 +13,15 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <png.h>
 
 #include "augment.h"
 #include "failing_host.h"
 #include "fixture.h"
 #include "optimizer.h"
-#include "trainer.h"
+#include "train_fixture.h"
 
 #define N_FILMS 24
-#define SIDE 16
+#define SIDE TRAIN_SIDE
 
 /* What a run showed. */
 typedef struct seen {
@@ -43,16 +42,6 @@ typedef struct env {
 
 /* ---- Films and runs --------------------------------------------------------------------------- */
 
-static void write_film(const char *path, bool bright, uint64_t seed)
-{
-    uint8_t pixels[SIDE * SIDE];
-    rz_rng rng;
-    rz_rng_seed(&rng, seed, 1);
-    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)((bright ? 170 : 40) + rz_rng_below(&rng, 50));
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = SIDE, .height = SIDE, .format = PNG_FORMAT_GRAY};
-    assert_true(png_image_write_to_file(&image, path, 0, pixels, SIDE, NULL));
-}
-
 static void write_data(const env *e)
 {
     rz_str s = {0};
@@ -60,7 +49,7 @@ static void write_data(const env *e)
     for (int i = 0; i < N_FILMS; i++) {
         char name[32];
         snprintf(name, sizeof name, "film%d.png", i);
-        write_film(fixture_path(e->dir, name), i % 2, (uint64_t)i);
+        train_env_film(fixture_path(e->dir, name), i % 2, (uint64_t)i);
         rz_str_printf(&s, "%s,%s,%s,toy\n", name, i % 2 ? "Ill" : "Normal", i < 16 ? "train" : "val");
     }
     fixture_write_text(fixture_path(e->dir, "index.csv"), s.data);

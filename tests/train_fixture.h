@@ -15,6 +15,7 @@ typedef struct train_env {
 
 void train_env_open(train_env *e);
 void train_env_close(train_env *e);
+/* A PNG of TRAIN_SIDE x TRAIN_SIDE pixels. */
 void train_env_film(const char *path, bool bright, uint64_t seed);
 
 #endif
