@@ -92,8 +92,7 @@ radz_status radz_bank_open(radz_model *model, const char *path, radz_bank **bank
     RZ_LIVE(model);
     radz_bank *b = NULL;
     RZ_TRY(bank_new(model->runtime, &b, err));
-    return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : model_bank(model, &b->bank, err),
-                     bank);
+    return bank_done(b, path ? rz_bank_open(model->net, path, &b->bank, err) : model_bank(model, &b->bank, err), bank);
 }
 
 radz_status radz_bank_save(const radz_bank *bank, const char *path, radz_error *err)

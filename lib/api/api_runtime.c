@@ -80,6 +80,14 @@ void radz_runtime_close(radz_runtime *runtime)
     rz_free(&host, runtime);
 }
 
+radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_error *err)
+{
+    if (!runtime) return radz_runtime_create(NULL, out, err);
+    rz_handle_hold(&runtime->h);
+    *out = runtime;
+    return RADZ_OK;
+}
+
 radz_status rz_runtime_cpu(radz_runtime *r, rz_device **cpu, radz_error *err)
 {
     const rz_device_options d = {.device = "cpu", .n_threads = r->n_threads};

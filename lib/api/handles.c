@@ -28,14 +28,6 @@ radz_status rz_handle_check(const rz_handle *h, const char *function, const char
     return RADZ_OK;
 }
 
-radz_status rz_runtime_share(radz_runtime *runtime, radz_runtime **out, radz_error *err)
-{
-    if (!runtime) return radz_runtime_create(NULL, out, err);
-    rz_handle_hold(&runtime->h);
-    *out = runtime;
-    return RADZ_OK;
-}
-
 /* No options struct will ever be larger: a larger number is memory that was never initialised. */
 #define MAX_OPTIONS 4096
 

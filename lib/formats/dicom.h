@@ -102,7 +102,7 @@ bool rz_jpeg_is_own(const uint8_t *bytes, size_t n); /* what libjpeg does not re
 radz_status rz_jpeg_frame_decode(const uint8_t *bytes, size_t n, rz_frame *f, radz_error *err) RZ_CHECK;
 radz_status rz_jpegls_decode(const uint8_t *bytes, size_t n, rz_frame *f, radz_error *err) RZ_CHECK;
 radz_status rz_jpeg2000_decode(const uint8_t *bytes, size_t n, rz_frame *f, radz_error *err) RZ_CHECK;
-/* "%s: %s: damaged pixel data: why" */
+/* RADZ_E_FORMAT, in the words of every decoder of frames. */
 radz_status rz_frame_damaged(const rz_frame *f, const char *kind, const char *why, radz_error *err);
 
 /* ---- From stored words to a film (dicom_tone.c, dicom_color.c), in place ------------------------- */

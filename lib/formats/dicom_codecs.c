@@ -9,6 +9,11 @@
 #include <openjpeg.h>
 #endif
 
+radz_status rz_frame_damaged(const rz_frame *f, const char *kind, const char *why, radz_error *err)
+{
+    return rz_fail(err, RADZ_E_FORMAT, "%s: dicom: %s: truncated or corrupt: %s", f->what, kind, why);
+}
+
 /* ---- JPEG ------------------------------------------------------------------------------------ */
 
 radz_status rz_jpeg_frame_decode(const uint8_t *bytes, size_t n, rz_frame *f, radz_error *err)

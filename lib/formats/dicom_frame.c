@@ -62,11 +62,6 @@ static radz_status find_decoder(const rz_dicom *d, decoder *out, radz_error *err
         d->syntax, name_of(d->syntax), dcmtk ? "dcmdjpeg" : "gdcmconv --raw");
 }
 
-radz_status rz_frame_damaged(const rz_frame *f, const char *kind, const char *why, radz_error *err)
-{
-    return rz_fail(err, RADZ_E_FORMAT, "%s: dicom: %s: truncated or corrupt: %s", f->what, kind, why);
-}
-
 /* ---- Native ------------------------------------------------------------------------------------ */
 
 /* Y Y Cb Cr for two pixels. */

@@ -145,7 +145,7 @@ int32_t rz_tokenizer_find(const rz_tokenizer *tok, const char *piece);
 /* A control token, which is no part of a text: <s>, <|im_end|>. */
 bool rz_tokenizer_is_control(const rz_tokenizer *tok, int32_t id);
 
-/* ---- Images (image.c, png.c, jpeg.c, dicom*.c) ------------------------------------------------------------- */
+/* ---- Images (image.c, pixels.c, png.c, jpeg.c, dicom*.c) --------------------------------------------------- */
 
 #define RZ_IMAGE_MAX_PIXELS 100000000u
 #define RZ_IMAGE_MAX_SIDE 65500u
