@@ -107,7 +107,7 @@ typedef struct rz_eval_films {
     uint8_t *state;
     char (*sha256)[65];
     char **why; /* message of a film that failed */
-    size_t n_failed, n_cached, n_embedded;
+    size_t n_failed, n_cached;
     size_t pass, n_passes; /* of the models, which see the films one after another */
 } rz_eval_films;
 
@@ -280,7 +280,7 @@ radz_status rz_eval_compare(rz_eval *e, size_t i, radz_error *err) RZ_CHECK;
 radz_status rz_eval_boxes_run(rz_eval *e, rz_eval_arm *arm, radz_error *err) RZ_CHECK;
 void rz_eval_boxes_close(const rz_host *host, rz_eval_boxes *b); /* safe on a zeroed one */
 
-/* ---- The report (eval_report.c, eval_html.c, eval_plots.c, eval_pictures.c) ---- */
+/* ---- The report (eval_report.c, eval_html.c, eval_tables.c, eval_plots.c, eval_pictures.c) ---- */
 
 radz_status rz_eval_write(const rz_eval *e, radz_error *err) RZ_CHECK;
 const char *rz_eval_feature(const rz_scorer *s);        /* what a method looks at, in words */

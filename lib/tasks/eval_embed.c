@@ -239,7 +239,7 @@ static radz_status finish_film(work *w, batch *b, size_t k, radz_error *err)
     if (w->taker) RZ_TRY(w->taker->take(w->taker->arg, row, v, err));
     memcpy(f->sha256[row], v->sha256, sizeof v->sha256);
     f->state[row] = RZ_FILM_DONE;
-    f->n_cached += !missing, f->n_embedded += missing != 0;
+    f->n_cached += !missing;
     if (!missing) return RADZ_OK;
     RZ_TRY(keep_unsaved(w, v, missing, err));
     return missing >> RZ_VALUE_LIKELIHOOD && k + 1 < b->n ? tell(w, err) : RADZ_OK; /* such a film takes its time */

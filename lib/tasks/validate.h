@@ -31,8 +31,8 @@ typedef struct rz_validator {
 /* Scores as radz_classify ranks: cos_c - cos_reference for a finding, the softmax share for the reference, where there
  * is none, and of the fused score. Films that cannot be read are left out. */
 radz_status rz_validate(const rz_net *net, const rz_validator *v, rz_validation *out, radz_error *err) RZ_CHECK;
-/* One class on one set (RZ_NO_SET: all), from the scores (n_val, n_classes) that rz_validate_scores gives; rows of NaN:
- * film not read. */
+/* Its parts: scores (n_val, n_classes), a row of NaN where a film could not be read; all of them; one class on one set
+ * (RZ_NO_SET: all). */
 radz_status rz_validate_scores(const rz_net *net, const rz_validator *v, double *scores, radz_error *err) RZ_CHECK;
 radz_status rz_validate_summary(const rz_validator *v, const double *scores, rz_validation *out,
                                 radz_error *err) RZ_CHECK;
