@@ -170,7 +170,8 @@ RADZ_API const char *radz_kernels_available(size_t i);
 /* ---- Model ------------------------------------------------------------------ */
 
 /* A Hugging Face directory of the LLaVA family: config.json, *.safetensors,
- * tokenizer.model, preprocessor_config.json, and, where the model has been trained
+ * tokenizer.model (or tokenizer.json), preprocessor_config.json (or the
+ * processor_config.json of transformers 5), and, where the model has been trained
  * as a LLaVA-RadZ, radz.json + radz.safetensors (special-token rows, heads, tau)
  * and anchors.safetensors (its own anchor bank). Weights are mapped, not copied. */
 typedef struct radz_model radz_model;

@@ -321,6 +321,36 @@ static void test_radz_defaults(void **state)
     scratch_remove();
 }
 
+/* What transformers 5 saves of a LlavaProcessor: in one file, which goes before the older one where both are there. */
+static void test_processor(void **state)
+{
+    (void)state;
+    rz_config cfg;
+    scratch_make();
+    scratch_copy(DIR_TINY, CONFIG, NULL, NULL);
+    put("processor_config.json",
+        "{\"image_processor\": {\"size\": {\"shortest_edge\": 40}, \"image_mean\": [0.5, 0.25, 0],"
+        "\"image_std\": [1, 2, 3]}, \"patch_size\": 8, \"processor_class\": \"LlavaProcessor\"}");
+    for (int both = 0; both < 2; both++) {
+        if (both) scratch_copy(DIR_TINY, PREP, NULL, NULL);
+        load_ok(&cfg);
+        assert_int_equal(cfg.preprocess.shortest_edge, 40);
+        assert_true(cfg.preprocess.mean[1] == 0.25f && cfg.preprocess.std[2] == 3.0f);
+        rz_config_free(&cfg);
+    }
+    put("processor_config.json", "{\"image_processor\": null, \"patch_size\": 8}"); /* transformers 4 */
+    load_ok(&cfg);
+    assert_int_equal(cfg.preprocess.shortest_edge, 32);
+    rz_config_free(&cfg);
+    put("processor_config.json", "{\"image_processor\": {\"resample\": 2}}");
+    assert_int_equal(load(&cfg), RADZ_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "processor_config.json: image_processor: resample 2 is not supported"));
+    put("processor_config.json", "{\"image_processor\": 3}");
+    assert_int_equal(load(&cfg), RADZ_E_FORMAT);
+    assert_non_null(strstr(err.message, "processor_config.json: image_processor: expected an object"));
+    scratch_remove();
+}
+
 static void test_whole_files(void **state)
 {
     (void)state;
@@ -373,9 +403,10 @@ static void test_locale(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny),          cmocka_unit_test(test_refused),     cmocka_unit_test(test_defaults_llava),
-        cmocka_unit_test(test_original),      cmocka_unit_test(test_text_only),   cmocka_unit_test(test_tied),
-        cmocka_unit_test(test_radz_defaults), cmocka_unit_test(test_whole_files), cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_tiny),          cmocka_unit_test(test_refused),   cmocka_unit_test(test_defaults_llava),
+        cmocka_unit_test(test_original),      cmocka_unit_test(test_text_only), cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_radz_defaults), cmocka_unit_test(test_processor), cmocka_unit_test(test_whole_files),
+        cmocka_unit_test(test_locale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

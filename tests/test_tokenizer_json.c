@@ -232,6 +232,7 @@ static void test_config(void **state)
         {"{\"add_bos_token\":true,\"bos_token\":{\"content\":\"a\"},\"eos_token\":{\"content\":\"none\"}}", 0, -1,
          NULL},
         {"{\"add_bos_token\":true,\"bos_token\":\"none\"}", 0, 0, "bos_token: the tokenizer has no such token"},
+        {"{\"add_bos_token\":null,\"model_max_length\":1000000000000000019884624838656}", 2, -1, NULL},
         {"{\"add_bos_token\":1}", 0, 0, "add_bos_token"},
         {"{\"add_bos_token\":", 0, 0, "tokenizer_config.json"},
     };

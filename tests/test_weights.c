@@ -5,10 +5,12 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "encode.h"
 #include "failing_host.h"
+#include "fixture.h"
 #include "scratch.h"
 
 #define DIR_TINY "tests/parity/llava_tiny"
@@ -352,6 +354,11 @@ static void test_hash(void **state)
     again = load_hash();
     assert_string_equal(base, again);
     rz_free(NULL, again);
+    scratch_write("processor_config.json", "{}", 2);
+    again = load_hash();
+    assert_string_not_equal(base, again);
+    rz_free(NULL, again);
+    assert_int_equal(unlink(fixture_path(scratch_dir(), "processor_config.json")), 0);
     scratch_copy(DIR_TINY, "radz.json", "This is", "Here is");
     again = load_hash();
     assert_string_not_equal(base, again);

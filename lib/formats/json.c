@@ -179,13 +179,13 @@ static radz_status read_number(parser *p, json_t **out)
         if (peek(p) == '+' || peek(p) == '-') p->at++;
         if (!skip_digits(p)) return fail_at(p, start, "invalid number");
     }
-    if (real) {
-        if (!rz_parse_double(p->text + start, p->at - start, &value)) return fail_at(p, start, "real number overflow");
-        *out = json_real(value);
-    } else {
-        if (!rz_parse_int64(p->text + start, p->at - start, &whole)) return fail_at(p, start, "too big integer");
+    /* An integer of more than 64 bits is a number all the same: tokenizers without a limit say 10^30. */
+    if (!real && rz_parse_int64(p->text + start, p->at - start, &whole))
         *out = json_integer(whole);
-    }
+    else if (rz_parse_double(p->text + start, p->at - start, &value))
+        *out = json_real(value);
+    else
+        return fail_at(p, start, "number overflow");
     return *out ? RADZ_OK : RZ_NO_MEMORY(p->err, p->what);
 }
 

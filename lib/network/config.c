@@ -151,12 +151,8 @@ static radz_status read_films(rz_config *cfg, const char *dir, radz_error *err)
     rz_preprocess_config *p = &cfg->preprocess;
     p->shortest_edge = p->crop_width = p->crop_height = cfg->vision.image_size;
     if (!cfg->has_vision) return RADZ_OK;
-    char *path = rz_path_join(cfg->host, dir, "preprocessor_config.json");
-    if (!path) return RZ_NO_MEMORY(err, "preprocessor_config.json");
-    bool own = rz_path_exists(path) || !cfg->vision_dir;
-    rz_free(cfg->host, path);
-    return rz_read_json_file(cfg, own ? dir : cfg->vision_dir, "preprocessor_config.json", false, rz_read_preprocess,
-                             err);
+    RZ_TRY(rz_read_films(cfg, dir, err));
+    return cfg->films_from || !cfg->vision_dir ? RADZ_OK : rz_read_films(cfg, cfg->vision_dir, err);
 }
 
 radz_status rz_config_file(const rz_host *host, const char *dir, const char *name, char **path, radz_error *err)

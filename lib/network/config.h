@@ -110,11 +110,12 @@ typedef struct rz_source {
 
 typedef struct rz_config {
     const rz_host *host;
-    bool has_vision;      /* false: a bare text decoder */
-    bool original;        /* the LLaVA authors' own layout */
-    bool describes_tower; /* it has a vision_config */
-    char *tower_name;     /* mm_vision_tower of that layout; NULL: none */
-    char *vision_dir;     /* the tower's own directory; NULL: it is in the checkpoint */
+    bool has_vision;        /* false: a bare text decoder */
+    bool original;          /* the LLaVA authors' own layout */
+    bool describes_tower;   /* it has a vision_config */
+    char *tower_name;       /* mm_vision_tower of that layout; NULL: none */
+    char *vision_dir;       /* the tower's own directory; NULL: it is in the checkpoint */
+    const char *films_from; /* where in the files `preprocess` stands; NULL: nowhere, it is the default */
     rz_vision_config vision;
     rz_text_config text;
     rz_radz_config radz;
@@ -137,7 +138,7 @@ const char *rz_config_choice(const rz_radz_config *r, size_t i, const char **oth
 void rz_config_choose(rz_radz_config *r, bool as_authors_code);
 /* Text of a radz.json that says what cfg->radz does. */
 void rz_config_put_radz(const rz_config *cfg, rz_str *s);
-/* Reads config.json, preprocessor_config.json and radz.json of dir. */
+/* Reads config.json, preprocessor_config.json (or processor_config.json) and radz.json of dir. */
 radz_status rz_config_load(const rz_host *host, const char *dir, rz_config *cfg, radz_error *err) RZ_CHECK;
 radz_status rz_config_load_from(const rz_host *host, const rz_source *source, rz_config *cfg, radz_error *err) RZ_CHECK;
 void rz_config_free(rz_config *cfg);

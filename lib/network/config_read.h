@@ -41,6 +41,9 @@ radz_status rz_describe_tower(const rz_source *src, rz_config *cfg, radz_error *
 
 /* ---- Films (config_films.c), radz.json (config_radz.c) ---- */
 
-rz_json_reader rz_read_preprocess, rz_read_radz;
+/* Of dir, as transformers 5 looks for them: image_processor in processor_config.json, else preprocessor_config.json.
+ * cfg->films_from stays NULL where neither is there. */
+radz_status rz_read_films(rz_config *cfg, const char *dir, radz_error *err) RZ_CHECK;
+rz_json_reader rz_read_radz;
 
 #endif

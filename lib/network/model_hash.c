@@ -23,6 +23,18 @@ static radz_status hash_small_file(const rz_host *host, const char *dir, const c
     return status;
 }
 
+/* Where it is there: models without it keep the hash that their banks have. */
+static radz_status hash_processor(const rz_host *host, const char *dir, rz_sha256 *h, radz_error *err)
+{
+    static const char *const name = "processor_config.json";
+    char *path = NULL;
+    RZ_TRY(rz_config_file(host, dir, name, &path, err));
+    if (!path) return RADZ_OK;
+    rz_free(host, path);
+    rz_sha256_put(h, name, strlen(name));
+    return hash_small_file(host, dir, name, h, err);
+}
+
 /* Whatever of a directory changes a vector and is no weight. */
 static radz_status hash_settings(const rz_host *host, const char *dir, bool tok_is_json, rz_sha256 *h, radz_error *err)
 {
@@ -30,7 +42,7 @@ static radz_status hash_settings(const rz_host *host, const char *dir, bool tok_
                                         "tokenizer.model", "tokenizer.json",           "tokenizer_config.json"};
     const size_t n = RZ_COUNT(files) - (tok_is_json ? 0 : 2);
     for (size_t i = 0; i < n; i++) RZ_TRY(hash_small_file(host, dir, files[i], h, err));
-    return RADZ_OK;
+    return hash_processor(host, dir, h, err);
 }
 
 radz_status rz_model_settings_hash(const rz_host *host, const char *dir, bool tok_is_json, char hex[65],
@@ -92,6 +104,7 @@ radz_status rz_model_hash(rz_model *m, const char *dir, radz_error *err)
         rz_sha256_put(&h, "tower", 5);
         RZ_TRY(hash_small_file(host, m->cfg.vision_dir, "config.json", &h, err));
         RZ_TRY(hash_small_file(host, m->cfg.vision_dir, "preprocessor_config.json", &h, err));
+        RZ_TRY(hash_processor(host, m->cfg.vision_dir, &h, err));
         rz_weights_hash(m->tower_files, &h);
     }
     if (m->lora) {

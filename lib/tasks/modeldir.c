@@ -8,6 +8,8 @@
 #define SETTINGS_MAX_BYTES ((size_t)64 << 20)
 
 static const char *const settings[] = {"config.json", "preprocessor_config.json", "tokenizer.model", "radz.json"};
+/* How films are prepared; the second, of transformers 5, may be in place of the first: */
+static const char *const films[] = {"preprocessor_config.json", "processor_config.json"};
 /* Where there is no tokenizer.model: */
 static const char *const json_tokenizer[] = {"tokenizer.json", "tokenizer_config.json"};
 static const char *const weights[] = {"model.safetensors", "model.safetensors.index.json", "radz.safetensors"};
@@ -52,6 +54,7 @@ radz_status rz_modeldir_hash(const rz_host *host, const char *dir, char hex[65],
     rz_sha256 h;
     rz_sha256_init(&h);
     for (size_t i = 0; i < RZ_COUNT(settings); i++) RZ_TRY(hash_member(host, dir, settings[i], &h, err));
+    if (rz_modeldir_has(host, dir, films[1])) RZ_TRY(hash_member(host, dir, films[1], &h, err));
     for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, dir); i++)
         RZ_TRY(hash_member(host, dir, json_tokenizer[i], &h, err));
     for (size_t i = 0; i < RZ_COUNT(weights); i++) RZ_TRY(hash_member(host, dir, weights[i], &h, err));
@@ -139,9 +142,10 @@ static radz_status copy_config(const rz_host *host, const char *from, const char
 /* Every file once, as it will be: a copy that is edited where it lies can be met half done. */
 radz_status rz_modeldir_copy(const rz_host *host, const char *from, const char *tower, const char *to, radz_error *err)
 {
-    static const char *const films = "preprocessor_config.json";
+    const bool own = rz_modeldir_has(host, from, films[0]) || rz_modeldir_has(host, from, films[1]);
     RZ_TRY(copy_config(host, from, tower, to, err));
-    RZ_TRY(copy_file(host, tower && !rz_modeldir_has(host, from, films) ? tower : from, to, films, err));
+    for (size_t i = 0; i < RZ_COUNT(films); i++)
+        RZ_TRY(copy_file(host, own || !tower ? from : tower, to, films[i], err));
     RZ_TRY(copy_file(host, from, to, "tokenizer.model", err));
     for (size_t i = 0; i < RZ_COUNT(json_tokenizer) && uses_json_tokenizer(host, from); i++)
         RZ_TRY(copy_file(host, from, to, json_tokenizer[i], err));

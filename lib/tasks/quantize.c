@@ -441,6 +441,7 @@ static radz_status convert_tower(job *j, radz_error *err)
     if (!status) status = sweep(j, dir, err);
     if (!status) status = copy_member(j, j->m->cfg.vision_dir, dir, "config.json", err);
     if (!status) status = copy_member(j, j->m->cfg.vision_dir, dir, "preprocessor_config.json", err);
+    if (!status) status = copy_member(j, j->m->cfg.vision_dir, dir, "processor_config.json", err);
     if (!status) status = convert_files(j, j->m->tower_files, dir, true, false, err);
     rz_free(j->host, dir);
     return status;
