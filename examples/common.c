@@ -194,8 +194,11 @@ static void add_failure(film_list *l, const char *dir, radz_status code, const c
 
 static bool is_film_name(const char *name)
 {
+    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".dcm"};
     const char *dot = strrchr(name, '.');
-    return dot && dot != name && (!strcasecmp(dot, ".png") || !strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg"));
+    bool is = false;
+    for (size_t i = 0; dot && dot != name && i < sizeof ends / sizeof *ends; i++) is |= !strcasecmp(dot, ends[i]);
+    return is;
 }
 
 static void add_folder(film_list *l, const char *dir, int depth);
@@ -248,7 +251,7 @@ void add_input(film_list *l, const char *input)
     if (l->n > before)
         qsort(l->places + before, l->n - before, sizeof *l->places, by_path);
     else
-        add_failure(l, input, RADZ_E_IO, "no *.png, *.jpg or *.jpeg in this folder");
+        add_failure(l, input, RADZ_E_IO, "no *.png, *.jpg, *.jpeg or *.dcm in this folder");
 }
 
 void free_films(film_list *l)

@@ -21,7 +21,7 @@ static const char help_text[] =
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  FILE            a film; '-' reads one from standard input\n"
-    "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
+    "  DIR             every *.png, *.jpg, *.jpeg and *.dcm in it and below, sorted\n"
     "  --bank FILE     anchor bank; else the model's own\n"
     "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP HEATMAP_HELP
         DICOM_HELP "  --strict        refuse films whose DICOM file speaks against them: lateral view,\n"

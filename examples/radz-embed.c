@@ -19,7 +19,7 @@ static const char help_text[] =
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  FILE            a film; '-' reads one from standard input\n"
-    "  DIR             every *.png, *.jpg and *.jpeg in it and below, sorted\n"
+    "  DIR             every *.png, *.jpg, *.jpeg and *.dcm in it and below, sorted\n"
     "  --text TEXT     a text; may be given several times\n"
     "  --texts FILE    a text per line; empty lines are left out\n"
     "  --out FILE      x.npy: float32 (n, K), names in x.names.json; x.safetensors: tensor\n"

@@ -316,12 +316,13 @@ static void test_folder(void **state)
     fixture_png(fixture_path(sub, "z.png"), 80, 80, 1, 4);
     fixture_write_text(fixture_path(films, "notes.txt"), "x");
     fixture_write_text(fixture_path(films, "c.jpg"), "not a film");
+    fixture_png(fixture_path(films, "d.DCM"), 80, 80, 1, 5);
     assert_int_equal(symlink(films, fixture_path(films, "loop")), 0);
     run r = RUN("--json", films);
-    run_expect(&r, 1, NULL, "1 of 4");
-    assert_int_equal(count_lines(&r), 4);
-    static const char *const names[] = {"a.jpeg", "b.PNG", "c.jpg", "sub/z.png"};
-    for (size_t i = 0; i < 4; i++) {
+    run_expect(&r, 1, NULL, "1 of 5");
+    assert_int_equal(count_lines(&r), 5);
+    static const char *const names[] = {"a.jpeg", "b.PNG", "c.jpg", "d.DCM", "sub/z.png"};
+    for (size_t i = 0; i < RZ_COUNT(names); i++) {
         json_t *line = json_line(&r, i);
         assert_string_equal(path_of(line), fixture_path(films, names[i]));
         json_decref(line);
@@ -334,8 +335,8 @@ static void test_order(void **state)
 {
     (void)state;
     const char *const argv[] = {program, "--json", "--quiet", films, "-", "/nowhere", film, films, NULL};
-    static const char *const ends[] = {"a.jpeg",   "b.PNG",  "c.jpg", "z.png", "-",    "/nowhere",
-                                       "film.png", "a.jpeg", "b.PNG", "c.jpg", "z.png"};
+    static const char *const ends[] = {"a.jpeg",   "b.PNG",  "c.jpg", "d.DCM", "z.png", "-",    "/nowhere",
+                                       "film.png", "a.jpeg", "b.PNG", "c.jpg", "d.DCM", "z.png"};
     run r = run_program(argv, film, TO_FILE);
     run_expect(&r, 1, NULL, NULL);
     assert_int_equal(count_lines(&r), RZ_COUNT(ends));

@@ -38,6 +38,17 @@ static void refused(radz_status status, const char *says)
     }
 }
 
+static void refused_to_train(radz_status status, const char *says)
+{
+    rz_model *m = (rz_model *)&err;
+    const rz_train_setup setup = {.decoder = true};
+    const radz_status got =
+        rz_model_load_train(NULL, scratch_device, &(rz_source){.dir = scratch_dir()}, &setup, 0, &m, &err);
+    assert_null(m);
+    if (got != status || !strstr(err.message, says))
+        fail_msg("status %d '%s', expected %d '%s'", (int)got, err.message, (int)status, says);
+}
+
 static char *load_hash(void)
 {
     rz_model *m;
@@ -221,6 +232,12 @@ static void test_missing_files(void **state)
     copy_all("model.safetensors");
     refused(RADZ_E_IO, "model.safetensors");
     assert_false(rz_model_has_weights(scratch_dir()));
+    scratch_write("model-00001-of-00002.safetensors", "", 0);
+    refused(RADZ_E_FORMAT, "model-00001-of-00002.safetensors: a part of a model, but model.safetensors.index.json is");
+    refused_to_train(RADZ_E_FORMAT, "model-00001-of-00002.safetensors: a part of a model");
+    scratch_write("pytorch_model.bin", "PK", 2);
+    refused(RADZ_E_UNSUPPORTED, ": weights in pytorch_model.bin are not supported");
+    refused_to_train(RADZ_E_UNSUPPORTED, "pytorch_model.bin");
     scratch_remove();
     copy_all("radz.safetensors");
     refused(RADZ_E_MISMATCH, ": 19 tensors are missing: 'special_tokens.weight', 'gamma_");

@@ -211,7 +211,7 @@ static radz_status has_weights(const rz_host *host, const char *dir, bool *yes, 
     RZ_TRY(rz_config_file(host, dir, "adapter_config.json", &adapter, err));
     rz_free(host, adapter);
     *yes = adapter || rz_weights_exist(host, dir);
-    return RADZ_OK;
+    return *yes ? RADZ_OK : rz_weights_refuse_others(host, dir, err); /* not to train from random ones unnoticed */
 }
 
 radz_status rz_model_load_train(const rz_host *host, rz_device *dev, const rz_source *src, const rz_train_setup *setup,

@@ -199,14 +199,45 @@ bool rz_weights_exist(const rz_host *host, const char *dir)
     return !rz_weights_there(host, dir, &there, NULL) && there;
 }
 
+/* Weights of older models: to unpickle them is to run a program of whoever made them. */
+static radz_status refuse_pickle(const rz_host *host, const char *dir, radz_error *err)
+{
+    static const char *const names[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    bool there = false;
+    for (size_t i = 0; i < RZ_COUNT(names) && !there; i++) RZ_TRY(in_dir(host, dir, names[i], &there, err));
+    if (!there) return RADZ_OK;
+    return rz_fail(
+        err, RADZ_E_UNSUPPORTED,
+        "%s: weights in pytorch_model.bin are not supported, only model.safetensors: load and save the model "
+        "once with transformers (save_pretrained)",
+        dir);
+}
+
+radz_status rz_weights_refuse_others(const rz_host *host, const char *dir, radz_error *err)
+{
+    char **names = NULL;
+    size_t n = 0;
+    RZ_TRY(refuse_pickle(host, dir, err));
+    radz_status status = rz_folder_names(host, dir, ".safetensors", &names, &n, err);
+    if (status) return status == RADZ_E_MEMORY ? status : RADZ_OK; /* what is wrong with it, others say */
+    for (size_t i = 0; i < n && !status; i++)
+        if (!strncmp(names[i], "model-", 6))
+            status = rz_fail(err, RADZ_E_FORMAT,
+                             "%s/%s: a part of a model, but model.safetensors.index.json is missing", dir, names[i]);
+    rz_folder_free(host, names, n);
+    return status;
+}
+
 static radz_status add_all(rz_weights *w, const char *dir, const char *index, rz_file_mode mode, radz_error *err)
 {
     bool whole = false, radz = false;
     RZ_TRY(in_dir(w->host, dir, "model.safetensors", &whole, err));
     if (!whole && rz_path_exists(index))
         RZ_TRY(add_index(w, dir, index, mode, err));
-    else
+    else {
+        if (!whole) RZ_TRY(rz_weights_refuse_others(w->host, dir, err));
         RZ_TRY(add_file(w, dir, "model.safetensors", mode, err));
+    }
     RZ_TRY(in_dir(w->host, dir, "radz.safetensors", &radz, err));
     return radz ? add_file(w, dir, "radz.safetensors", mode, err) : RADZ_OK;
 }

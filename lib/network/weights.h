@@ -50,5 +50,7 @@ uint64_t rz_weights_bytes(const rz_weights *w); /* of all files */
 /* As rz_weights_exist, for which a failed allocation means no. */
 radz_status rz_weights_there(const rz_host *host, const char *dir, bool *there, radz_error *err) RZ_CHECK;
 bool rz_weights_exist(const rz_host *host, const char *dir);
+/* Where there are none: an error if there are some of another kind, or shards without their index. */
+radz_status rz_weights_refuse_others(const rz_host *host, const char *dir, radz_error *err) RZ_CHECK;
 
 #endif
