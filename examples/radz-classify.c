@@ -250,7 +250,7 @@ static void print_csv(const reader *r, const char *path, const radz_result *resu
         putchar(',');
         print_number(radz_result_probability(result, i));
         putchar(',');
-        print_number(radz_result_similarity(result, i));
+        if (!isnan(radz_result_similarity(result, i))) print_number(radz_result_similarity(result, i));
         putchar(',');
         if (!isnan(radz_result_threshold(result, i))) print_number(radz_result_threshold(result, i));
         fputs(",,", stdout);

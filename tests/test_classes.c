@@ -10,6 +10,7 @@
 
 #include "classes.h"
 #include "fixture.h"
+#include "run_program.h"
 
 #define DIR_TINY "tests/parity/llava_tiny"
 #define FIXTURE "tests/parity/answers/head.safetensors"
@@ -247,6 +248,22 @@ static void a_head_scores_where_no_bank_is_named(void **state)
     done_dir(dir);
 }
 
+/* A linear head has no similarities: null in JSON, nothing in CSV. */
+static void a_head_in_csv(void **state)
+{
+    (void)state;
+    char *dir = made_dir("[\"Ill\", \"Well\", \"Odd\"]");
+    char film[512];
+    snprintf(film, sizeof film, "%s", fixture_path(dir, "film.png"));
+    fixture_png(film, 70, 80, 1, 3);
+    run_folder = dir;
+    const char *const argv[] = {fixture_program("radz-classify"), "--csv", "--quiet", "--model", dir, film, NULL};
+    run r = run_program(argv, NULL, TO_FILE);
+    run_expect(&r, 0, ",Well,0.5,,,,", NULL);
+    run_done(&r);
+    done_dir(dir);
+}
+
 static void a_bank_that_is_named_is_used(void **state)
 {
     (void)state;
@@ -315,6 +332,7 @@ int main(void)
         cmocka_unit_test(equals_pytorch),
         cmocka_unit_test(other_processes_leave_the_head_alone),
         cmocka_unit_test(a_head_scores_where_no_bank_is_named),
+        cmocka_unit_test(a_head_in_csv),
         cmocka_unit_test(a_bank_that_is_named_is_used),
         cmocka_unit_test(bad_lists_are_refused),
         cmocka_unit_test(training_chooses_its_classes),

@@ -180,7 +180,7 @@ const char *rz_note_text(size_t i); /* of bit i; NULL past the last */
 /* RADZ_E_MISMATCH with the first text where the notes have one that `strict` refuses. */
 radz_status rz_notes_check(unsigned notes, const char *what, radz_error *err) RZ_CHECK;
 /* PNG, JPEG or DICOM by content; other known kinds (WEBP, TIFF, GIF, BMP, PDF) are RADZ_E_UNSUPPORTED by name, the
- * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation of a JPEG is applied. */
+ * rest RADZ_E_FORMAT. `what` begins messages (a path or "memory"). EXIF orientation is applied. */
 radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                              radz_error *err) RZ_CHECK;
 /* Room for a film of that shape, samples not set. The limits above are checked before memory is asked for. */

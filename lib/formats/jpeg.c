@@ -6,6 +6,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include "exif.h"
 #include "formats.h"
 
 #define MAX_SCANS 100
@@ -156,34 +157,6 @@ static void set_up(jpeg_job *job)
 
 /* ---- EXIF orientation --------------------------------------------------------------------------- */
 
-static unsigned read_u16(const uint8_t *p, bool big)
-{
-    return big ? (unsigned)p[0] << 8 | p[1] : (unsigned)p[1] << 8 | p[0];
-}
-
-static uint32_t read_u32(const uint8_t *p, bool big)
-{
-    return big ? read_u16(p, big) << 16 | read_u16(p + 2, big) : read_u16(p + 2, big) << 16 | read_u16(p, big);
-}
-
-/* Tag 0x0112 of the first directory of a TIFF block, 1 (upright) when it is not there or makes no sense. */
-static int tiff_orientation(const uint8_t *tiff, size_t n)
-{
-    if (n < 8 || (memcmp(tiff, "II*\0", 4) && memcmp(tiff, "MM\0*", 4))) return 1;
-    const bool big = tiff[0] == 'M';
-    const size_t at = read_u32(tiff + 4, big);
-    if (at > n - 2) return 1;
-    const size_t n_entries = read_u16(tiff + at, big);
-    for (size_t i = 0; i < n_entries && n - at - 2 >= 12 * (i + 1); i++) {
-        const uint8_t *entry = tiff + at + 2 + 12 * i;
-        if (read_u16(entry, big) != 0x0112 || read_u32(entry + 4, big) != 1) continue;
-        const unsigned type = read_u16(entry + 2, big);
-        const uint32_t value = type == 3 ? read_u16(entry + 8, big) : type == 4 ? read_u32(entry + 8, big) : 1;
-        return value >= 1 && value <= 8 ? (int)value : 1;
-    }
-    return 1;
-}
-
 /* Walks the segments before the first scan to the first EXIF block. */
 static int find_orientation(const uint8_t *bytes, size_t n)
 {
@@ -194,42 +167,13 @@ static int find_orientation(const uint8_t *bytes, size_t n)
             at++;
             continue;
         }
-        const size_t length = read_u16(bytes + at + 2, true);
+        const size_t length = (size_t)bytes[at + 2] << 8 | bytes[at + 3];
         if (marker == 0xda || marker == 0xd9 || length < 2 || length > n - at - 2) return 1;
         if (marker == 0xe1 && length >= 8 && !memcmp(bytes + at + 4, "Exif\0\0", 6))
-            return tiff_orientation(bytes + at + 10, length - 8);
+            return rz_exif_orientation(bytes + at + 10, length - 8);
         at += 2 + length;
     }
     return 1;
-}
-
-/* Where sample (x, y) of the stored picture goes: first + x * dx + y * dy, in pixels of the upright one. */
-typedef struct placement {
-    bool swap; /* width and height change places */
-    ptrdiff_t first, dx, dy;
-} placement;
-
-static placement place(int orientation, size_t width, size_t height)
-{
-    const ptrdiff_t w = (ptrdiff_t)width, h = (ptrdiff_t)height;
-    switch (orientation) {
-    case 2:
-        return (placement){false, w - 1, -1, w};
-    case 3:
-        return (placement){false, w * h - 1, -1, -w};
-    case 4:
-        return (placement){false, w * (h - 1), 1, -w};
-    case 5:
-        return (placement){true, 0, h, 1};
-    case 6:
-        return (placement){true, h - 1, h, -1};
-    case 7:
-        return (placement){true, w * h - 1, -h, -1};
-    case 8:
-        return (placement){true, h * (w - 1), -h, 1};
-    default:
-        return (placement){false, 0, 1, w};
-    }
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------------ */
@@ -248,7 +192,7 @@ static void cmyk_to_rgb(uint8_t *row, size_t width)
     }
 }
 
-static void put_row(rz_pixels *film, const uint8_t *row, size_t width, size_t y, const placement *p)
+static void put_row(rz_pixels *film, const uint8_t *row, size_t width, size_t y, const rz_placement *p)
 {
     uint8_t *out = film->data;
     if (p->dx == 1) {
@@ -262,7 +206,7 @@ static void put_row(rz_pixels *film, const uint8_t *row, size_t width, size_t y,
     }
 }
 
-static void read_rows(jpeg_job *job, const placement *p)
+static void read_rows(jpeg_job *job, const rz_placement *p)
 {
     struct jpeg_decompress_struct *cinfo = &job->cinfo;
     const size_t width = cinfo->output_width;
@@ -324,7 +268,7 @@ static void run(jpeg_job *job)
                              : cinfo->num_components == 3 ? JCS_RGB
                                                           : JCS_CMYK;
     const int orientation = job->stored ? 1 : find_orientation(job->bytes, job->n);
-    const placement p = place(orientation, cinfo->image_width, cinfo->image_height);
+    const rz_placement p = rz_exif_place(orientation, cinfo->image_width, cinfo->image_height);
     const size_t width = p.swap ? cinfo->image_height : cinfo->image_width;
     const size_t height = p.swap ? cinfo->image_width : cinfo->image_height;
     const radz_status status = rz_pixels_alloc(job->host, width, height, cinfo->num_components == 1 ? 1 : 3, 8, "jpeg",

@@ -1,7 +1,8 @@
-/* png.c - PNG to pixels, through libpng's row interface. SPDX-License-Identifier: Apache-2.0 */
+/* png.c - PNG to pixels, through libpng's row interface, turned as EXIF asks. SPDX-License-Identifier: Apache-2.0 */
 #include <png.h>
 #include <setjmp.h>
 
+#include "exif.h"
 #include "formats.h"
 
 /* Everything that must survive a jump out of libpng lives here, outside run(). */
@@ -141,6 +142,37 @@ static void read_rows(png_job *job)
         for (size_t y = 0; y < h; y++) png_read_row(job->png, rows + y * row_bytes, NULL);
 }
 
+/* Of the eXIf chunk, wherever it stands; libpng has checked all sums on its way. */
+static int find_orientation(const png_job *job)
+{
+    for (size_t at = 8; job->at - at >= 12;) {
+        const size_t length = png_get_uint_32(job->bytes + at);
+        if (length > job->at - at - 12) break;
+        if (!memcmp(job->bytes + at + 4, "eXIf", 4)) return rz_exif_orientation(job->bytes + at + 8, length);
+        at += 12 + length;
+    }
+    return 1;
+}
+
+static void turn(png_job *job, int orientation)
+{
+    const size_t w = job->film.width_px, h = job->film.height_px;
+    const size_t size = (size_t)job->film.channels * (size_t)(job->film.bits / 8);
+    const rz_placement p = rz_exif_place(orientation, w, h);
+    rz_pixels upright;
+    const radz_status status = rz_pixels_alloc(job->host, p.swap ? h : w, p.swap ? w : h, job->film.channels,
+                                               job->film.bits, "png", job->what, &upright, job->err);
+    if (status != RADZ_OK) give_up(job, status);
+    const uint8_t *from = job->film.data;
+    for (size_t y = 0; y < h; y++)
+        for (size_t x = 0; x < w; x++, from += size) {
+            const ptrdiff_t at = p.first + (ptrdiff_t)x * p.dx + (ptrdiff_t)y * p.dy;
+            memcpy((uint8_t *)upright.data + (size_t)at * size, from, size);
+        }
+    rz_pixels_free(job->host, &job->film);
+    job->film = upright;
+}
+
 /* Runs with job->jump armed: anything below may leave by longjmp. */
 static void decode(png_job *job)
 {
@@ -161,6 +193,8 @@ static void decode(png_job *job)
         give_up(job, rz_fail(job->err, RADZ_E_FORMAT, "%s: png: corrupt: the checksum of the pixel data is wrong",
                              job->what));
     if (job->palette) expand_palette(job);
+    const int orientation = find_orientation(job);
+    if (orientation != 1) turn(job, orientation);
 }
 
 /* Apart from rz_png_decode so that no local variable changes between setjmp and the jump back. */

@@ -340,6 +340,26 @@ def make_films(folder):
         keep_jpeg(f"nih64_{name}.jpg", data, 1)
 
 
+# ---- Turned PNGs ------------------------------------------------------------------------------------
+
+
+def make_turned_pngs():
+    h, w = 7, 13
+    palette = bytes(int(v) for v in noise(16, 1)[:, 0].reshape(-1))
+    gray, deep = noise(h, w, 1), noise(h, w, 1) * 256 + noise(h, w, 1)[::-1]
+    kinds = [(gray, 0, 8, None, 1), (noise(h, w), 2, 8, None, 3), (deep, 0, 16, None, 1), (gray & 15, 3, 4, palette, 3)]
+    for i in range(1, 9):
+        s, color, depth, plte, out = kinds[i % 4]
+        data = png(s, color, depth, i % 2, plte)
+        at = data.index(b"IDAT") - 4 if i < 5 else data.index(b"IEND") - 4
+        data = data[:at] + chunk(b"eXIf", exif(i, "II" if i % 3 else "MM")[6:]) + data[at:]
+        turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        want = np.array(turned)[:, :, None] if depth == 16 else np.array(turned.convert("RGB"))
+        keep(f"orientation_{i}.png", data, want, out, 16 if depth == 16 else 8)
+    data = png(gray, 0, 8, extra=chunk(b"eXIf", exif(6)[6:20]))
+    keep("orientation_cut.png", data, np.repeat(gray, 3, 2), 1)
+
+
 # ---- Preprocessing ------------------------------------------------------------------------------------
 
 # width, height, channels, pad, shortest edge, size of the result
@@ -394,6 +414,7 @@ if __name__ == "__main__":
     make_bad_jpegs()
     if len(sys.argv) > 1:
         make_films(sys.argv[1])
+    make_turned_pngs()
     table("good.tsv", "file width height channels bits tolerance offset", good)
     table("bad.tsv", "file status words", bad)
     save("pixels.bin", bytes(pixels))
