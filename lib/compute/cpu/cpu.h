@@ -23,6 +23,9 @@ struct rz_gemm_kernels {
     /* C (m,n) = beta C + alpha A B of packed panels, so many lanes deep; m <= rows of A's panels. */
     void (*block)(size_t m, size_t n, size_t lanes, float alpha, struct rz_packed a, struct rz_packed b, float beta,
                   float *c, size_t ldc);
+    /* The same with rows of A that lie one after another, lda lanes apart; packing with tile 1 makes such rows. */
+    void (*rows)(size_t m, size_t n, size_t lanes, float alpha, const float *a, size_t lda, struct rz_packed b,
+                 float beta, float *c, size_t ldc);
 };
 
 /* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of

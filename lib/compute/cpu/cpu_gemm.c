@@ -12,11 +12,14 @@ enum {
     BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache while the panels of B pass */
     LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
     PACK_TILES = 8,      /* panels of A that one task packs */
+    SHORT_LANES = 768,   /* of rows that need no panels */
 };
 
 struct gemm {
     const struct rz_gemm_kernels *k;
     bool ta, tb;
+    bool by_rows; /* A is multiplied row by row, not panel by panel; */
+    bool as_is;   /* its rows need no packing either */
     rz_mat a, b;
     float alpha, beta, *c;
     size_t n, ldc;
@@ -56,19 +59,24 @@ static void pack_task(void *arg, size_t i, float *scratch)
     const size_t p = i / per_block * g->k->depth, first = i % per_block * PACK_TILES, row = g->m0 + first * mr;
     const size_t kc = min_size(g->k->depth, g->kg - p), rows = min_size(PACK_TILES * mr, g->m - first * mr);
     const size_t at = g->k0 + p;
-    g->k->pack(packed_a(g, p, kc, first), mr, g->a, g->ta, g->ta ? at * g->a.ld + row : row * g->a.ld + at, rows, kc);
+    g->k->pack(packed_a(g, p, kc, first), g->by_rows ? 1 : mr, g->a, g->ta,
+               g->ta ? at * g->a.ld + row : row * g->a.ld + at, rows, kc);
 }
 
 /* One block of K of a task: its columns packed times its rows. */
 static void multiply(const struct gemm *g, size_t row, size_t rows, size_t col, size_t cols, size_t p,
                      struct rz_packed b)
 {
-    const size_t mr = g->k->mr, kc = min_size(g->k->depth, g->kg - p);
-    const size_t lanes = ceil_div(kc, g->k->per_lane);
+    const size_t mr = g->k->mr, kc = min_size(g->k->depth, g->kg - p), lanes = ceil_div(kc, g->k->per_lane);
+    const float beta = g->k0 + p ? 1 : g->beta;
     for (size_t i = 0; i < rows; i += BLOCK_ROWS) {
-        const struct rz_packed a = {packed_a(g, p, kc, (row + i) / mr), mr * lanes};
-        g->k->block(min_size(BLOCK_ROWS, rows - i), cols, lanes, g->alpha, a, b, g->k0 + p ? 1 : g->beta,
-                    g->c + (g->m0 + row + i) * g->ldc + col, g->ldc);
+        const size_t n = min_size(BLOCK_ROWS, rows - i), at = g->m0 + row + i;
+        float *c = g->c + at * g->ldc + col;
+        const float *a = g->as_is ? (const float *)g->a.data + at * g->a.ld : packed_a(g, p, kc, (row + i) / mr);
+        if (g->by_rows)
+            g->k->rows(n, cols, lanes, g->alpha, a, g->as_is ? g->a.ld : lanes, b, beta, c, g->ldc);
+        else
+            g->k->block(n, cols, lanes, g->alpha, (struct rz_packed){a, mr * lanes}, b, beta, c, g->ldc);
     }
 }
 
@@ -125,6 +133,14 @@ size_t rz_cpu_pack(rz_device *dev, rz_mat w, size_t rows, void *to)
     return ceil_div(rows, k->nr) * floats * sizeof *panel;
 }
 
+/* Short rows: what a tile needs of them stays in the L1 cache as they lie, and making panels of them costs a tenth of
+ * the product. One block of K alone, so that a row as it is or rounded is whole. */
+static bool by_rows(const struct rz_gemm_kernels *k, bool ta, rz_mat a, size_t depth)
+{
+    const bool plain = a.dtype == RZ_F32 || k->per_lane == 2;
+    return k->rows && !ta && plain && depth <= k->depth && ceil_div(a.ld, k->per_lane) <= SHORT_LANES;
+}
+
 void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
                         float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc)
 {
@@ -136,14 +152,17 @@ void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, 
     g.n = n, g.ldc = ldc;
     if (tb && depth == b.ld && k == packed_by(s->dev, b)) g.ready = b.packed;
     g.ready_panel = k->nr * ceil_div(depth, k->per_lane);
+    g.by_rows = by_rows(k, ta, a, depth);
+    g.as_is = g.by_rows && a.dtype == RZ_F32 && k->per_lane == 1;
     rz_mark mark = rz_arena_mark(s);
-    g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));
+    if (!g.as_is) g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));
     for (g.m0 = 0; g.m0 < m; g.m0 += ROWS_AT_ONCE)
         for (g.k0 = 0; g.k0 < depth; g.k0 += k_max) {
             if (rz_stream_failed(s)) return;
             g.m = min_size(ROWS_AT_ONCE, m - g.m0), g.kg = min_size(k_max, depth - g.k0);
             const size_t n_tasks = cut_tasks(&g, threads), blocks = ceil_div(g.kg, k->depth);
-            rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, k->mr), PACK_TILES), threads, 0, pack_task, &g);
+            if (!g.as_is)
+                rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, k->mr), PACK_TILES), threads, 0, pack_task, &g);
             const size_t scratch = g.panels * k->nr * ceil_div(min_size(k->depth, g.kg), k->per_lane);
             rz_cpu_tasks(s, n_tasks, threads, g.ready ? 0 : scratch, tile_task, &g);
         }

@@ -43,7 +43,7 @@ INT_BLOCK(narrow)
 
 const struct rz_kernels RZ_KERNELS = {
     .name = RZ_KERNELS_NAME,
-    .f32 = {RZ_KERNELS_NAME FLOAT_NAME, MR, NR, 1, W == 16 ? 768 : 384, pack, gemm_block},
+    .f32 = {RZ_KERNELS_NAME FLOAT_NAME, MR, NR, 1, W == 16 ? 768 : 384, pack, gemm_block, gemm_rows},
     .attention_scratch = attention_scratch,
     .attention = attention,
     .attention_bwd = attention_bwd,

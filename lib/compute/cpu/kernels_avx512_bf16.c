@@ -77,7 +77,7 @@ static void round_numbers(uint16_t *restrict y, rz_mat x, size_t offset, size_t 
     }
 }
 
-/* One panel of `count` <= tile rows. */
+/* One panel of `count` <= tile rows; a single row needs no interleaving. */
 static void pack_rounded(float *dst, size_t tile, rz_mat x, size_t offset, size_t count, size_t kc)
 {
     float lanes[NR * STEP / 2];
@@ -85,8 +85,9 @@ static void pack_rounded(float *dst, size_t tile, rz_mat x, size_t offset, size_
         const size_t n = kc - p < STEP ? kc - p : STEP;
         for (size_t i = 0; i < count; i++) {
             fetch(x, offset + (i + tile) * x.ld + p, n); /* the next panel's */
-            round_numbers((uint16_t *)(void *)(lanes + i * STEP / 2), x, offset + i * x.ld + p, n);
+            round_numbers((uint16_t *)(void *)(tile == 1 ? dst : lanes + i * STEP / 2), x, offset + i * x.ld + p, n);
         }
+        if (tile == 1) continue;
         interleave(dst, tile, lanes, STEP / 2, count, (n + 1) / 2, 0);
     }
 }
@@ -105,7 +106,8 @@ static void pack_pairs(float *dst, size_t tile, rz_mat x, bool by_k, size_t offs
     }
 }
 
-const struct rz_gemm_kernels rz_kernels_avx512_bf16 = {"avx512 vdpbf16ps", MR, NR, 2, DEPTH, pack_pairs, gemm_block};
+const struct rz_gemm_kernels rz_kernels_avx512_bf16 = {"avx512 vdpbf16ps", MR,         NR,       2, DEPTH,
+                                                       pack_pairs,         gemm_block, gemm_rows};
 #else
 typedef int rz_kernels_avx512_bf16_unused;
 #endif

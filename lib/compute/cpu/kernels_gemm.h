@@ -28,9 +28,22 @@ static __attribute__((noinline)) void store_edge(const float *tile, size_t m, si
     __builtin_prefetch(c + r * ldc);                                                                                   \
     __builtin_prefetch(c + r * ldc + NR - 1);
 #define TILE_ZERO(r) vf x##r = {0}, y##r = {0};
+/* Row r of A: rows lie `row` floats apart. Three share a pointer, which is what an address can be made of. */
+#define TILE_A_0 a0[0]
+#define TILE_A_1 a0[row]
+#define TILE_A_2 a0[2 * row]
+#define TILE_A_3 a3[0]
+#define TILE_A_4 a3[row]
+#define TILE_A_5 a3[2 * row]
+#define TILE_A_6 a6[0]
+#define TILE_A_7 a6[row]
+#define TILE_A_8 a6[2 * row]
+#define TILE_A_9 a9[0]
+#define TILE_A_10 a9[row]
+#define TILE_A_11 a9[2 * row]
 #define TILE_STEP(r)                                                                                                   \
     {                                                                                                                  \
-        vf ar = v_set(a[r]);                                                                                           \
+        vf ar = v_set(TILE_A_##r);                                                                                     \
         x##r = TILE_DOT(ar, b0, x##r);                                                                                 \
         y##r = TILE_DOT(ar, b1, y##r);                                                                                 \
     }
@@ -42,13 +55,17 @@ static __attribute__((noinline)) void store_edge(const float *tile, size_t m, si
     v_store(edge + r * NR + W, y##r);
 
 #define TILE(ROWS)                                                                                                     \
-    static void tile_##ROWS(size_t n, size_t kc, float alpha, const float *restrict a, const float *restrict b,        \
-                            float beta, float *restrict c, size_t ldc)                                                 \
+    static void tile_##ROWS(size_t n, size_t kc, float alpha, const float *a0, size_t row, size_t step,                \
+                            const float *restrict b, float beta, float *restrict c, size_t ldc)                        \
     {                                                                                                                  \
-        ROWS_##ROWS(TILE_FETCH) ROWS_##ROWS(TILE_ZERO) for (size_t p = 0; p < kc; p++, a += MR, b += NR)               \
+        const float *a3 = a0 + 3 * row, *a6 = a0 + 6 * row, *a9 = a0 + 9 * row;                                        \
+        FORGET(a3);                                                                                                    \
+        FORGET(a6);                                                                                                    \
+        FORGET(a9);                                                                                                    \
+        ROWS_##ROWS(TILE_FETCH) ROWS_##ROWS(TILE_ZERO) for (size_t p = 0; p < kc; p++, b += NR)                        \
         {                                                                                                              \
             vf b0 = v_load(b), b1 = v_load(b + W);                                                                     \
-            ROWS_##ROWS(TILE_STEP)                                                                                     \
+            ROWS_##ROWS(TILE_STEP) a0 += step, a3 += step, a6 += step, a9 += step;                                     \
         }                                                                                                              \
         FORGET(ldc);                                                                                                   \
         if (n >= NR) {                                                                                                 \
@@ -59,8 +76,8 @@ static __attribute__((noinline)) void store_edge(const float *tile, size_t m, si
         }                                                                                                              \
     }
 
-typedef void tile_fn(size_t n, size_t kc, float alpha, const float *a, const float *b, float beta, float *c,
-                     size_t ldc);
+typedef void tile_fn(size_t n, size_t kc, float alpha, const float *a, size_t row, size_t step, const float *b,
+                     float beta, float *c, size_t ldc);
 TILE(1)
 TILE(2)
 TILE(3)
@@ -81,12 +98,24 @@ static tile_fn *const tiles[MR + 1] = {NULL, tile_1, tile_2, tile_3, tile_4, til
 #endif
 
 /* Panels of B stream from the L2 cache past a tile of A. */
+INLINE void each_tile(size_t m, size_t n, size_t kc, float alpha, const float *a, size_t stride, size_t row,
+                      size_t step, struct rz_packed b, float beta, float *c, size_t ldc)
+{
+    for (size_t i = 0; i < m; i += MR, a += stride) {
+        const float *panel = b.data;
+        for (size_t j = 0; j < n; j += NR, panel += b.stride)
+            tiles[m - i < MR ? m - i : MR](n - j, kc, alpha, a, row, step, panel, beta, c + i * ldc + j, ldc);
+    }
+}
+
 static void gemm_block(size_t m, size_t n, size_t kc, float alpha, struct rz_packed a, struct rz_packed b, float beta,
                        float *c, size_t ldc)
 {
-    for (size_t i = 0; i < m; i += MR, a.data += a.stride) {
-        const float *panel = b.data;
-        for (size_t j = 0; j < n; j += NR, panel += b.stride)
-            tiles[m - i < MR ? m - i : MR](n - j, kc, alpha, a.data, panel, beta, c + i * ldc + j, ldc);
-    }
+    each_tile(m, n, kc, alpha, a.data, a.stride, 1, MR, b, beta, c, ldc);
+}
+
+static void gemm_rows(size_t m, size_t n, size_t kc, float alpha, const float *a, size_t lda, struct rz_packed b,
+                      float beta, float *c, size_t ldc)
+{
+    each_tile(m, n, kc, alpha, a, MR * lda, lda, 1, b, beta, c, ldc);
 }
