@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "compute_help.h"
+#include "cpu.h"
 
 #define RZ_W 4
 #include "vec.h"
@@ -715,6 +716,50 @@ static void bits_do_not_depend_on_threads(void **state)
     }
 }
 
+/* ---- Resize ---- */
+
+enum { TAPS = 24, OUTPUTS = 9, SAMPLES = 64, LINES = RZ_RESAMPLE_LINES };
+
+/* The formula, sample by sample, of weights that are whole again. */
+static int resampled(const rz_resample *r, const int16_t *x, size_t o, size_t l)
+{
+    int64_t sum = (int64_t)r->pad[l] * r->total[o] + (1 << (RZ_RESAMPLE_BITS - 1));
+    for (size_t t = 0; t < TAPS; t++) {
+        const size_t i = r->start[o] + t, at = o * TAPS + t;
+        sum += x[(i / 2 * LINES + l) * 2 + i % 2] * (((int64_t)r->high[at] << RZ_RESAMPLE_SPLIT) + r->low[at]);
+    }
+    sum >>= RZ_RESAMPLE_BITS;
+    return sum < 0 ? 0 : sum > 255 ? 255 : (int)sum;
+}
+
+/* Edges that overshoot on both sides, different padding in every line. */
+static void resample_is_exact(void **state)
+{
+    (void)state;
+    int16_t x[SAMPLES * LINES], high[OUTPUTS * TAPS], low[OUTPUTS * TAPS];
+    size_t start[OUTPUTS];
+    int32_t total[OUTPUTS] = {0};
+    rz_resample r = {TAPS, start, high, low, total, {0}};
+    uint16_t out[OUTPUTS][LINES];
+    for (int l = 0; l < LINES; l++) r.pad[l] = 17 * l;
+    for (size_t i = 0; i < RZ_COUNT(x); i++) x[i] = (int16_t)((i / 7 * 37 % 2 ? 255 : 0) - r.pad[i / 2 % LINES]);
+    for (size_t i = 0; i < RZ_COUNT(high); i++) {
+        high[i] = (int16_t)((int)(i * 131 % 401) - 200), low[i] = (int16_t)((int)(i * 977 % 2048) - 1024);
+        total[i / TAPS] += high[i] * (1 << RZ_RESAMPLE_SPLIT) + low[i];
+    }
+    for (size_t o = 0; o < OUTPUTS; o++) start[o] = 4 * o;
+    for (const char *const *set = compute_sets(); *set; set++) {
+        rz_stream *s = compute_open(NULL, *set, 1);
+        s->dev->kernels->resample(&r, x, 0, OUTPUTS, out[0], LINES);
+        compute_close(s);
+        for (size_t o = 0; o < OUTPUTS; o++)
+            for (size_t l = 0; l < LINES; l++) assert_int_equal(out[o][l], resampled(&r, x, o, l));
+    }
+    memset(out, 0, sizeof out);
+    rz_resample_lines(&r, x, 2, 4, out[0], LINES);
+    for (size_t l = 0; l < LINES; l++) assert_int_equal(out[1][l], resampled(&r, x, 3, l));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -739,6 +784,7 @@ int main(void)
         cmocka_unit_test(rounds_to_bf16),
         cmocka_unit_test(adamw),
         cmocka_unit_test(adamw_of_many),
+        cmocka_unit_test(resample_is_exact),
         cmocka_unit_test(bits_do_not_depend_on_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

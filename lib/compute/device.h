@@ -272,6 +272,26 @@ void rz_half_to_f32(rz_stream *s, float *y, const uint16_t *x, size_t n);
  * size); columns ordered channel, row, column, as a convolution kernel (out, channels, patch, patch) is flattened. */
 void rz_patchify(rz_stream *s, float *y, const float *pixels, size_t n, size_t channels, size_t size, size_t patch);
 
+enum {
+    RZ_RESAMPLE_BITS = 22,  /* fraction bits of a filter's weights */
+    RZ_RESAMPLE_SPLIT = 11, /* a weight is high * 2^11 + low, so that both halves have 16 bits */
+    RZ_RESAMPLE_LINES = 16  /* that are filtered at once */
+};
+/* A filter along lines of 8-bit samples: output o is made of n_taps (even) samples from start[o] (even) on. pad[l] was
+ * taken off the samples of line l; total[o]: the sum of all weights, those over padding too. */
+typedef struct rz_resample {
+    size_t n_taps;
+    const size_t *start;
+    const int16_t *high, *low; /* row by row */
+    const int32_t *total;
+    int32_t pad[RZ_RESAMPLE_LINES];
+} rz_resample;
+/* Outputs [o0, o1) of RZ_RESAMPLE_LINES lines, rounded, 0..255. Two neighbours of a line lie side by side, then those
+ * of the next line: sample i of line l is x[(i / 2 * RZ_RESAMPLE_LINES + l) * 2 + i % 2]. The first output of line l
+ * goes to out[l], the next one `stride` further on. On the host, with the best instructions there are: exact with any.
+ */
+void rz_resample_lines(const rz_resample *r, const int16_t *x, size_t o0, size_t o1, uint16_t *out, size_t stride);
+
 /* ---- Losses and optimiser -------------------------------------------------------------------------------- */
 
 /* Softmax cross-entropy with soft targets. logits, targets (rows, cols), targets' rows sum to 1 (or 0: the row is

@@ -6,8 +6,11 @@
  * share of each sum is a constant known beforehand. So a film of 1 x 65500 pixels costs no more than its pixels. */
 #include "preprocess.h"
 
-#define PRECISION 22            /* fraction bits of an 8-bit filter weight */
-#define LOW 2048                /* a weight is high * LOW + low, so that both halves fit in 16 bits */
+#include "device.h"
+
+#define PRECISION RZ_RESAMPLE_BITS
+#define LOW (1 << RZ_RESAMPLE_SPLIT)
+#define LINES RZ_RESAMPLE_LINES /* that go through a pass together */
 #define LANES 8                 /* taps are filled up with zeros to a multiple of this */
 #define N_PARTS 4               /* of a pass, for as many threads */
 #define BLOCK_BYTES (32u << 20) /* most memory for the picture between the passes */
@@ -84,7 +87,8 @@ static void store_weights(filter *f, const span *s, size_t o, size_t from, size_
 {
     const size_t begin = s->pad, end = s->pad + s->n_image;
     const size_t a = from < begin ? begin : from > end ? end : from, b = to > end ? end : to;
-    f->start[o] = a - begin;
+    const size_t odd = f->real ? 0 : (a - begin) % 2; /* 8-bit samples are taken in pairs */
+    f->start[o] = a - begin - odd;
     if (from >= end) f->dark = f->dark < o ? f->dark : o;
     if (to <= begin) f->lit = o + 1;
     if (f->real) {
@@ -97,9 +101,9 @@ static void store_weights(filter *f, const span *s, size_t o, size_t from, size_
         f->total[o] += k;
         if (i < a || i >= b) continue;
         /* low in [-LOW / 2, LOW / 2): never larger than k itself, so sums of it cannot overflow */
-        const int32_t high = (k + LOW / 2) >> 11;
-        f->high[o * f->n_taps + i - a] = (int16_t)high;
-        f->low[o * f->n_taps + i - a] = (int16_t)(k - high * LOW);
+        const int32_t high = (k + LOW / 2) >> RZ_RESAMPLE_SPLIT;
+        f->high[o * f->n_taps + odd + i - a] = (int16_t)high;
+        f->low[o * f->n_taps + odd + i - a] = (int16_t)(k - high * LOW);
     }
 }
 
@@ -112,7 +116,7 @@ static radz_status filter_make(const span *s, int bits, filter *f, radz_error *e
         reach_of(s, s->first + o, &from, &to);
         if (to - from > reach) reach = to - from;
     }
-    f->n_taps = round_up(reach < s->n_image ? reach : s->n_image, LANES);
+    f->n_taps = round_up((reach < s->n_image ? reach : s->n_image) + (bits == 8), LANES);
     f->line = s->n_image + f->n_taps;
     f->dark = s->n_out;
     double *w = rz_calloc(host, reach, sizeof *w);
@@ -136,19 +140,16 @@ static radz_status filter_make(const span *s, int bits, filter *f, radz_error *e
     return ok ? RADZ_OK : RZ_NO_MEMORY(err, "the weights of a resize");
 }
 
-/* ---- One line ------------------------------------------------------------------------------ */
+/* ---- Lines ------------------------------------------------------------------------------------ */
 
-/* Exact: PIL sums value * weight in 32 bits, and so do the two halves together (unsigned: intermediate wrap is fine).
- * The compiler turns this into pmaddwd, eight products an instruction on any x86-64. */
-static int32_t dot8(const int16_t *x, const int16_t *high, const int16_t *low, size_t n)
-{
-    int32_t h = 0, l = 0;
-    for (size_t i = 0; i < n; i++) {
-        h += x[i] * high[i];
-        l += x[i] * low[i];
-    }
-    return (int32_t)((uint32_t)h * LOW + (uint32_t)l);
-}
+/* Samples of up to LINES lines, what padding has there taken off: 8-bit ones as rz_resample_lines takes them, the
+ * others (double) of one line after another, `ld` apart. n_taps more may be read than were loaded: their weights are
+ * zero. */
+typedef struct lines {
+    void *data;
+    size_t ld;
+    int32_t pad[LINES];
+} lines;
 
 static double dot16(const double *x, const double *w, size_t n)
 {
@@ -158,50 +159,67 @@ static double dot16(const double *x, const double *w, size_t n)
     return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
-/* A value of the line through outputs [o0, o1): line holds samples minus pad (int16_t or double by depth) with n_taps
- * zeros behind; out[o * stride]. */
-static void filter_line(const filter *f, const void *line, int pad, size_t o0, size_t o1, uint16_t *out, size_t stride)
+/* Outputs [o0, o1) of n lines; those of a line lie `stride` apart, those of LINES lines side by side. */
+static void filter_lines(const filter *f, const lines *x, size_t n, size_t o0, size_t o1, uint16_t *out, size_t stride)
 {
-    for (size_t o = o0; o < o1; o++, out += stride) {
-        const size_t at = o * f->n_taps;
-        if (f->real) {
-            const double v = pad + .5 + dot16((const double *)line + f->start[o], f->real + at, f->n_taps);
-            *out = v < 0 ? 0 : v >= 65535 ? 65535 : (uint16_t)v;
-        } else {
-            const int32_t v = (dot8((const int16_t *)line + f->start[o], f->high + at, f->low + at, f->n_taps) +
-                               pad * f->total[o] + (1 << (PRECISION - 1))) >>
-                              PRECISION;
-            *out = (uint16_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-        }
+    if (!f->real) {
+        rz_resample r = {f->n_taps, f->start, f->high, f->low, f->total, {0}};
+        memcpy(r.pad, x->pad, sizeof r.pad);
+        rz_resample_lines(&r, x->data, o0, o1, out, stride);
+        return;
     }
+    for (size_t o = o0; o < o1; o++, out += stride)
+        for (size_t l = 0; l < n; l++) {
+            const double *line = (const double *)x->data + l * x->ld;
+            const double v = x->pad[l] + .5 + dot16(line + f->start[o], f->real + o * f->n_taps, f->n_taps);
+            out[l] = v < 0 ? 0 : v >= 65535 ? 65535 : (uint16_t)v;
+        }
 }
 
-/* One channel of row `index`, or of column `index` when upright is set, minus pad. */
-static void load_film(const rz_pixels *film, bool upright, size_t index, size_t c, int pad, void *line)
+/* n samples p, `step` apart, become line l. */
+#define LOAD_PAIRS(p, step)                                                                                            \
+    {                                                                                                                  \
+        int16_t *restrict to = (int16_t *)x->data + 2 * l;                                                             \
+        for (size_t i = 0; i + 1 < n; i += 2, to += 2 * LINES)                                                         \
+            to[0] = (int16_t)((p)[i * (step)] - pad), to[1] = (int16_t)((p)[(i + 1) * (step)] - pad);                  \
+        if (n % 2) to[0] = (int16_t)((p)[(n - 1) * (step)] - pad), to[1] = 0;                                          \
+    }
+
+/* One channel of row `index`, or of column `index` when upright is set. */
+static void load_film(const rz_pixels *film, bool upright, size_t index, size_t c, lines *x, size_t l)
 {
     const size_t row = film->width_px * (size_t)film->channels, pixel = (size_t)film->channels;
     const size_t n = upright ? film->height_px : film->width_px, step = upright ? row : pixel;
     const size_t at = index * (upright ? pixel : row) + c;
+    const int pad = x->pad[l];
     if (film->bits == 8) {
         const uint8_t *p = (const uint8_t *)film->data + at;
-        int16_t *to = line;
-        for (size_t i = 0; i < n; i++) to[i] = (int16_t)(p[i * step] - pad);
+        LOAD_PAIRS(p, step)
     } else {
         const uint16_t *p = (const uint16_t *)film->data + at;
-        double *to = line;
+        double *to = (double *)x->data + l * x->ld;
         for (size_t i = 0; i < n; i++) to[i] = p[i * step] - pad;
     }
 }
 
-static void load_between(const uint16_t *p, size_t n, int bits, int pad, void *line)
+static void load_between(const uint16_t *p, size_t n, int bits, lines *x, size_t l)
 {
+    const int pad = x->pad[l];
     if (bits == 8) {
-        int16_t *to = line;
-        for (size_t i = 0; i < n; i++) to[i] = (int16_t)(p[i] - pad);
+        LOAD_PAIRS(p, 1)
     } else {
-        double *to = line;
+        double *to = (double *)x->data + l * x->ld;
         for (size_t i = 0; i < n; i++) to[i] = p[i] - pad;
     }
+}
+
+/* A line of nothing but padding. */
+static void load_padding(size_t n, int bits, lines *x, size_t l)
+{
+    if (bits == 8)
+        for (size_t i = 0; i < n; i += 2) memset((int16_t *)x->data + (i * LINES + 2 * l), 0, 2 * sizeof(int16_t));
+    else
+        memset((double *)x->data + l * x->ld, 0, n * sizeof(double));
 }
 
 /* ---- Both passes ------------------------------------------------------------------------------ */
@@ -215,8 +233,8 @@ typedef struct resize {
     size_t block, stride;     /* outputs of the first pass at a time, samples from one to the next */
     uint16_t *between;        /* (block, stride): transposed, so that the second pass reads along memory too */
     rz_pool *pool;
-    void *line[N_PARTS];
-    uint16_t *result[N_PARTS]; /* of one line of the second pass */
+    lines line[N_PARTS];
+    uint16_t *result[N_PARTS]; /* of LINES lines of the second pass */
 } resize;
 
 static void resize_free(resize *r)
@@ -225,7 +243,7 @@ static void resize_free(resize *r)
     filter_free(&r->first);
     filter_free(&r->second);
     rz_free(host, r->between);
-    for (size_t i = 0; i < N_PARTS; i++) rz_free(host, r->line[i]), rz_free(host, r->result[i]);
+    for (size_t i = 0; i < N_PARTS; i++) rz_free(host, r->line[i].data), rz_free(host, r->result[i]);
 }
 
 /* Which axis goes first shows where a sharp edge overshoots and is clamped. PIL 13 takes the height first when that
@@ -252,9 +270,10 @@ static radz_status make_lines(resize *r, size_t n_image, radz_error *err)
     r->between = rz_malloc(host, r->block * r->stride * sizeof *r->between);
     bool ok = r->between != NULL;
     for (size_t i = 0; ok && i < N_PARTS; i++) {
-        r->line[i] = rz_calloc(host, n_line, r->film->bits == 8 ? sizeof(int16_t) : sizeof(double));
-        r->result[i] = rz_calloc(host, r->n_second, sizeof *r->result[i]);
-        ok = r->line[i] && r->result[i];
+        r->line[i].ld = n_line;
+        r->line[i].data = rz_calloc(host, n_line, LINES * (r->film->bits == 8 ? sizeof(int16_t) : sizeof(double)));
+        r->result[i] = rz_calloc(host, r->n_second, LINES * sizeof *r->result[i]);
+        ok = r->line[i].data && r->result[i];
     }
     return ok ? RADZ_OK : RZ_NO_MEMORY(err, "the lines of a resize");
 }
@@ -282,16 +301,28 @@ typedef struct pass {
     const sink *to;
 } pass;
 
+/* Which of n lines a part takes: whole groups of LINES, from *begin to what is returned. */
+static size_t share_of(size_t n, size_t part, size_t *begin)
+{
+    const size_t groups = (n + LINES - 1) / LINES, end = groups * (part + 1) / N_PARTS * LINES;
+    *begin = groups * part / N_PARTS * LINES;
+    return end < n ? end : n;
+}
+
 /* Its share of the film's lines, into r->between. */
 static void first_pass(void *user, size_t part)
 {
     const pass *p = user;
     resize *r = p->r;
+    lines *x = &r->line[part];
     const size_t from = p->o0 < r->first.lit ? r->first.lit : p->o0, to = p->o1 > r->first.dark ? r->first.dark : p->o1;
+    size_t i, end = share_of(r->n_lines, part, &i);
     if (from >= to) return;
-    for (size_t i = r->n_lines * part / N_PARTS; i < r->n_lines * (part + 1) / N_PARTS; i++) {
-        load_film(r->film, r->upright, r->skip + i, p->c, p->pad, r->line[part]);
-        filter_line(&r->first, r->line[part], p->pad, from, to, r->between + (from - p->o0) * r->stride + i, r->stride);
+    for (size_t l = 0; l < LINES; l++) x->pad[l] = p->pad;
+    for (; i < end; i += LINES) {
+        const size_t n = end - i < LINES ? end - i : LINES;
+        for (size_t l = 0; l < n; l++) load_film(r->film, r->upright, r->skip + i + l, p->c, x, l);
+        filter_lines(&r->first, x, n, from, to, r->between + (from - p->o0) * r->stride + i, r->stride);
     }
 }
 
@@ -303,36 +334,38 @@ static int filter_padding(const filter *f, size_t o, int pad)
     return v < 0 ? 0 : v > 255 ? 255 : v;
 }
 
-/* Where results go: value (x, y) is handed over in lines, number `index` along x or, if upright, along y. */
+/* Where results go: handed over in lines, n_lines from number `index` on, along x or, if upright, along y: n values
+ * each, those of LINES lines side by side. */
 struct sink {
-    void (*put)(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n);
+    void (*put)(const sink *to, size_t index, size_t n_lines, bool upright, const uint16_t *values, size_t n);
     const rz_preprocess_config *cfg;
     size_t size, left, top, c0, c1; /* tower: where the picture begins, channels that these values are for */
     double rescale;
+    const float *levels; /* what 8-bit values of each channel become; NULL: to be computed */
     float *out;
     const rz_pixels *picture; /* rz_resize_bicubic */
 };
 
-/* Line o of the second pass into result; r->between begins with output o0 of the first pass. */
-static void second_line(resize *r, size_t o, size_t o0, int pad, void *line, uint16_t *result)
+/* Line o of the second pass, the l-th of x; r->between begins with output o0 of the first pass. */
+static void load_second(const resize *r, size_t o, size_t o0, int pad, lines *x, size_t l)
 {
-    const int between_pad = filter_padding(&r->first, o, pad);
-    if (o >= r->first.lit && o < r->first.dark) {
-        load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, between_pad, line);
-        filter_line(&r->second, line, between_pad, 0, r->n_second, result, 1);
-    } else {
-        for (size_t i = 0; i < r->n_second; i++) result[i] = (uint16_t)filter_padding(&r->second, i, between_pad);
-    }
+    x->pad[l] = filter_padding(&r->first, o, pad);
+    if (o >= r->first.lit && o < r->first.dark)
+        load_between(r->between + (o - o0) * r->stride, r->n_lines, r->film->bits, x, l);
+    else
+        load_padding(r->n_lines, r->film->bits, x, l);
 }
 
 static void second_pass(void *user, size_t part)
 {
     const pass *p = user;
     resize *r = p->r;
-    const size_t n = p->o1 - p->o0;
-    for (size_t o = p->o0 + n * part / N_PARTS; o < p->o0 + n * (part + 1) / N_PARTS; o++) {
-        second_line(r, o, p->o0, p->pad, r->line[part], r->result[part]);
-        p->to->put(p->to, o, r->upright, r->result[part], r->n_second);
+    size_t i, end = share_of(p->o1 - p->o0, part, &i);
+    for (; i < end; i += LINES) {
+        const size_t n = end - i < LINES ? end - i : LINES, o = p->o0 + i;
+        for (size_t l = 0; l < n; l++) load_second(r, o + l, p->o0, p->pad, &r->line[part], l);
+        filter_lines(&r->second, &r->line[part], n, 0, r->n_second, r->result[part], LINES);
+        p->to->put(p->to, o, n, r->upright, r->result[part], r->n_second);
     }
 }
 
@@ -348,17 +381,18 @@ static void resize_channel(resize *r, size_t c, int pad, const sink *to)
 
 /* ---- rz_resize_bicubic --------------------------------------------------------------------------- */
 
-static void put_picture(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n)
+static void put_picture(const sink *to, size_t index, size_t n_lines, bool upright, const uint16_t *values, size_t n)
 {
     const size_t pixel = (size_t)to->picture->channels, row = to->picture->width_px * pixel;
-    const size_t step = upright ? pixel : row, at = index * (upright ? row : pixel) + to->c0;
-    if (to->picture->bits == 8) {
-        uint8_t *p = (uint8_t *)to->picture->data + at;
-        for (size_t i = 0; i < n; i++) p[i * step] = (uint8_t)values[i];
-    } else {
-        uint16_t *p = (uint16_t *)to->picture->data + at;
-        for (size_t i = 0; i < n; i++) p[i * step] = values[i];
-    }
+    const size_t step = upright ? pixel : row, line = upright ? row : pixel;
+    for (size_t i = 0; i < n; i++, values += LINES)
+        for (size_t l = 0; l < n_lines; l++) {
+            const size_t at = (index + l) * line + i * step + to->c0;
+            if (to->picture->bits == 8)
+                ((uint8_t *)to->picture->data)[at] = (uint8_t)values[l];
+            else
+                ((uint16_t *)to->picture->data)[at] = values[l];
+        }
 }
 
 radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t dst_w, size_t dst_h, rz_pixels *out,
@@ -379,6 +413,8 @@ radz_status rz_resize_bicubic(const rz_host *host, const rz_pixels *src, size_t 
     return RADZ_OK;
 }
 
+enum { N_LEVELS = 256 };
+
 /* ---- rz_preprocess ---------------------------------------------------------------------------------- */
 
 static float normalise(const sink *to, size_t c, unsigned value)
@@ -386,13 +422,16 @@ static float normalise(const sink *to, size_t c, unsigned value)
     return ((float)(value * to->rescale) - to->cfg->mean[c]) / to->cfg->std[c];
 }
 
-static void put_tower(const sink *to, size_t index, bool upright, const uint16_t *values, size_t n)
+static void put_tower(const sink *to, size_t index, size_t n_lines, bool upright, const uint16_t *values, size_t n)
 {
     const size_t x = to->left + (upright ? 0 : index), y = to->top + (upright ? index : 0);
-    const size_t step = upright ? 1 : to->size;
+    const size_t step = upright ? 1 : to->size, line = upright ? to->size : 1;
     for (size_t c = to->c0; c < to->c1; c++) {
+        const float *levels = to->levels ? to->levels + c * N_LEVELS : NULL;
+        const uint16_t *v = values;
         float *out = to->out + (c * to->size + y) * to->size + x;
-        for (size_t i = 0; i < n; i++) out[i * step] = normalise(to, c, values[i]);
+        for (size_t i = 0; i < n; i++, v += LINES, out += step)
+            for (size_t l = 0; l < n_lines; l++) out[l * line] = levels ? levels[v[l]] : normalise(to, c, v[l]);
     }
 }
 
@@ -476,6 +515,7 @@ radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_prepro
 {
     span x, y;
     resize r;
+    float levels[3 * N_LEVELS];
     sink to = {.put = put_tower, .cfg = cfg, .out = out, .size = image_size};
     /* A 16-bit film's white is 65535 = 255 * 257. */
     to.rescale = film->bits == 8 ? (double)cfg->rescale : (double)cfg->rescale / 257;
@@ -485,6 +525,11 @@ radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_prepro
         for (size_t c = 0; c < 3; c++)
             for (size_t i = 0; i < image_size * image_size; i++)
                 out[c * image_size * image_size + i] = normalise(&to, c, 0);
+    if (film->bits == 8) {
+        for (size_t c = 0; c < 3; c++)
+            for (unsigned v = 0; v < N_LEVELS; v++) levels[c * N_LEVELS + v] = normalise(&to, c, v);
+        to.levels = levels;
+    }
     run_channels(&r, &to);
     resize_free(&r);
     return RADZ_OK;

@@ -135,6 +135,15 @@ static const struct rz_kernels *const sets[] = {
 #endif
     &rz_kernels_portable}; /* best first */
 
+void rz_resample_lines(const rz_resample *r, const int16_t *x, size_t o0, size_t o1, uint16_t *out, size_t stride)
+{
+    static _Atomic(const struct rz_kernels *) best; /* asking the processor takes longer than a line */
+    const struct rz_kernels *k = atomic_load_explicit(&best, memory_order_relaxed);
+    for (size_t i = 0; !k; i++)
+        if (cpu_has(sets[i])) atomic_store_explicit(&best, k = sets[i], memory_order_relaxed);
+    k->resample(r, x, o0, o1, out, stride);
+}
+
 const char *rz_kernels_available(size_t i)
 {
     for (size_t k = 0; k < RZ_COUNT(sets); k++)

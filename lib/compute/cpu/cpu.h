@@ -101,6 +101,8 @@ struct rz_kernels {
                          float weight, size_t rows, size_t cols);
     void (*adamw)(const struct rz_adamw_task *t, size_t begin, size_t end);
 
+    void (*resample)(const rz_resample *r, const int16_t *x, size_t o0, size_t o1, uint16_t *out, size_t stride);
+
     struct rz_int_kernels int8, int4;
 };
 

@@ -10,6 +10,7 @@
 #include "kernels_attention.h"
 #include "kernels_rows.h"
 #include "kernels_int.h"
+#include "kernels_resample.h"
 
 ALL_ROWS(EACH_PAIRS)
 TILE_TABLE(pairs)
@@ -58,6 +59,7 @@ const struct rz_kernels RZ_KERNELS = {
     .norm_sums = norm_sums,
     .softmax_xent = softmax_xent,
     .adamw = adamw,
+    .resample = resample,
     .int8 = INT8_PAIRS,
     .int4 = INT4,
 };
