@@ -69,7 +69,8 @@ def main():
     p.add_argument("--batch", type=int, default=1)
     p.add_argument("--calls", type=int, default=50)
     p.add_argument("--compile", action="store_true")
-    p.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
+    p.add_argument("--dtype", choices=("f32", "bf16", "int8"), default="f32",
+                   help="int8: dynamic quantisation of every linear layer")
     p.add_argument("--vector", help="a .npy with libradz's vector of this film: stops where they do not agree")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -81,6 +82,8 @@ def main():
     film = Image.open(a.film).convert("RGB")
     dtype = torch.bfloat16 if a.dtype == "bf16" else torch.float32
     model.to(dtype)
+    if a.dtype == "int8":
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     run = torch.compile(model) if a.compile else model
     with torch.inference_mode():
         def film_to_vector():
