@@ -341,13 +341,19 @@ static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const
     if (!c) return RZ_NO_MEMORY(err, "batch of films");
     c->net = net, c->films = films;
     c->floats_each = 3 * cfg->vision.image_size * cfg->vision.image_size;
-    c->pixels = rz_malloc(cfg->host, per_pass * c->floats_each * sizeof *c->pixels);
-    radz_status status = c->pixels ? RADZ_OK : RZ_NO_MEMORY(err, "preprocessed films");
+    /* on the host in the arena, which keeps its pages: malloc gave them back and took them anew with every call */
+    const bool here = rz_device_is_host(net->model->dev);
+    const rz_mark mark = rz_arena_mark(net->s);
+    c->pixels = here ? rz_arena_f32(net->s, per_pass, c->floats_each)
+                     : rz_malloc(cfg->host, per_pass * c->floats_each * sizeof *c->pixels);
+    radz_status status = here ? rz_stream_sync(net->s, err) : RADZ_OK;
+    if (!status && !c->pixels) status = RZ_NO_MEMORY(err, "preprocessed films");
     for (size_t i = 0, k; i < n && status == RADZ_OK; i += k) {
         k = n - i < MAX_ROUND ? n - i : MAX_ROUND;
         status = embed_round(c, prompt, k, per_pass, pick, out + i * rz_embed_dim(cfg, pick), err);
     }
-    rz_free(cfg->host, c->pixels);
+    if (!here) rz_free(cfg->host, c->pixels);
+    rz_arena_release(net->s, mark);
     rz_free(cfg->host, c);
     return status;
 }
