@@ -750,8 +750,10 @@ static void resample_is_exact(void **state)
     for (size_t o = 0; o < OUTPUTS; o++) start[o] = 4 * o;
     for (const char *const *set = compute_sets(); *set; set++) {
         rz_stream *s = compute_open(NULL, *set, 1);
-        s->dev->kernels->resample(&r, x, 0, OUTPUTS, out[0], LINES);
+        const bool host = rz_device_is_host(s->dev);
+        if (host) s->dev->kernels->resample(&r, x, 0, OUTPUTS, out[0], LINES);
         compute_close(s);
+        if (!host) continue;
         for (size_t o = 0; o < OUTPUTS; o++)
             for (size_t l = 0; l < LINES; l++) assert_int_equal(out[o][l], resampled(&r, x, o, l));
     }
