@@ -18,6 +18,7 @@ static const char help_text[] =
     "  --group N       those columns: 128 (default), 64 or 32\n"
     "  --keep LIST     what stays as it is: commas between embeddings, tower, projector, lm_head, heads,\n"
     "                  first, last (decoder blocks) and patterns of tensor names with '*'; 'none': nothing;\n"
+    "                  of int4, first=int8 and the like take eight bits;\n"
     "                  default: what has been measured to matter for the type\n"
     "  --adapter DIR   LoRA adapter as PEFT writes it, added into the weights\n"
     "  --vision-dir DIR, --vision-source NAME\n"

@@ -200,7 +200,8 @@ typedef struct radz_model_options {
     const char *weights;
     /* Matrices that `weights` leaves as stored: a list with commas of parts ("embeddings", "tower", "projector",
      * "lm_head", "heads", "first", "last": that decoder block of those a vector depends on) and patterns of Hugging
-     * Face names with '*' ("language_model.model.layers.*.down_proj.weight"). NULL (default): what has been measured to
+     * Face names with '*' ("language_model.model.layers.*.down_proj.weight"). With "int4" a word may end in "=int8"
+     * ("first=int8"): those become int8. The first word that fits decides. NULL (default): what has been measured to
      * matter for the type; "": nothing. Vectors (norms, biases), the special tokens' rows and tables of positions
      * always stay. */
     const char *keep_weights;

@@ -147,9 +147,67 @@ static void parts_are_kept(void **state)
     rz_config cfg = {.text = {.layers = 4}, .radz = {.layer = -2}};
     for (size_t i = 0; i < RZ_COUNT(cases); i++) {
         const rz_precision p = {RZ_WEIGHTS_INT8, 128, cases[i].keep};
-        if (rz_precision_keeps(&p, &cfg, cases[i].name) != cases[i].kept)
+        const rz_weights_type want = cases[i].kept ? RZ_WEIGHTS_STORED : RZ_WEIGHTS_INT8;
+        if (rz_precision_becomes(&p, &cfg, cases[i].name) != want)
             fail_msg("'%s' and %s", cases[i].keep, cases[i].name);
     }
+}
+
+/* Four bits for most, eight or none for some: the first word that fits decides. */
+static void parts_are_kept_in_eight_bits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *keep, *name;
+        rz_weights_type becomes;
+    } cases[] = {
+        {"heads,tower=int8", "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", RZ_WEIGHTS_INT8},
+        {"heads,tower=int8", "gamma_img.linear_1.weight", RZ_WEIGHTS_STORED},
+        {"heads,tower=int8", "multi_modal_projector.linear_1.weight", RZ_WEIGHTS_INT4},
+        {"first,*.up_proj.*=int8", "language_model.model.layers.0.mlp.up_proj.weight", RZ_WEIGHTS_STORED},
+        {"first,*.up_proj.*=int8", "language_model.model.layers.1.mlp.up_proj.weight", RZ_WEIGHTS_INT8},
+        {"*.up_proj.*=int8,first", "language_model.model.layers.0.mlp.up_proj.weight", RZ_WEIGHTS_INT8},
+        {"=int8,", "language_model.model.layers.0.mlp.up_proj.weight", RZ_WEIGHTS_INT4},
+        {"*=int8", "language_model.model.layers.0.mlp.up_proj.weight", RZ_WEIGHTS_INT8},
+    };
+    rz_config cfg = {.text = {.layers = 4}, .radz = {.layer = -2}};
+    for (size_t i = 0; i < RZ_COUNT(cases); i++) {
+        rz_precision p;
+        ok(rz_precision_parse("int4", 0, cases[i].keep, &p, &err));
+        if (rz_precision_becomes(&p, &cfg, cases[i].name) != cases[i].becomes)
+            fail_msg("'%s' and %s", cases[i].keep, cases[i].name);
+    }
+}
+
+/* Lists that differ in their last word are two models, however long they are. */
+static void long_lists_differ(void **state)
+{
+    (void)state;
+    char keep[400], said[2][500];
+    for (size_t i = 0; i < RZ_COUNT(said); i++) {
+        rz_precision p;
+        rz_str s = {0};
+        snprintf(keep, sizeof keep, "%0300d,%s", 0, i ? "first" : "last");
+        ok(rz_precision_parse("int4", 0, keep, &p, &err));
+        rz_precision_text(&p, &s);
+        snprintf(said[i], sizeof said[i], "%s", s.data);
+        rz_str_free(&s);
+    }
+    assert_string_not_equal(said[0], said[1]);
+}
+
+/* int4 that keeps everything in eight bits is int8 by another name. */
+static void eight_bits_are_those_of_int8(void **state)
+{
+    (void)state;
+    static float want[MAX_DIM], got[MAX_DIM];
+    radz_model *m = open_as(TINY, "int8", "heads", 2);
+    const size_t n = vector_of(m, want);
+    radz_model_close(m);
+    m = open_as(TINY, "int4", "heads,*=int8", 2);
+    vector_of(m, got);
+    radz_model_close(m);
+    assert_memory_equal(got, want, n * sizeof *got);
 }
 
 static void bad_types(void **state)
@@ -163,6 +221,13 @@ static void bad_types(void **state)
         o.weights = bad[i];
         refused(radz_model_open(NULL, TINY, &o, &m, &err), RADZ_E_ARGUMENT, "expected");
         assert_null(m);
+    }
+    static const char *const bad_keep[][2] = {{"int4", "tower=int4"},   {"int4", "tower=int8x"},
+                                              {"int4", "heads,tower="}, {"int4", "a=int8=int8"},
+                                              {"int8", "tower=int8"},   {"bf16", "heads,tower=int8"}};
+    for (size_t i = 0; i < RZ_COUNT(bad_keep); i++) {
+        rz_precision p;
+        refused(rz_precision_parse(bad_keep[i][0], 0, bad_keep[i][1], &p, &err), RADZ_E_ARGUMENT, "kept weights '");
     }
 }
 
@@ -263,10 +328,16 @@ static void numbers_must_be_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_stay_near),      cmocka_unit_test(floats_are_the_stored_numbers),
-        cmocka_unit_test(parts_are_kept),         cmocka_unit_test(bad_types),
-        cmocka_unit_test(banks_serve_the_family), cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(vectors_stay_near),
+        cmocka_unit_test(floats_are_the_stored_numbers),
+        cmocka_unit_test(parts_are_kept),
+        cmocka_unit_test(bad_types),
+        cmocka_unit_test(banks_serve_the_family),
+        cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(numbers_must_be_finite),
+        cmocka_unit_test(parts_are_kept_in_eight_bits),
+        cmocka_unit_test(eight_bits_are_those_of_int8),
+        cmocka_unit_test(long_lists_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

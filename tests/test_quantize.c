@@ -62,10 +62,12 @@ static char *place(const char *name)
     return p;
 }
 
+static const char *keep; /* NULL: the type's default */
+
 static radz_status quantize(const char *from, const char *to, const char *type, const char *adapter)
 {
     rz_quantize q = {.adapter_dir = adapter};
-    RZ_TRY(rz_precision_parse(type, 0, NULL, &q.precision, &err));
+    RZ_TRY(rz_precision_parse(type, 0, keep, &q.precision, &err));
     return rz_quantize_model(NULL, dev, from, to, &q, &err);
 }
 
@@ -73,7 +75,7 @@ static rz_model *load(const char *from, const char *weights, const char *adapter
 {
     rz_source src = {.dir = from, .adapter_dir = adapter};
     rz_model *m;
-    ok(rz_precision_parse(weights, 0, NULL, &src.precision, &err));
+    ok(rz_precision_parse(weights, 0, weights ? keep : NULL, &src.precision, &err));
     ok(rz_model_load_from(NULL, dev, &src, RZ_MODEL_INFER, 0, &m, &err));
     return m;
 }
@@ -117,6 +119,34 @@ static void written_is_loaded(void **state)
     }
 }
 
+static rz_dtype type_of(const rz_model *m, const char *name)
+{
+    for (size_t i = 0; i < m->n_params; i++)
+        if (!strcmp(m->params[i].name, name)) return m->params[i].w.dtype;
+    fail_msg("no %s", name);
+    return RZ_F32;
+}
+
+/* Four bits and eight in one directory. */
+static void bits_may_be_mixed(void **state)
+{
+    (void)state;
+    char *to = place("mixed");
+    keep = "embeddings,heads,first=int8";
+    ok(quantize(TEXTS, to, "int4/32", NULL));
+    rz_model *made = load(TEXTS, "int4/32", NULL), *written = load(to, NULL, NULL);
+    keep = NULL;
+    rz_model *plain = load(TEXTS, "int4/32", NULL);
+    same_weights(made, written);
+    assert_int_equal(type_of(written, "language_model.model.layers.0.mlp.up_proj.weight"), RZ_I8);
+    assert_int_equal(type_of(written, "language_model.model.layers.1.mlp.up_proj.weight"), RZ_I4);
+    assert_string_not_equal(made->hash, plain->hash);
+    refused(quantize(TEXTS, to, "int4/32", NULL), RADZ_E_STATE, "made from another model or otherwise");
+    rz_model_unload(made), rz_model_unload(written), rz_model_unload(plain);
+    fixture_remove(to);
+    free(to);
+}
+
 /* Three shards stay three, and the index knows the scales. */
 static void index_is_whole(void **state)
 {
@@ -126,7 +156,7 @@ static void index_is_whole(void **state)
     ok(quantize(TEXTS, to, "int8", NULL));
     ok(rz_json_load(NULL, fixture_path(to, "model.safetensors.index.json"), 1 << 20, &root, &err));
     const json_t *map = json_object_get(root, "weight_map");
-    size_t n = 0;
+    size_t n = 0, n_bytes = 0;
     for (int i = 1; i <= 3; i++) {
         char name[64];
         rz_st *st;
@@ -135,10 +165,13 @@ static void index_is_whole(void **state)
         for (size_t k = 0; k < rz_st_count(st); k++, n++) {
             const char *in = json_string_value(json_object_get(map, rz_st_at(st, k)->name));
             assert_true(in && !strcmp(in, name));
+            n_bytes += rz_st_at(st, k)->n_bytes;
         }
         rz_st_close(st);
     }
     assert_int_equal(json_object_size(map), n);
+    const json_t *metadata = json_object_get(root, "metadata");
+    assert_int_equal(json_integer_value(json_object_get(metadata, "total_size")), n_bytes);
     json_decref(root);
     ok(rz_json_load(NULL, fixture_path(to, "config.json"), 1 << 20, &root, &err));
     const json_t *how = json_object_get(root, "quantization_config");
@@ -325,13 +358,10 @@ static void memory_runs_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(written_is_loaded),
-        cmocka_unit_test(index_is_whole),
-        cmocka_unit_test(changed_settings_leave_the_family),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(killed_goes_on),
-        cmocka_unit_test(full_disk),
-        cmocka_unit_test(cancelled),
+        cmocka_unit_test(written_is_loaded), cmocka_unit_test(bits_may_be_mixed),
+        cmocka_unit_test(index_is_whole),    cmocka_unit_test(changed_settings_leave_the_family),
+        cmocka_unit_test(refusals),          cmocka_unit_test(killed_goes_on),
+        cmocka_unit_test(full_disk),         cmocka_unit_test(cancelled),
         cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -90,7 +90,7 @@ typedef enum rz_weights_type {
 typedef struct rz_precision {
     rz_weights_type type;
     size_t group;     /* of integers */
-    const char *keep; /* what stays as stored */
+    const char *keep; /* what stays as stored, or in more bits */
 } rz_precision;
 
 /* What a model is put together from. */

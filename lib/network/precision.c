@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#define WIDE "=int8" /* behind what int4 leaves in eight bits */
 enum { DEFAULT_GROUP = 128 };
 
 /* ---- What is asked for ------------------------------------------------------------------------- */
@@ -43,6 +44,34 @@ static radz_status parse_type(const char *type, rz_precision *out, int *group, r
                    type);
 }
 
+/* A word of the list at *next, of n characters; *wide: it ends in "=int8", which n leaves out. NULL: the list ends. */
+static const char *next_word(const char **next, size_t *n, bool *wide)
+{
+    const char *word = *next;
+    if (!word || !*word) return NULL;
+    const size_t len = strcspn(word, ","), k = sizeof WIDE - 1;
+    *wide = len >= k && !strncmp(word + len - k, WIDE, k);
+    *n = *wide ? len - k : len;
+    *next = word + len + (word[len] == ',');
+    return word;
+}
+
+static radz_status check_keep(const rz_precision *p, radz_error *err)
+{
+    const char *next = p->keep, *word;
+    size_t n;
+    bool wide;
+    while ((word = next_word(&next, &n, &wide))) {
+        if (memchr(word, '=', n))
+            return rz_fail(err, RADZ_E_ARGUMENT, "kept weights '%.*s': expected a name, or a name and =int8",
+                           (int)strcspn(word, ","), word);
+        if (wide && p->type != RZ_WEIGHTS_INT4)
+            return rz_fail(err, RADZ_E_ARGUMENT, "kept weights '%.*s=int8': %s are asked for, =int8 is for int4",
+                           (int)n, word, type_names[p->type]);
+    }
+    return RADZ_OK;
+}
+
 radz_status rz_precision_parse(const char *type, int group, const char *keep, rz_precision *out, radz_error *err)
 {
     *out = (rz_precision){.keep = ""};
@@ -52,7 +81,7 @@ radz_status rz_precision_parse(const char *type, int group, const char *keep, rz
         return rz_fail(err, RADZ_E_ARGUMENT, "groups of %d weights: expected 128, 64 or 32", group);
     if (is_integers(out->type)) out->group = group ? (size_t)group : DEFAULT_GROUP;
     out->keep = keep ? keep : rz_precision_default_keep(out->type);
-    return RADZ_OK;
+    return check_keep(out, err);
 }
 
 void rz_precision_text(const rz_precision *p, rz_str *s)
@@ -61,7 +90,9 @@ void rz_precision_text(const rz_precision *p, rz_str *s)
     rz_str_puts(s, type_names[p->type]);
     if (p->group) rz_str_printf(s, ", groups of %zu", p->group);
     if (p->type == RZ_WEIGHTS_BF16) rz_str_puts(s, ", products of bf16");
-    if (*p->keep) rz_str_printf(s, "; as stored: %.200s", p->keep);
+    if (!*p->keep) return;
+    rz_str_puts(s, strchr(p->keep, '=') ? "; kept: " : "; as stored: ");
+    rz_str_puts(s, p->keep); /* whole: the hash is over it */
 }
 
 /* ---- What stays ---------------------------------------------------------------------------------- */
@@ -116,14 +147,14 @@ static bool word_keeps(const char *word, size_t n, const rz_config *cfg, const c
     return fits(word, n, name);
 }
 
-bool rz_precision_keeps(const rz_precision *p, const rz_config *cfg, const char *name)
+rz_weights_type rz_precision_becomes(const rz_precision *p, const rz_config *cfg, const char *name)
 {
-    for (const char *word = p->keep; word && *word;) {
-        const size_t n = strcspn(word, ",");
-        if (n && word_keeps(word, n, cfg, name)) return true;
-        word += n + (word[n] == ',');
-    }
-    return false;
+    const char *next = p->keep, *word;
+    size_t n;
+    bool wide;
+    while ((word = next_word(&next, &n, &wide)))
+        if (n && word_keeps(word, n, cfg, name)) return wide ? RZ_WEIGHTS_INT8 : RZ_WEIGHTS_STORED;
+    return p->type;
 }
 
 static bool stored_as(const rz_st_tensor *t, rz_dtype *dtype)
@@ -139,12 +170,12 @@ radz_status rz_precision_of(const rz_precision *p, const rz_config *cfg, const c
                             bool merged, rz_dtype *dtype, rz_dtype *compute, bool *converts, radz_error *err)
 {
     static const rz_dtype wanted[] = {RZ_F32, RZ_F32, RZ_BF16, RZ_I8, RZ_I4};
-    const rz_dtype want = wanted[p->type];
+    const rz_weights_type type = rz_precision_becomes(p, cfg, name);
+    const rz_dtype want = wanted[type];
     *compute = RZ_F32, *converts = false;
-    if (!stored_as(t, dtype) || p->type == RZ_WEIGHTS_STORED || t->n_dims != 2 || rz_precision_keeps(p, cfg, name))
-        return RADZ_OK;
+    if (!stored_as(t, dtype) || type == RZ_WEIGHTS_STORED || t->n_dims != 2) return RADZ_OK;
     if (merged) *dtype = RZ_F32;
-    if (p->type == RZ_WEIGHTS_BF16) *compute = RZ_BF16;
+    if (type == RZ_WEIGHTS_BF16) *compute = RZ_BF16;
     if (*dtype == want) return RADZ_OK;
     if (want == RZ_I4 && rz_dtype_is_float(*dtype) && t->dims[1] % 2) return RADZ_OK; /* two to a byte: odd rows stay */
     if (rz_dtype_is_float(*dtype) || want == RZ_F32) {
@@ -153,7 +184,7 @@ radz_status rz_precision_of(const rz_precision *p, const rz_config *cfg, const c
     }
     if (want == RZ_BF16) return RADZ_OK; /* integers are widened as they are used */
     return rz_fail(err, RADZ_E_MISMATCH, "tensor '%s': is of %s in the files, %s cannot be made of it: start from bf16",
-                   t->name, *dtype == RZ_I8 ? "int8" : "int4", type_names[p->type]);
+                   t->name, *dtype == RZ_I8 ? "int8" : "int4", type_names[type]);
 }
 
 /* ---- Converting ------------------------------------------------------------------------------------ */

@@ -12,10 +12,11 @@ radz_status rz_precision_parse(const char *type, int group, const char *keep, rz
                                radz_error *err) RZ_CHECK;
 /* What it says where the caller says nothing; "" for none. */
 const char *rz_precision_default_keep(rz_weights_type type);
-/* `name` (a parameter's) is one of keep's: commas between parts of the network ("embeddings", "tower", "projector",
- * "lm_head", "heads", "first", "last": that decoder block of those that vectors depend on) and patterns of names, where
- * '*' stands for anything. */
-bool rz_precision_keeps(const rz_precision *precision, const rz_config *cfg, const char *name);
+/* What matrix `name` (a parameter's) becomes: RZ_WEIGHTS_STORED where it is one of keep's: commas between parts of the
+ * network ("embeddings", "tower", "projector", "lm_head", "heads", "first", "last": that decoder block of those that
+ * vectors depend on) and patterns of names, where '*' stands for anything. Behind either "=int8" keeps it in eight bits
+ * where the rest becomes four. The first word that fits decides. */
+rz_weights_type rz_precision_becomes(const rz_precision *precision, const rz_config *cfg, const char *name);
 /* "int8, groups of 128", "bf16, products of bf16"; "": as stored. */
 void rz_precision_text(const rz_precision *precision, rz_str *s);
 

@@ -24,9 +24,9 @@ typedef struct job {
     const rz_quantize *o;
     const char *from, *to;
     char settings[65];
-    rz_str weights; /* what they become, in words */
-    json_t *map;    /* of the index */
-    uint64_t n_written;
+    rz_str weights;     /* what they become, in words */
+    json_t *map;        /* of the index */
+    uint64_t n_written; /* of the tensors in it */
     /* progress */
     radz_quantize_progress progress;
     double started;
@@ -273,10 +273,19 @@ static radz_status write_file(out_file *f, const char *path, radz_error *err)
     return status;
 }
 
+static size_t out_bytes(const job *j, const out_tensor *o)
+{
+    if (!o->p) return o->t->n_bytes;
+    if (o->is_scale) return o->p->dims[0] * groups_of(j, o->p) * sizeof(uint16_t);
+    return rz_dtype_bytes(o->dtype, o->p->n);
+}
+
 static radz_status note_index(out_file *f, const char *name, radz_error *err)
 {
-    for (size_t i = 0; i < f->n; i++)
+    for (size_t i = 0; i < f->n; i++) {
+        f->j->n_written += out_bytes(f->j, &f->of[i]);
         if (json_object_set_new(f->j->map, f->out[i].name, json_string(name))) return RZ_NO_MEMORY(err, INDEX_NAME);
+    }
     return RADZ_OK;
 }
 
