@@ -66,8 +66,8 @@ static radz_status check_keep(const rz_precision *p, radz_error *err)
             return rz_fail(err, RADZ_E_ARGUMENT, "kept weights '%.*s': expected a name, or a name and =int8",
                            (int)strcspn(word, ","), word);
         if (wide && p->type != RZ_WEIGHTS_INT4)
-            return rz_fail(err, RADZ_E_ARGUMENT, "kept weights '%.*s=int8': %s are asked for, =int8 is for int4",
-                           (int)n, word, type_names[p->type]);
+            return rz_fail(err, RADZ_E_ARGUMENT, "kept weights '%.*s=int8': =int8 is for weights of int4", (int)n,
+                           word);
     }
     return RADZ_OK;
 }
