@@ -73,7 +73,7 @@ static void vectors_stay_near(void **state)
     static const struct {
         const char *weights;
         double least;
-    } types[] = {{"bf16", .9999}, {"int8", .999}, {"int8/32", .999}, {"int4", .98}, {"int4/32", .99}};
+    } types[] = {{"bf16", .9999}, {"int8", .999}, {"int8/32", .999}, {"int4", .995}, {"int4/32", .995}};
     static float want[MAX_DIM], got[MAX_DIM], again[MAX_DIM];
     radz_model *m = open_as(TINY, NULL, NULL, 2);
     const size_t n = vector_of(m, want);
@@ -90,7 +90,7 @@ static void vectors_stay_near(void **state)
         radz_model_info_init(&info);
         ok(radz_model_get_info(m, &info, &err));
         assert_int_equal(strncmp(info.weights, types[i].weights, 4), 0);
-        assert_int_equal(strncmp(info.dtype, types[i].weights, 4), 0);
+        assert_int_equal(strncmp(info.dtype, types[i].weights, 3), 0); /* int4 leaves the tower, most of it, int8 */
         radz_model_close(m);
         m = open_as(TINY, types[i].weights, NULL, 3);
         vector_of(m, again);

@@ -23,7 +23,8 @@ static bool known_group(int group)
 
 const char *rz_precision_default_keep(rz_weights_type type)
 {
-    return type == RZ_WEIGHTS_INT8 ? "embeddings,heads" : type == RZ_WEIGHTS_INT4 ? "embeddings,heads" : "";
+    if (type == RZ_WEIGHTS_INT4) return "embeddings,heads,tower=int8,projector=int8,first=int8";
+    return type == RZ_WEIGHTS_INT8 ? "embeddings,heads" : "";
 }
 
 /* "int4/32" */
