@@ -6,10 +6,12 @@ decoder with fused attention, read as train_torch.py builds them. Prints "KEY VA
 film_ms is all that a program does with a decoded film (pad, resize, normalise, network); net_ms the network alone."""
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
 import time
+import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -20,6 +22,9 @@ from PIL import Image
 from sentencepiece import SentencePieceProcessor
 
 from train_torch import RadZ, load, unit
+
+warnings.filterwarnings("ignore")  # what PyTorch says about its own future, in every round
+logging.disable(logging.WARNING)
 
 
 class Embedder(RadZ):

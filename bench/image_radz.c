@@ -126,7 +126,7 @@ int main(int argc, char **argv)
         repeat(&s, session, film, dim);
     else if (s.session.keep_film)
         printf("second_s %.3f\n", embed(session, film, "<image>\nIs the heart of this patient enlarged?", vector));
-    fprintf(stderr, "%s: first number %.6f\n", radz_model_device(model), (double)vector[0]);
+    printf("%s: first number %.6f\n", radz_model_device(model), (double)vector[0]);
     free(vector);
     radz_image_close(film);
     radz_session_close(session);
