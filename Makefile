@@ -214,11 +214,11 @@ bench-kernels: deps ## the matrix product with every type of weights, as a share
 	+@$(SUBMAKE) $O/bench/bench_kernels
 	@$O/bench/bench_kernels 1
 	@$O/bench/bench_kernels 2
-bench-parts: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=...)
+bench-parts: deps ## speed of the kernels beside OpenBLAS, of a training step beside PyTorch (PYTHON=..., or installs it)
 	+@$(SUBMAKE) $O/bench/bench_compute $O/bench/bench_train
 	@$O/bench/bench_compute 1
 	@$O/bench/bench_compute 2
-	@bench/compare_train $O/bench/bench_train '$(PYTHON)'
+	@PYTHON='$(PYTHON)' bench/compare_train $O/bench/bench_train
 bench-tiny: deps ## the model that ships beside PyTorch, a film to a vector, in turn (PYTHON=..., or installs PyTorch)
 	+@$(SUBMAKE) programs $(addprefix $O/bench/,image_radz turns)
 	@PYTHON='$(PYTHON)' bench/bench-tiny $O
