@@ -251,14 +251,7 @@ endif
 $(FLAGS):
 	@mkdir -p $(@D) && printf '%s\n' "$$FLAG_TEXT" >$@
 
-# Instruction sets by file name; everything else is portable.
-$O/%_shani.o: ISA := -msha -msse4.1
-$O/%_avx2.o: ISA := -mavx2 -mfma -mf16c
-$O/%_avxvnni.o: ISA := -mavx2 -mfma -mf16c -mavxvnni
-AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
-$O/%_avx512.o: ISA := $(AVX512)
-$O/%_avx512_vnni.o: ISA := $(AVX512) -mavx512vnni
-$O/%_avx512_bf16.o: ISA := $(AVX512) -mavx512bf16
+include lib/isa.mk
 
 # The same kernels for every BUILD.
 define CUDA_FLAG_TEXT :=
@@ -279,7 +272,7 @@ $O/lib/compute/cuda/cuda_image.o: ISA := $(if $(CUDA_SRC),'-DRZ_CUDA_FILES(X)=$(
 
 $O/lib/formats/dicom_%.o $O/tests/test_dicom%.o: ISA := $(OPTIONAL_FLAGS)
 
-$O/%.o: %.c Makefile $(FLAGS)
+$O/%.o: %.c Makefile lib/isa.mk $(FLAGS)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<

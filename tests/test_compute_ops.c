@@ -726,7 +726,7 @@ static int resampled(const rz_resample *r, const int16_t *x, size_t o, size_t l)
     int64_t sum = (int64_t)r->pad[l] * r->total[o] + (1 << (RZ_RESAMPLE_BITS - 1));
     for (size_t t = 0; t < TAPS; t++) {
         const size_t i = r->start[o] + t, at = o * TAPS + t;
-        sum += x[(i / 2 * LINES + l) * 2 + i % 2] * (((int64_t)r->high[at] << RZ_RESAMPLE_SPLIT) + r->low[at]);
+        sum += x[(i / 2 * LINES + l) * 2 + i % 2] * ((int64_t)r->high[at] * (1 << RZ_RESAMPLE_SPLIT) + r->low[at]);
     }
     sum >>= RZ_RESAMPLE_BITS;
     return sum < 0 ? 0 : sum > 255 ? 255 : (int)sum;
