@@ -135,15 +135,6 @@ static const struct rz_kernels *const sets[] = {
 #endif
     &rz_kernels_portable}; /* best first */
 
-void rz_resample_lines(const rz_resample *r, const int16_t *x, size_t o0, size_t o1, uint16_t *out, size_t stride)
-{
-    static _Atomic(const struct rz_kernels *) best; /* asking the processor takes longer than a line */
-    const struct rz_kernels *k = atomic_load_explicit(&best, memory_order_relaxed);
-    for (size_t i = 0; !k; i++)
-        if (cpu_has(sets[i])) atomic_store_explicit(&best, k = sets[i], memory_order_relaxed);
-    k->resample(r, x, o0, o1, out, stride);
-}
-
 const char *rz_kernels_available(size_t i)
 {
     for (size_t k = 0; k < RZ_COUNT(sets); k++)
@@ -173,6 +164,14 @@ static radz_status choose_kernels(const char *name, const struct rz_kernels **ke
     if (!strcmp(name, "avx2") || !strcmp(name, "avx512"))
         return rz_fail(err, RADZ_E_DEVICE, "this build has no %s kernels", name);
     return rz_fail(err, RADZ_E_ARGUMENT, "kernels '%s' are not one of auto, portable, avx2, avx512", name);
+}
+
+void rz_resample_lines(const rz_resample *r, const int16_t *x, size_t o0, size_t o1, uint16_t *out, size_t stride)
+{
+    static _Atomic(const struct rz_kernels *) best; /* asking the processor takes longer than a line */
+    const struct rz_kernels *k = atomic_load_explicit(&best, memory_order_relaxed);
+    if (!k && !choose_kernels("auto", &k, NULL)) atomic_store_explicit(&best, k, memory_order_relaxed);
+    k->resample(r, x, o0, o1, out, stride);
 }
 
 #ifdef __x86_64__
