@@ -8,6 +8,7 @@
 
 #include "compute_help.h"
 #include "fixture.h"
+#include "formats.h"
 #include "host_ops.h"
 
 const char *const *compute_sets(void)
@@ -64,6 +65,15 @@ float *random_floats(size_t n, uint64_t seed)
     rz_rng_seed(&r, seed, n);
     for (size_t i = 0; i < n; i++) x[i] = (float)(2 * rz_rng_uniform(&r) - 1);
     return x;
+}
+
+uint16_t *random_half(size_t n, uint64_t seed, float scale)
+{
+    float *x = random_floats(n, seed);
+    uint16_t *y = malloc((n ? n : 1) * sizeof *y);
+    for (size_t i = 0; i < n; i++) y[i] = rz_f32_to_bf16(scale * x[i]);
+    free(x);
+    return y;
 }
 
 float *zero_floats(size_t n)

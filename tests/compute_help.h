@@ -18,6 +18,8 @@ void compute_close(rz_stream *s);
 /* n numbers between -1 and 1; the caller frees. Same seed, same numbers. */
 float *random_floats(size_t n, uint64_t seed);
 float *zero_floats(size_t n);
+/* The numbers of random_floats times scale, as bfloat16. */
+uint16_t *random_half(size_t n, uint64_t seed, float scale);
 double *to_double(const float *x, size_t n);
 /* An rz_act_kind's definition in double precision. */
 double act_ref(int kind, double x);

@@ -16,15 +16,6 @@
 
 static const size_t ROWS[] = {1, 3, 70}, COLS[] = {1, 2, 7, 8, 24, 100, 520, 4104};
 
-static uint16_t *random_half(size_t n, uint64_t seed, float scale)
-{
-    float *x = random_floats(n, seed);
-    uint16_t *y = malloc((n ? n : 1) * sizeof *y);
-    for (size_t i = 0; i < n; i++) y[i] = rz_f32_to_bf16(scale * x[i]);
-    free(x);
-    return y;
-}
-
 static double wide(uint16_t x)
 {
     return (double)rz_bf16_to_f32(x);

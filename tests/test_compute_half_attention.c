@@ -51,15 +51,6 @@ struct data {
     uint16_t *q, *k, *v, *out;
 };
 
-static uint16_t *random_half(size_t n, uint64_t seed, float scale)
-{
-    float *x = random_floats(n, seed);
-    uint16_t *y = malloc((n ? n : 1) * sizeof *y);
-    for (size_t i = 0; i < n; i++) y[i] = rz_f32_to_bf16(scale * x[i]);
-    free(x);
-    return y;
-}
-
 static void data_make(struct data *d, const struct problem *p, uint64_t seed)
 {
     memset(d, 0, sizeof *d);
