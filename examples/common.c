@@ -201,6 +201,18 @@ static bool is_film_name(const char *name)
     return is;
 }
 
+/* What archives export has numbers for names, or none that end in .dcm. Their table of contents is no film. */
+static bool is_dicom_file(const char *path, const char *name)
+{
+    char magic[4] = "";
+    struct stat st;
+    if (*name == '.' || strcasecmp(name, "DICOMDIR") == 0 || stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const bool is = fd >= 0 && pread(fd, magic, sizeof magic, 128) == 4 && memcmp(magic, "DICM", 4) == 0;
+    if (fd >= 0) close(fd);
+    return is;
+}
+
 static void add_folder(film_list *l, const char *dir, int depth);
 
 static void add_entry(film_list *l, const char *dir, const char *name, int depth)
@@ -212,7 +224,7 @@ static void add_entry(film_list *l, const char *dir, const char *name, int depth
     /* Links to folders are not followed: they may lead back here. */
     if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
         add_folder(l, path, depth + 1);
-    else if (is_film_name(name))
+    else if (is_film_name(name) || is_dicom_file(path, name))
         add_path(l, path);
     free(path);
 }
@@ -251,7 +263,7 @@ void add_input(film_list *l, const char *input)
     if (l->n > before)
         qsort(l->places + before, l->n - before, sizeof *l->places, by_path);
     else
-        add_failure(l, input, RADZ_E_IO, "no *.png, *.jpg, *.jpeg or *.dcm in this folder");
+        add_failure(l, input, RADZ_E_IO, "no *.png, *.jpg, *.jpeg, *.dcm or other DICOM file in this folder");
 }
 
 void free_films(film_list *l)

@@ -137,6 +137,7 @@ static int refuse_option(const option_entry *known, size_t n_known, const char *
 static int take_option(option_entry *known, size_t n_known, int argc, char **argv, int *i)
 {
     const char *given = argv[*i], *name = given + 2, *equals = given[1] == '-' ? strchr(name, '=') : NULL;
+    if (strcmp(given, "-h") == 0) exit(print_help());
     if (given[1] != '-') return refuse_option(known, n_known, given);
     size_t n = equals ? (size_t)(equals - name) : strlen(name), k = 0;
     if (!equals && named("help", name, n)) exit(print_help());

@@ -11,6 +11,8 @@ extern volatile sig_atomic_t interrupted; /* 1: Ctrl-C or SIGTERM came; progress
 /* From now on. several: of the processes that mpirun has started. */
 void catch_interrupts(bool several);
 
+/* Standard error is one on which a line can be drawn over: not a file, a pipe or Emacs's shell. */
+bool on_terminal(void);
 double now(void); /* seconds, only differences mean something */
 /* "2 h 05 min", "3 min 04 s", "12 s"; "?" where it is not known. */
 void format_time(char *out, size_t n, double seconds);

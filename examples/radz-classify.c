@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "common.h"
 #include "dicom_files.h"
 #include "heatmap_files.h"
+#include "progress.h"
 
 static const char usage_line[] =
     "usage: radz-classify [--model DIR] [--bank FILE | --classes A,B,C] [--json | --csv] [--quiet]\n"
@@ -21,7 +21,8 @@ static const char help_text[] =
     "RESEARCH USE ONLY. NOT FOR DIAGNOSIS.\n"
     "\n"
     "  FILE            a film; '-' reads one from standard input\n"
-    "  DIR             every *.png, *.jpg, *.jpeg and *.dcm in it and below, sorted\n"
+    "  DIR             every *.png, *.jpg, *.jpeg, *.dcm and DICOM file of another name\n"
+    "                  in it and below, sorted\n"
     "  --bank FILE     anchor bank; else the model's own\n"
     "  --classes LIST  findings to look for, by name: --classes 'No Finding,Edema'\n" ENGINE_HELP HEATMAP_HELP
         DICOM_HELP "  --strict        refuse films whose DICOM file speaks against them: lateral view,\n"
@@ -343,14 +344,14 @@ static void report_result(reader *r, const char *path, const radz_image *image, 
 
 static void show_progress(const reader *r)
 {
-    if (r->s->quiet || r->n_films <= 3 || !isatty(STDERR_FILENO)) return;
+    if (r->s->quiet || r->n_films <= 3 || !on_terminal()) return;
     fprintf(stderr, "\r\033[K%zu/%zu", r->n_done, r->n_films);
     fflush(stderr);
 }
 
 static void clear_progress(const reader *r)
 {
-    if (!r->s->quiet && r->n_films > 3 && isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
+    if (!r->s->quiet && r->n_films > 3 && on_terminal()) fputs("\r\033[K", stderr);
 }
 
 /* ---- Films ---- */

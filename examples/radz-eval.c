@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common.h"
 #include "processes.h"
@@ -229,7 +228,7 @@ static int on_progress(const radz_eval_progress *p, void *user)
     settings *s = user;
     s->n_failed = p->n_failed;
     s->started = true;
-    if (s->quiet || s->all->comm.rank || !isatty(STDERR_FILENO)) return interrupted;
+    if (s->quiet || s->all->comm.rank || !on_terminal()) return interrupted;
     const bool films = strcmp(p->stage, "films") == 0;
     int full = p->stage_n ? (int)(WIDTH * p->stage_done / p->stage_n) : WIDTH;
     fputs("\r\033[K[", stderr);

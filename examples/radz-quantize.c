@@ -1,7 +1,6 @@
 /* radz-quantize - writes a model directory with smaller weights. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
-#include <unistd.h>
 
 #include "common.h"
 #include "progress.h"
@@ -93,7 +92,7 @@ static int parse_settings(settings *s, int argc, char **argv)
     if (s->o.keep && strcmp(s->o.keep, "none") == 0) s->o.keep = "";
     s->o.vision_source = (radz_vision_source)s->vision_source;
     s->o.progress_fn = on_progress, s->o.user = s;
-    s->terminal = isatty(STDERR_FILENO);
+    s->terminal = on_terminal();
     s->next = s->terminal ? 0 : now() + 10;
     return spell_type(s);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "common.h"
 #include "processes.h"
@@ -441,7 +440,7 @@ int main(int argc, char **argv)
     status = join_processes(&p);
     if (status) return status;
     display d = {.quiet = s.quiet,
-                 .terminal = isatty(STDERR_FILENO),
+                 .terminal = on_terminal(),
                  .last = -1e9,
                  .out_dir = s.train.out_dir,
                  .log_path = s.log,

@@ -1,5 +1,6 @@
 /* test_cli.c - the program radz-classify as its users meet it: arguments, output, exit status.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -211,6 +213,44 @@ static void test_names_are_escaped(void **state)
     run_done(&r);
 }
 
+/* What the program draws on a terminal of this kind; static. */
+static char *on_terminal(const char *kind)
+{
+    static char drawn[4096];
+    size_t n = 0;
+    int status, pty = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(pty >= 0 && grantpt(pty) == 0 && unlockpt(pty) == 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        dup2(open(ptsname(pty), O_RDWR | O_NOCTTY), 2);
+        dup2(open("/dev/null", O_WRONLY), 1);
+        setenv("TERM", kind, 1);
+        alarm(120);
+        execl(program, program, film, film, film, film, (char *)NULL);
+        _exit(127);
+    }
+    for (ssize_t k; n < sizeof drawn - 1 && (k = read(pty, drawn + n, sizeof drawn - 1 - n)) > 0;) n += (size_t)k;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(pty);
+    drawn[n] = 0;
+    return drawn;
+}
+
+static void test_progress(void **state)
+{
+    (void)state;
+    const char *drawn = on_terminal("xterm");
+    assert_non_null(strstr(drawn, "\033[K"));
+    assert_non_null(strstr(drawn, "2/4"));
+    drawn = on_terminal("dumb");
+    assert_non_null(strstr(drawn, "libradz "));
+    assert_null(strchr(drawn, '\033'));
+    assert_null(strstr(drawn, "2/4"));
+}
+
 /* ---- JSON ---- */
 
 /* Line `i` of the output as JSON. */
@@ -317,11 +357,19 @@ static void test_folder(void **state)
     fixture_write_text(fixture_path(films, "notes.txt"), "x");
     fixture_write_text(fixture_path(films, "c.jpg"), "not a film");
     fixture_png(fixture_path(films, "d.DCM"), 80, 80, 1, 5);
+    /* As an archive's export has them; what is in it does not matter here. */
+    static const uint8_t dicom[400] = {[128] = 'D', 'I', 'C', 'M'};
+    fixture_write(fixture_path(films, "IM000001"), dicom, sizeof dicom);
+    fixture_write(fixture_path(films, "1.2.840.9"), dicom, sizeof dicom);
+    fixture_write(fixture_path(films, "DICOMDIR"), dicom, sizeof dicom);
+    fixture_write(fixture_path(films, ".hidden"), dicom, sizeof dicom);
+    fixture_write(fixture_path(films, "short"), dicom, 130);
+    assert_int_equal(mkfifo(fixture_path(films, "fifo"), 0600), 0);
     assert_int_equal(symlink(films, fixture_path(films, "loop")), 0);
     run r = RUN("--json", films);
-    run_expect(&r, 1, NULL, "1 of 5");
-    assert_int_equal(count_lines(&r), 5);
-    static const char *const names[] = {"a.jpeg", "b.PNG", "c.jpg", "d.DCM", "sub/z.png"};
+    run_expect(&r, 1, NULL, "3 of 7");
+    assert_int_equal(count_lines(&r), 7);
+    static const char *const names[] = {"1.2.840.9", "IM000001", "a.jpeg", "b.PNG", "c.jpg", "d.DCM", "sub/z.png"};
     for (size_t i = 0; i < RZ_COUNT(names); i++) {
         json_t *line = json_line(&r, i);
         assert_string_equal(path_of(line), fixture_path(films, names[i]));
@@ -335,8 +383,9 @@ static void test_order(void **state)
 {
     (void)state;
     const char *const argv[] = {program, "--json", "--quiet", films, "-", "/nowhere", film, films, NULL};
-    static const char *const ends[] = {"a.jpeg",   "b.PNG",  "c.jpg", "d.DCM", "z.png", "-",    "/nowhere",
-                                       "film.png", "a.jpeg", "b.PNG", "c.jpg", "d.DCM", "z.png"};
+    static const char *const ends[] = {"1.2.840.9", "IM000001", "a.jpeg",   "b.PNG",    "c.jpg",     "d.DCM",
+                                       "z.png",     "-",        "/nowhere", "film.png", "1.2.840.9", "IM000001",
+                                       "a.jpeg",    "b.PNG",    "c.jpg",    "d.DCM",    "z.png"};
     run r = run_program(argv, film, TO_FILE);
     run_expect(&r, 1, NULL, NULL);
     assert_int_equal(count_lines(&r), RZ_COUNT(ends));
@@ -442,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_same_output_for_any_thread_count),
         cmocka_unit_test(test_standard_input),
         cmocka_unit_test(test_classes_never_seen),
+        cmocka_unit_test(test_progress),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_reads_no_films),
