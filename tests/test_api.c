@@ -552,6 +552,39 @@ static void test_pixels_of_the_film(void **state)
     assert_int_equal(radz_image_channels(NULL) + radz_image_bits(NULL), 0);
 }
 
+/* What is wrong with pixels that no file describes: every result says it, strict or not. */
+static void test_pixels_with_nothing_to_see(void **state)
+{
+    (void)state;
+    static const uint16_t unscaled[] = {0, 1, 4095, 17}, scaled[] = {0, 1, 4096, 17}, white[] = {9, 9, 9, 9};
+    const struct {
+        const void *pixels;
+        radz_pixel_format format;
+        const char *says; /* NULL: nothing */
+    } cases[] = {{unscaled, RADZ_PIXELS_GRAY16, "less than a sixteenth"},
+                 {scaled, RADZ_PIXELS_GRAY16, NULL},
+                 {white, RADZ_PIXELS_GRAY16, "nothing to see"},
+                 {"ab\0\0cd", RADZ_PIXELS_GRAY8, NULL},
+                 {"aaaaaaaa", RADZ_PIXELS_GRAY8, "nothing to see"},
+                 {"abcabcabcabc", RADZ_PIXELS_RGB8, "nothing to see"},
+                 {"abcabcabcabd", RADZ_PIXELS_RGB8, NULL}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        radz_image *im;
+        radz_result *r = NULL;
+        const size_t row = cases[i].format == RADZ_PIXELS_GRAY8 ? 2 : cases[i].format == RADZ_PIXELS_GRAY16 ? 4 : 6;
+        ok(radz_image_from_pixels(NULL, cases[i].pixels, cases[i].format, 2, 2, row, &im, &err));
+        assert_int_equal(radz_image_warning_count(im), cases[i].says != NULL);
+        if (cases[i].says) assert_non_null(strstr(radz_image_warning(im, 0), cases[i].says));
+        ok(radz_classify(session, bank, im, &r, &err));
+        size_t n = 0;
+        for (size_t k = 0; cases[i].says && k < radz_result_warning_count(r); k++)
+            n += strstr(radz_result_warning(r, k), cases[i].says) != NULL;
+        assert_int_equal(n, cases[i].says != NULL);
+        radz_result_close(r);
+        radz_image_close(im);
+    }
+}
+
 /* ---- The same bits alone, in a batch, with other threads ---- */
 
 enum { N_FILMS = 21 }; /* more than one pass */
@@ -891,6 +924,7 @@ int main(void)
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_hash_of_the_film),
         cmocka_unit_test(test_pixels_of_the_film),
+        cmocka_unit_test(test_pixels_with_nothing_to_see),
         cmocka_unit_test(test_batch_invariance),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_thread_counts),

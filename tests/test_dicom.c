@@ -124,12 +124,55 @@ static void test_notes(void **state)
     assert_int_equal(expect((dicom_film){.burned = "YES"}, own_range), RZ_NOTE_BURNED_IN);
     assert_int_equal(expect((dicom_film){.modality = "MR"}, own_range), RZ_NOTE_MODALITY);
     assert_int_equal(expect((dicom_film){.part = "HAND"}, own_range), RZ_NOTE_BODY_PART);
+    assert_int_equal(expect((dicom_film){.view = "Lat"}, own_range), RZ_NOTE_LATERAL); /* not by the book */
+    assert_int_equal(expect((dicom_film){.part = "Abdomen"}, own_range), RZ_NOTE_BODY_PART);
+    assert_int_equal(expect((dicom_film){.part = "Chest", .photometric = "Monochrome2"}, own_range), 0);
     const uint16_t two[24] = {0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 4095, 9};
     assert_int_equal(expect((dicom_film){.frames = "2", .words = two, .n_words = 24}, own_range), RZ_NOTE_FRAMES);
     radz_error err;
     assert_int_equal(rz_notes_check(RZ_NOTE_LATERAL, "f", &err), RADZ_E_MISMATCH);
     assert_non_null(strstr(err.message, "lateral"));
     assert_int_equal(rz_notes_check(RZ_NOTE_FRAMES | RZ_NOTE_WINDOW, "f", &err), RADZ_OK);
+}
+
+/* Numbers that a maker left empty are as those that are not there. */
+static void test_empty_numbers(void **state)
+{
+    (void)state;
+    const uint32_t tags[] = {RZ_TAG(0x0028, 0x0006), RZ_TAG(0x0028, 0x0103)};
+    for (size_t i = 0; i < RZ_COUNT(tags); i++) {
+        dicom_file f = dicom_make((dicom_film){.no_pixels = true}), g = {.n = 0};
+        const uint8_t number[] = {0x28, 0, (uint8_t)tags[i], (uint8_t)(tags[i] >> 8), 'U', 'S', 0, 0};
+        const uint8_t *behind = memmem(f.bytes, f.n, "\x28\0\x00\x01US", 6); /* BitsAllocated */
+        uint8_t *old = memmem(f.bytes, f.n, number, 6);
+        assert_non_null(behind);
+        const size_t n = (size_t)((old ? old : behind) - f.bytes);
+        dicom_put(&g, f.bytes, n);
+        dicom_put(&g, number, sizeof number);
+        dicom_put(&g, f.bytes + n + (old ? 10 : 0), f.n - n - (old ? 10 : 0));
+        dicom_element(&g, RZ_TAG_PIXEL_DATA, "OW", dicom_ramp, sizeof dicom_ramp);
+        rz_pixels p;
+        radz_error err;
+        if (read_film(&g, &p, &err)) fail_msg("%s", err.message);
+        assert_int_equal(((const uint16_t *)p.data)[11], 65535);
+        rz_pixels_free(NULL, &p);
+    }
+}
+
+static void test_nothing_to_see(void **state)
+{
+    (void)state;
+    const uint16_t same[12] = {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
+    const dicom_file f = dicom_make((dicom_film){.words = same, .n_words = 12});
+    rz_pixels p;
+    assert_int_equal(read_film(&f, &p, NULL), RADZ_OK);
+    assert_int_equal(p.notes, RZ_NOTE_BLANK);
+    rz_pixels_free(NULL, &p);
+    /* White under a window that lies below all that is stored. */
+    const dicom_file g = dicom_make((dicom_film){.center = "-50", .width = "10"});
+    assert_int_equal(read_film(&g, &p, NULL), RADZ_OK);
+    assert_int_equal(p.notes, RZ_NOTE_BLANK);
+    rz_pixels_free(NULL, &p);
 }
 
 /* ---- Damage ---- */
@@ -253,6 +296,8 @@ int main(void)
         cmocka_unit_test(test_every_native_syntax),
         cmocka_unit_test(test_signed_and_high_bits),
         cmocka_unit_test(test_notes),
+        cmocka_unit_test(test_empty_numbers),
+        cmocka_unit_test(test_nothing_to_see),
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_deep_sequences),
         cmocka_unit_test(test_an_inflation_bomb),

@@ -35,6 +35,10 @@ const char *rz_note_text(size_t i)
         "film is of another body part than the chest",
         "film has several frames: only the first is used",
         "film has a window that is not valid: shown from its least to its greatest value",
+        "film is one gray from edge to edge: there is nothing to see",
+        "film has 16 bits and uses less than a sixteenth of their range, so that it is all but black: 12-bit values "
+        "that "
+        "nobody scaled?",
     };
     return i < RZ_COUNT(texts) ? texts[i] : NULL;
 }

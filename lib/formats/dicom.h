@@ -50,10 +50,11 @@ const rz_dicom_element *rz_dicom_find_in(const rz_dicom *d, uint32_t sequence, u
 unsigned rz_dicom_u16(const rz_dicom *d, const rz_dicom_element *e, size_t i);
 /* The i-th of the values that '\' parts, without its padding; false: not there or longer than cap - 1. */
 bool rz_dicom_text(const rz_dicom_element *e, size_t i, char *to, size_t cap);
-/* The first value where it is a code string (A-Z, 0-9, space, '_') or an identifier (0-9, '.'), else "". */
+/* The first value where it is a code string (A-Z, 0-9, space, '_'; small letters, which some makers write, become
+ * capitals) or an identifier (0-9, '.'), else "". */
 void rz_dicom_code(const rz_dicom *d, uint32_t tag, char to[17]);
 void rz_dicom_uid(const rz_dicom *d, uint32_t tag, char to[65]);
-/* One 16-bit number. An element that is not there leaves *out untouched: fine unless it is required. */
+/* One 16-bit number. An element that is empty or not there leaves *out untouched: fine unless it is required. */
 radz_status rz_dicom_get_u16(const rz_dicom *d, uint32_t tag, const char *name, bool required, unsigned *out,
                              radz_error *err) RZ_CHECK;
 /* The first decimal number of an element, in any locale; *found says whether it is there and not empty. */

@@ -52,7 +52,9 @@ static bool holds_only(const char *s, const char *allowed)
 void rz_dicom_code(const rz_dicom *d, uint32_t tag, char to[17])
 {
     const rz_dicom_element *e = rz_dicom_find(d, tag);
-    if (!e || !rz_dicom_text(e, 0, to, 17) || !holds_only(to, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _")) to[0] = 0;
+    const bool there = e && rz_dicom_text(e, 0, to, 17);
+    for (char *c = to; there && *c; c++) *c = *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
+    if (!there || !holds_only(to, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _")) to[0] = 0;
 }
 
 void rz_dicom_uid(const rz_dicom *d, uint32_t tag, char to[65])
@@ -71,6 +73,7 @@ radz_status rz_dicom_get_u16(const rz_dicom *d, uint32_t tag, const char *name, 
                              radz_error *err)
 {
     const rz_dicom_element *e = rz_dicom_find(d, tag);
+    if (e && !e->length) e = NULL;
     const bool typed = !e || !e->vr[0] || !memcmp(e->vr, "US", 2) || !memcmp(e->vr, "SS", 2) || !memcmp(e->vr, "UN", 2);
     if ((e && (e->length != 2 || !typed)) || (!e && required)) return bad_value(d, tag, name, "one 16-bit number", err);
     if (e) *out = rz_dicom_u16(d, e, 0);

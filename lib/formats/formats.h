@@ -160,7 +160,7 @@ typedef struct rz_pixels {
     int bits;           /* 8 or 16 */
     void *data;         /* uint8_t or uint16_t, from rz_malloc(host) */
     const char *format; /* "png", "jpeg", "dicom", "raw"; static */
-    unsigned notes;     /* RZ_NOTE_...: what a DICOM file says that speaks against using it */
+    unsigned notes;     /* RZ_NOTE_...: what a DICOM file, or what is seen, speaks against using it */
     rz_shown shown;     /* of a gray DICOM film: what made its levels */
     bool signed_table;  /* of its VOI LUT the first number is signed */
     double low, high;   /* RZ_SHOWN_RANGE: its numbers that became black and white */
@@ -174,6 +174,8 @@ enum {
     RZ_NOTE_BODY_PART = 16,
     RZ_NOTE_FRAMES = 32,
     RZ_NOTE_WINDOW = 64,
+    RZ_NOTE_BLANK = 128, /* by rz_pixels_notes, as the next */
+    RZ_NOTE_DARK = 256,
     RZ_NOTE_STRICT = 31, /* those that `strict` refuses */
 };
 const char *rz_note_text(size_t i); /* of bit i; NULL past the last */
@@ -186,6 +188,8 @@ radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n
 /* Room for a film of that shape, samples not set. The limits above are checked before memory is asked for. */
 radz_status rz_pixels_alloc(const rz_host *host, size_t width_px, size_t height_px, int channels, int bits,
                             const char *format, const char *what, rz_pixels *out, radz_error *err) RZ_CHECK;
+/* What the pixels say: RZ_NOTE_BLANK, RZ_NOTE_DARK. rz_pixels_decode has asked. */
+unsigned rz_pixels_notes(const rz_pixels *p);
 void rz_pixels_free(const rz_host *host, rz_pixels *p);
 radz_status rz_png_decode(const rz_host *host, const uint8_t *bytes, size_t n, const char *what, rz_pixels *out,
                           radz_error *err) RZ_CHECK;

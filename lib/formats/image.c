@@ -51,8 +51,14 @@ radz_status rz_pixels_decode(const rz_host *host, const uint8_t *bytes, size_t n
     const char *kind = kind_of(bytes, n);
     if (!kind)
         return rz_fail(err, RADZ_E_FORMAT, "%s: not a picture of a known kind, expected PNG, JPEG or DICOM", what);
-    if (!strcmp(kind, "png")) return rz_png_decode(host, bytes, n, what, out, err);
-    if (!strcmp(kind, "jpeg")) return rz_jpeg_decode(host, bytes, n, what, out, err);
-    if (!strcmp(kind, "dicom")) return rz_dicom_decode(host, bytes, n, what, out, err);
-    return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: this is a %s file, expected PNG, JPEG or DICOM", what, kind);
+    if (!strcmp(kind, "png"))
+        RZ_TRY(rz_png_decode(host, bytes, n, what, out, err));
+    else if (!strcmp(kind, "jpeg"))
+        RZ_TRY(rz_jpeg_decode(host, bytes, n, what, out, err));
+    else if (!strcmp(kind, "dicom"))
+        RZ_TRY(rz_dicom_decode(host, bytes, n, what, out, err));
+    else
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "%s: this is a %s file, expected PNG, JPEG or DICOM", what, kind);
+    out->notes |= rz_pixels_notes(out);
+    return RADZ_OK;
 }

@@ -22,6 +22,19 @@ radz_status rz_pixels_alloc(const rz_host *host, size_t width_px, size_t height_
     return RADZ_OK;
 }
 
+unsigned rz_pixels_notes(const rz_pixels *p)
+{
+    const size_t n_samples = p->width_px * p->height_px * (size_t)p->channels;
+    const size_t one = (size_t)p->channels * (size_t)(p->bits / 8), all = one * p->width_px * p->height_px;
+    const uint8_t *bytes = p->data;
+    unsigned notes = !memcmp(bytes, bytes + one, all - one) ? RZ_NOTE_BLANK : 0; /* each pixel is like the next */
+    const uint16_t *wide = p->bits == 16 ? p->data : NULL;
+    size_t i = 0;
+    while (wide && i < n_samples && wide[i] < 4096) i++;
+    if (wide && i == n_samples && !notes) notes |= RZ_NOTE_DARK;
+    return notes;
+}
+
 void rz_pixels_free(const rz_host *host, rz_pixels *p)
 {
     if (p->data) rz_free(host, p->data);

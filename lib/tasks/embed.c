@@ -93,6 +93,7 @@ radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pi
     for (size_t y = 0; y < height_px; y++)
         memcpy((uint8_t *)p.data + y * row_bytes, (const uint8_t *)pixels + y * stride_bytes, row_bytes);
     out->pixels = p;
+    out->pixels.notes = rz_pixels_notes(&p);
     film_hash(out, p.data, row_bytes * height_px);
     return RADZ_OK;
 }
