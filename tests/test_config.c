@@ -134,6 +134,8 @@ static const change refused[] = {
     {CONFIG, "\"vision_feature_layer\": -2", "\"vision_feature_layer\": [\"last\"]", RADZ_E_FORMAT,
      "vision_feature_layer"},
     {CONFIG, "\"default\"\n}", "\"cls\"\n}", RADZ_E_UNSUPPORTED, "'cls'"},
+    {CONFIG, "\"model_type\": \"llava\"", "\"model_type\": \"llava\", \"image_aspect_ratio\": \"anyres\"",
+     RADZ_E_UNSUPPORTED, "image_aspect_ratio 'anyres'"},
     {CONFIG, "\"projector_hidden_act\": \"gelu\"", "\"projector_hidden_act\": 1", RADZ_E_FORMAT,
      "projector_hidden_act"},
     {CONFIG, "\"vision_config\": {", "\"vision_config\": 7, \"other\": {", RADZ_E_FORMAT, "vision_config"},

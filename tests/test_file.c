@@ -120,6 +120,18 @@ static void only_regular_files(void **state)
     expect_refused(in_scratch("eleven/x"), 100, RADZ_E_IO, "not a directory");
 }
 
+static void pointers_of_git_are_named(void **state)
+{
+    (void)state;
+    static const char text[] = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n";
+    scratch_write("model.safetensors", text, sizeof text - 1);
+    expect_refused(in_scratch("model.safetensors"), 4096, RADZ_E_FORMAT, "'git lfs pull'");
+    scratch_write("words", text, 30);
+    rz_file f;
+    assert_int_equal(rz_file_open(NULL, in_scratch("words"), RZ_FILE_MAP, 4096, &f, NULL), RADZ_OK);
+    rz_file_close(&f);
+}
+
 static void no_descriptor_is_left(void **state)
 {
     (void)state;
@@ -342,6 +354,7 @@ int main(void)
         IN_SCRATCH(both_modes_give_the_bytes),
         IN_SCRATCH(empty_file_is_a_file),
         IN_SCRATCH(only_regular_files),
+        IN_SCRATCH(pointers_of_git_are_named),
         IN_SCRATCH(no_descriptor_is_left),
         IN_SCRATCH(paths_are_joined),
         IN_SCRATCH(folders_are_made),

@@ -96,6 +96,29 @@ static void test_disagree(void **state)
     }
 }
 
+/* Integers of other programs are called so; a key of theirs beside floats is one that was left over. */
+static void test_other_integers(void **state)
+{
+    (void)state;
+#define BY(method) "\"dtype\": \"float32\", \"quantization_config\": {\"quant_method\": \"" method "\"}"
+    const char *const dtype = "\"dtype\": \"float32\",\n  \"image_seq";
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", dtype, BY("gptq") ",\n  \"image_seq");
+    rz_free(NULL, load_hash());
+    scratch_remove();
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", dtype, BY("gptq") ",\n  \"image_seq");
+    scratch_copy(scratch_dir(), "config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5");
+    refused(RADZ_E_UNSUPPORTED, "weights as 'gptq' makes them");
+    scratch_remove();
+    copy_all("config.json");
+    scratch_copy(DIR_TINY, "config.json", dtype, BY("libradz") ",\n  \"image_seq");
+    scratch_copy(scratch_dir(), "config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5");
+    refused(RADZ_E_MISMATCH, "tensors are missing");
+    scratch_remove();
+#undef BY
+}
+
 /* ---- All that is wrong is named ------------------------------------------------------------------- */
 
 /* The tiny model's tensors from `first` on up to `end` as a file. */
@@ -232,6 +255,9 @@ static void test_missing_files(void **state)
     copy_all("model.safetensors");
     refused(RADZ_E_IO, "model.safetensors");
     assert_false(rz_model_has_weights(scratch_dir()));
+    scratch_write("llava-q4.gguf", "GGUF", 4);
+    refused(RADZ_E_UNSUPPORTED, "llava-q4.gguf: GGUF is not supported");
+    assert_int_equal(remove(fixture_path(scratch_dir(), "llava-q4.gguf")), 0);
     scratch_write("model-00001-of-00002.safetensors", "", 0);
     refused(RADZ_E_FORMAT, "model-00001-of-00002.safetensors: a part of a model, but model.safetensors.index.json is");
     refused_to_train(RADZ_E_FORMAT, "model-00001-of-00002.safetensors: a part of a model");
@@ -432,17 +458,12 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_disagree),
-        cmocka_unit_test(test_many_missing),
-        cmocka_unit_test(test_many_of_other_shape),
-        cmocka_unit_test(test_long_folder),
-        cmocka_unit_test(test_left_over),
-        cmocka_unit_test(test_missing_files),
-        cmocka_unit_test(test_tokenizer_too_large),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_shard_names),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_disagree),      cmocka_unit_test(test_other_integers),
+        cmocka_unit_test(test_many_missing),  cmocka_unit_test(test_many_of_other_shape),
+        cmocka_unit_test(test_long_folder),   cmocka_unit_test(test_left_over),
+        cmocka_unit_test(test_missing_files), cmocka_unit_test(test_tokenizer_too_large),
+        cmocka_unit_test(test_tensors),       cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_shard_names),   cmocka_unit_test(test_hash),
         cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, scratch_open_device, scratch_close_device);

@@ -75,6 +75,14 @@ static radz_status map_all(int fd, const char *path, rz_file *f, radz_error *err
     return RADZ_OK;
 }
 
+/* What git leaves in place of large files where git-lfs is not installed: some lines of text about them. */
+static radz_status refuse_pointer(const rz_file *f, const char *path, radz_error *err)
+{
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    if (f->size > 1024 || f->size < strlen(begin) || memcmp(f->data, begin, strlen(begin))) return RADZ_OK;
+    return rz_fail(err, RADZ_E_FORMAT, "%s: a Git LFS pointer and not the file: fetch it with 'git lfs pull'", path);
+}
+
 radz_status rz_file_open(const rz_host *host, const char *path, rz_file_mode mode, size_t max_bytes, rz_file *out,
                          radz_error *err)
 {
@@ -90,6 +98,7 @@ radz_status rz_file_open(const rz_host *host, const char *path, rz_file_mode mod
     else
         status = mode == RZ_FILE_MAP ? map_all(fd, path, out, err) : read_all(fd, path, out, err);
     close(fd);
+    if (!status && (status = refuse_pointer(out, path, err))) rz_file_close(out);
     if (status) {
         rz_free(host, out->priv);
         *out = (rz_file){0};

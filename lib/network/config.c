@@ -2,6 +2,8 @@
  * defaults. SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
+#include <stdio.h>
+
 #include "classes.h"
 #include "config_read.h"
 
@@ -77,6 +79,9 @@ static radz_status read_llava(const json_t *root, bool original, rz_config *cfg,
         return rz_fail(err, RADZ_E_UNSUPPORTED,
                        "config.json: mm_projector_type '%s' is not supported, only 'mlp2x_gelu'", projector);
     RZ_TRY(rz_json_string(root, "config.json", "image_aspect_ratio", &aspect, err));
+    if (aspect && strcmp(aspect, "pad") && strcmp(aspect, "square")) /* LLaVA 1.6: parts of the film beside the whole */
+        return rz_fail(err, RADZ_E_UNSUPPORTED, "config.json: image_aspect_ratio '%s' is not supported (square, pad)",
+                       aspect);
     cfg->preprocess.pad_to_square = aspect && !strcmp(aspect, "pad");
     size_t side = cfg->vision.image_size / cfg->vision.patch;
     cfg->image_rows = side * side + cfg->keep_class_row;
@@ -115,6 +120,16 @@ static radz_status read_config(const json_t *root, rz_config *cfg, radz_error *e
     return read_llava(root, false, cfg, err);
 }
 
+static radz_status read_quantised(const json_t *root, rz_config *cfg, radz_error *err)
+{
+    const json_t *how = json_object_get(root, "quantization_config");
+    const char *method = "another program";
+    if (!json_is_object(how)) return RADZ_OK;
+    RZ_TRY(rz_json_string(how, "config.json: quantization_config", "quant_method", &method, err));
+    if (strcmp(method, "libradz")) snprintf(cfg->quantised_by, sizeof cfg->quantised_by, "%s", method);
+    return RADZ_OK;
+}
+
 /* What read_config reads the rest with. */
 static radz_status read_names(const json_t *root, rz_config *cfg, radz_error *err)
 {
@@ -123,6 +138,7 @@ static radz_status read_names(const json_t *root, rz_config *cfg, radz_error *er
     bool first = !json_object_get(root, "text_config") && json_object_get(root, "mm_vision_select_layer");
     cfg->has_vision = !strncmp(type, "llava", 5);
     cfg->describes_tower = json_is_object(json_object_get(root, "vision_config"));
+    RZ_TRY(read_quantised(root, cfg, err));
     cfg->original = !strncmp(type, "llava_", 6) || (cfg->has_vision && first);
     return cfg->original ? rz_read_copy(cfg->host, root, "config.json", "mm_vision_tower", &cfg->tower_name, err)
                          : RADZ_OK;

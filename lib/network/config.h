@@ -113,6 +113,7 @@ typedef struct rz_config {
     bool has_vision;        /* false: a bare text decoder */
     bool original;          /* the LLaVA authors' own layout */
     bool describes_tower;   /* it has a vision_config */
+    char quantised_by[32];  /* method of another program's quantization_config: "gptq"; "": none */
     char *tower_name;       /* mm_vision_tower of that layout; NULL: none */
     char *vision_dir;       /* the tower's own directory; NULL: it is in the checkpoint */
     const char *films_from; /* where in the files `preprocess` stands; NULL: nowhere, it is the default */

@@ -147,6 +147,11 @@ radz_status rz_tensors_check(const rz_model *m, const char *dir, const bool *opt
         else if (!optional[i])
             fault_add(&missing, quoted);
     }
+    if (missing.n + shapes.n && m->cfg.quantised_by[0]) /* beside floats the key is one that was left over */
+        return rz_fail(err, RADZ_E_UNSUPPORTED,
+                       "%s: config.json: quantization_config: weights as '%s' makes them are not supported: take the "
+                       "model in F16 or BF16, and radz-quantize for integers",
+                       dir, m->cfg.quantised_by);
     RZ_TRY(fault_report(&missing, err));
     return fault_report(&shapes, err);
 }

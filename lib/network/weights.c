@@ -213,11 +213,23 @@ static radz_status refuse_pickle(const rz_host *host, const char *dir, radz_erro
         dir);
 }
 
+static radz_status refuse_gguf(const rz_host *host, const char *dir, radz_error *err)
+{
+    char **names = NULL;
+    size_t n = 0;
+    const radz_status status = rz_folder_names(host, dir, ".gguf", &names, &n, err);
+    if (status) return status == RADZ_E_MEMORY ? status : RADZ_OK; /* what is wrong with the folder, others say */
+    if (n) rz_fail(err, RADZ_E_UNSUPPORTED, "%s/%s: GGUF is not supported, only model.safetensors", dir, names[0]);
+    rz_folder_free(host, names, n);
+    return n ? RADZ_E_UNSUPPORTED : RADZ_OK;
+}
+
 radz_status rz_weights_refuse_others(const rz_host *host, const char *dir, radz_error *err)
 {
     char **names = NULL;
     size_t n = 0;
     RZ_TRY(refuse_pickle(host, dir, err));
+    RZ_TRY(refuse_gguf(host, dir, err));
     radz_status status = rz_folder_names(host, dir, ".safetensors", &names, &n, err);
     if (status) return status == RADZ_E_MEMORY ? status : RADZ_OK; /* what is wrong with it, others say */
     for (size_t i = 0; i < n && !status; i++)
