@@ -131,7 +131,8 @@ static void large_products_match_double(void **state)
     static const struct shape shapes[] = {{210, 270, 1100, 1, RZ_BF16, 0, 1, 1, 2},
                                           {34, 2100, 2300, 0, RZ_F32, 0, 1, 0, 2},
                                           {210, 530, 1100, 0, RZ_I4, 128, 1, 0, 2},
-                                          {700, 70, 300, 0, RZ_BF16, 0, 1, 0, 3}};
+                                          {700, 70, 300, 0, RZ_BF16, 0, 1, 0, 3},
+                                          {1540, 17, 4500, 0, RZ_BF16, 0, -2, 0, 2}};
     for (size_t i = 0; i < RZ_COUNT(shapes); i++) {
         rz_stream *s = compute_open(NULL, "auto", shapes[i].threads);
         check_product(s, "large", &shapes[i]);
@@ -187,6 +188,25 @@ static void bits_do_not_depend_on_threads_and_batch(void **state)
             free(a);
             free(want);
         }
+}
+
+/* Large results are stored past the caches, where they lie in whole lines. */
+static void where_the_result_lies_changes_nothing(void **state)
+{
+    (void)state;
+    const struct shape p = {.m = 521, .n = 2064, .k = 66, .type = RZ_BF16, .threads = 2};
+    const size_t n = p.m * p.n;
+    float *a = random_floats(p.m * p.k, 1), *c[2];
+    rz_mat w = weights(&p, 2);
+    rz_stream *s = compute_open(NULL, "auto", p.threads);
+    for (size_t i = 0; i < RZ_COUNT(c); i++) {
+        assert_int_equal(posix_memalign((void **)&c[i], 64, (n + i) * sizeof(float)), 0);
+        rz_gemm(s, false, true, p.m, p.n, p.k, 1, rz_mat_f32(a, p.k), w, 0, c[i] + i, p.n);
+    }
+    compute_close(s);
+    assert_same_bits("auto", c[1] + 1, c[0], n);
+    weights_free(w);
+    free(a), free(c[0]), free(c[1]);
 }
 
 static void nan_stays_in_its_row_and_column(void **state)
@@ -294,7 +314,7 @@ int main(void)
         cmocka_unit_test(products_match_double),           cmocka_unit_test(large_products_match_double),
         cmocka_unit_test(openblas_matches_double),         cmocka_unit_test(bits_do_not_depend_on_threads_and_batch),
         cmocka_unit_test(nan_stays_in_its_row_and_column), cmocka_unit_test(others_are_exact),
-        cmocka_unit_test(packed_weights_change_nothing),
+        cmocka_unit_test(packed_weights_change_nothing),   cmocka_unit_test(where_the_result_lies_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,6 +26,13 @@ struct rz_gemm_kernels {
     /* The same with rows of A that lie one after another, lda lanes apart; packing with tile 1 makes such rows. */
     void (*rows)(size_t m, size_t n, size_t lanes, float alpha, const float *a, size_t lda, struct rz_packed b,
                  float beta, float *c, size_t ldc);
+    /* The same lying on its side: T (n,m) = beta T + alpha B^T A^T. Columns of B are lanes as they lie, one after
+     * another, ldb lanes apart; panels of A have `side` rows. Rows of T take whole vectors. NULL: there is none. */
+    size_t side;
+    void (*turned)(size_t m, size_t n, size_t lanes, float alpha, struct rz_packed a, const float *b, size_t ldb,
+                   float beta, float *t, size_t ldt);
+    /* y (cols,rows) = x^T; `past`: past the caches, where that can be done. */
+    void (*turn)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t cols, bool past);
 };
 
 /* Tiles of an integer product, a few groups deep: panels of A (mr rows each, a_stride floats apart) times one panel of

@@ -4,15 +4,18 @@
 #include "cpu.h"
 
 enum {
-    B_LANES = 3 << 15,   /* of B that a task packs at once: they stay in the L2 cache; ... */
-    MIN_PANELS = 2,      /* ... so many panels, though, ... */
-    MAX_PANELS = 8,      /* ... and no more */
-    ROWS_AT_ONCE = 1536, /* of A that are packed ahead at most, ... */
-    A_LANES = 5 << 19,   /* ... and about so many lanes: they stay in the last cache */
-    BLOCK_ROWS = 192,    /* rows of A that stay in the L2 cache while the panels of B pass */
-    LEAST_ROWS = 96,     /* of a task, where rows are shared out too */
-    PACK_TILES = 8,      /* panels of A that one task packs */
-    SHORT_LANES = 768,   /* of rows that need no panels */
+    B_LANES = 3 << 15,      /* of B that a task packs at once: they stay in the L2 cache; ... */
+    MIN_PANELS = 2,         /* ... so many panels, though, ... */
+    MAX_PANELS = 8,         /* ... and no more */
+    ROWS_AT_ONCE = 1536,    /* of A that are packed ahead at most, ... */
+    A_LANES = 5 << 19,      /* ... and about so many lanes: they stay in the last cache */
+    BLOCK_ROWS = 192,       /* rows of A that stay in the L2 cache while the panels of B pass */
+    LEAST_ROWS = 96,        /* of a task, where rows are shared out too */
+    PACK_TILES = 8,         /* panels of A that one task packs */
+    SHORT_LANES = 768,      /* of rows that need no panels */
+    TURNED_ROWS = 8,        /* of A, from which on B's columns are multiplied as they lie, ... */
+    TURNED_PANELS = 2,      /* ... so many panels' of them a task */
+    LARGE_FLOATS = 1 << 20, /* of a C that no cache keeps until it is wanted */
 };
 
 struct gemm {
@@ -20,6 +23,7 @@ struct gemm {
     bool ta, tb;
     bool by_rows; /* A is multiplied row by row, not panel by panel; */
     bool as_is;   /* its rows need no packing either */
+    bool turned;  /* B's columns need none: they are multiplied as they lie, into C turned */
     rz_mat a, b;
     float alpha, beta, *c;
     size_t n, ldc;
@@ -31,6 +35,11 @@ struct gemm {
     float *packed;                       /* A: blocks of K one after another; within a block, panels */
 };
 
+/* Rows of a panel of A. */
+static inline size_t side_of(const struct gemm *g)
+{
+    return g->turned ? g->k->side : g->k->mr;
+}
 static inline size_t min_size(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -47,19 +56,25 @@ static inline size_t round_up(size_t n, size_t step)
 /* Where panel `i` of A begins in the block of K from p on, which is kc deep. */
 static float *packed_a(const struct gemm *g, size_t p, size_t kc, size_t i)
 {
-    const size_t mr = g->k->mr;
-    return g->packed + p / g->k->per_lane * round_up(g->m, mr) + i * mr * ceil_div(kc, g->k->per_lane);
+    const size_t side = side_of(g);
+    return g->packed + p / g->k->per_lane * round_up(g->m, side) + i * side * ceil_div(kc, g->k->per_lane);
+}
+
+/* Panels of A that one task packs. */
+static size_t pack_tiles(const struct gemm *g)
+{
+    return g->turned ? 2 : PACK_TILES;
 }
 
 static void pack_task(void *arg, size_t i, float *scratch)
 {
     const struct gemm *g = arg;
     (void)scratch;
-    const size_t mr = g->k->mr, per_block = ceil_div(ceil_div(g->m, mr), PACK_TILES);
-    const size_t p = i / per_block * g->k->depth, first = i % per_block * PACK_TILES, row = g->m0 + first * mr;
-    const size_t kc = min_size(g->k->depth, g->kg - p), rows = min_size(PACK_TILES * mr, g->m - first * mr);
+    const size_t side = side_of(g), tiles = pack_tiles(g), per_block = ceil_div(ceil_div(g->m, side), tiles);
+    const size_t p = i / per_block * g->k->depth, first = i % per_block * tiles, row = g->m0 + first * side;
+    const size_t kc = min_size(g->k->depth, g->kg - p), rows = min_size(tiles * side, g->m - first * side);
     const size_t at = g->k0 + p;
-    g->k->pack(packed_a(g, p, kc, first), g->by_rows ? 1 : mr, g->a, g->ta,
+    g->k->pack(packed_a(g, p, kc, first), g->by_rows ? 1 : side, g->a, g->ta,
                g->ta ? at * g->a.ld + row : row * g->a.ld + at, rows, kc);
 }
 
@@ -96,17 +111,43 @@ static void tile_task(void *arg, size_t i, float *scratch)
     }
 }
 
+/* A task's part of T: `cols` rows. */
+static void multiply_turned(const struct gemm *g, size_t row, size_t rows, size_t p, const float *b, size_t ldb,
+                            size_t cols, float *t, size_t ldt)
+{
+    const size_t side = g->k->side, kc = min_size(g->k->depth, g->kg - p), lanes = ceil_div(kc, g->k->per_lane);
+    for (size_t i = 0; i < rows; i += BLOCK_ROWS)
+        g->k->turned(min_size(BLOCK_ROWS, rows - i), cols, lanes, g->alpha,
+                     (struct rz_packed){packed_a(g, p, kc, (row + i) / side), side * lanes}, b, ldb,
+                     g->k0 + p ? 1 : g->beta, t + i, ldt);
+}
+
+static void turned_task(void *arg, size_t i, float *t)
+{
+    const struct gemm *g = arg;
+    const size_t wide = g->panels * g->k->nr, col = i / g->row_tasks * wide, cols = min_size(wide, g->n - col);
+    const size_t row = i % g->row_tasks * g->task_rows, rows = min_size(g->task_rows, g->m - row);
+    const size_t ldt = round_up(g->task_rows, g->k->side), ldb = g->b.ld / g->k->per_lane;
+    const float *b = (const float *)g->b.data + col * ldb;
+    float *c = g->c + (g->m0 + row) * g->ldc + col;
+    if (g->k0 || g->beta != 0) g->k->turn(t, ldt, c, g->ldc, rows, cols, false);
+    for (size_t p = 0; p < g->kg; p += g->k->depth)
+        multiply_turned(g, row, rows, p, b + (g->k0 + p) / g->k->per_lane, ldb, cols, t, ldt);
+    g->k->turn(c, g->ldc, t, ldt, cols, rows, g->m * g->n >= LARGE_FLOATS);
+}
+
 /* Columns first; rows are shared out too where the columns alone do not keep the threads busy. */
 static size_t cut_tasks(struct gemm *g, size_t threads)
 {
-    const size_t all = ceil_div(g->n, g->k->nr), mr = g->k->mr;
-    const size_t fit = B_LANES / (g->k->nr * ceil_div(min_size(g->k->depth, g->kg), g->k->per_lane));
+    const size_t all = ceil_div(g->n, g->k->nr), side = side_of(g);
+    const size_t fit =
+        g->turned ? TURNED_PANELS : B_LANES / (g->k->nr * ceil_div(min_size(g->k->depth, g->kg), g->k->per_lane));
     g->panels = threads > 1 && g->m < 4 * LEAST_ROWS ? ceil_div(all, 4 * threads) : all;
     g->panels = min_size(g->panels, fit < MIN_PANELS ? MIN_PANELS : min_size(MAX_PANELS, fit));
     const size_t col_tasks = ceil_div(all, g->panels);
     const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
     g->row_tasks = min_size(wanted, ceil_div(g->m, LEAST_ROWS));
-    g->task_rows = round_up(ceil_div(g->m, g->row_tasks), mr);
+    g->task_rows = round_up(ceil_div(g->m, g->row_tasks), side);
     g->row_tasks = ceil_div(g->m, g->task_rows);
     return g->row_tasks * col_tasks;
 }
@@ -141,18 +182,29 @@ static bool by_rows(const struct rz_gemm_kernels *k, bool ta, rz_mat a, size_t d
     return k->rows && !ta && plain && depth <= k->depth && ceil_div(a.ld, k->per_lane) <= SHORT_LANES;
 }
 
+/* Columns of B that are lanes as they lie: then packing them is work for nothing, but where few rows leave most of a
+ * vector empty. */
+static bool turned(const struct rz_gemm_kernels *k, size_t m, rz_mat b, size_t depth)
+{
+    const bool lanes = k->per_lane == 1
+                           ? b.dtype == RZ_F32
+                           : b.dtype == RZ_BF16 && !((depth | b.ld) & 1) && !((uintptr_t)b.data % sizeof(float));
+    return k->turned && lanes && m >= TURNED_ROWS;
+}
+
 void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, bool tb, const size_t size[3],
                         float alpha, rz_mat a, rz_mat b, float beta, float *c, size_t ldc)
 {
     const size_t m = size[0], n = size[1], depth = size[2];
     struct gemm g = {.k = k, .ta = ta, .tb = tb, .a = a, .b = b, .alpha = alpha, .beta = beta, .c = c};
     const size_t threads = rz_cpu_threads_for(s, (double)m * (double)n * (double)depth / 4);
-    const size_t m_max = round_up(min_size(m, ROWS_AT_ONCE), k->mr);
-    const size_t k_max = min_size(depth, round_up(A_LANES * k->per_lane / m_max + 1, k->depth));
     g.n = n, g.ldc = ldc;
     if (tb && depth == b.ld && k == packed_by(s->dev, b)) g.ready = b.packed;
     g.ready_panel = k->nr * ceil_div(depth, k->per_lane);
-    g.by_rows = by_rows(k, ta, a, depth);
+    g.turned = !ta && tb && !g.ready && turned(k, m, b, depth);
+    g.by_rows = !g.turned && by_rows(k, ta, a, depth);
+    const size_t m_max = round_up(min_size(m, ROWS_AT_ONCE), side_of(&g));
+    const size_t k_max = min_size(depth, round_up(A_LANES * k->per_lane / m_max + 1, k->depth));
     g.as_is = g.by_rows && a.dtype == RZ_F32 && k->per_lane == 1;
     rz_mark mark = rz_arena_mark(s);
     if (!g.as_is) g.packed = rz_arena_f32(s, m_max, ceil_div(k_max, k->per_lane));
@@ -162,9 +214,13 @@ void rz_cpu_gemm_packed(rz_stream *s, const struct rz_gemm_kernels *k, bool ta, 
             g.m = min_size(ROWS_AT_ONCE, m - g.m0), g.kg = min_size(k_max, depth - g.k0);
             const size_t n_tasks = cut_tasks(&g, threads), blocks = ceil_div(g.kg, k->depth);
             if (!g.as_is)
-                rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, k->mr), PACK_TILES), threads, 0, pack_task, &g);
-            const size_t scratch = g.panels * k->nr * ceil_div(min_size(k->depth, g.kg), k->per_lane);
-            rz_cpu_tasks(s, n_tasks, threads, g.ready ? 0 : scratch, tile_task, &g);
+                rz_cpu_tasks(s, blocks * ceil_div(ceil_div(g.m, side_of(&g)), pack_tiles(&g)), threads, 0, pack_task,
+                             &g);
+            const size_t wide = g.panels * k->nr;
+            size_t scratch = wide * ceil_div(min_size(k->depth, g.kg), k->per_lane);
+            if (g.ready) scratch = 0;
+            if (g.turned) scratch = wide * round_up(g.task_rows, k->side);
+            rz_cpu_tasks(s, n_tasks, threads, scratch, g.turned ? turned_task : tile_task, &g);
         }
     if (!rz_stream_failed(s)) rz_arena_release(s, mark);
 }

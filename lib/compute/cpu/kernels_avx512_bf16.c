@@ -14,6 +14,7 @@ INLINE vf dot_pairs(vf a, vf b, vf c)
 #define TILE_DOT dot_pairs
 #include "kernels_tile.h"
 #include "kernels_gemm.h"
+#include "kernels_turned.h"
 
 enum { DEPTH = 2048, STEP = 64 }; /* numbers that are rounded at a time, of each row of a panel */
 
@@ -80,7 +81,7 @@ static void round_numbers(uint16_t *restrict y, rz_mat x, size_t offset, size_t 
 /* One panel of `count` <= tile rows; a single row needs no interleaving. */
 static void pack_rounded(float *dst, size_t tile, rz_mat x, size_t offset, size_t count, size_t kc)
 {
-    float lanes[NR * STEP / 2];
+    float lanes[SIDE * STEP / 2];
     for (size_t p = 0; p < kc; p += STEP, dst += tile * STEP / 2) {
         const size_t n = kc - p < STEP ? kc - p : STEP;
         for (size_t i = 0; i < count; i++) {
@@ -106,8 +107,8 @@ static void pack_pairs(float *dst, size_t tile, rz_mat x, bool by_k, size_t offs
     }
 }
 
-const struct rz_gemm_kernels rz_kernels_avx512_bf16 = {"avx512 vdpbf16ps", MR,         NR,       2, DEPTH,
-                                                       pack_pairs,         gemm_block, gemm_rows};
+const struct rz_gemm_kernels rz_kernels_avx512_bf16 = {
+    "avx512 vdpbf16ps", MR, NR, 2, DEPTH, pack_pairs, gemm_block, gemm_rows, SIDE, gemm_turned, turn};
 #else
 typedef int rz_kernels_avx512_bf16_unused;
 #endif

@@ -3,7 +3,8 @@
 
 #define MR RZ_MR
 #define NR (2 * W)
-enum { LINE = 16 }; /* floats in a cache line */
+#define SIDE (3 * W) /* rows of A beside each other in a turned tile */
+enum { LINE = 16 };  /* floats in a cache line */
 
 /* ---- Packing ------------------------------------------------------------------------- */
 
@@ -43,8 +44,16 @@ INLINE void transpose2(float *y, size_t tile, const float *x, size_t ld)
 }
 
 #if W == 16 && defined(__AVX512F__)
-/* 16 by 16. */
-INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld)
+INLINE void store16(float *y, __m512 x, bool past)
+{
+    if (past)
+        _mm512_stream_ps(y, x);
+    else
+        _mm512_storeu_ps(y, x);
+}
+
+/* 16 by 16; `past` the caches, in whole lines. */
+INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld, bool past)
 {
     __m512 r[16], t[16];
     for (int i = 0; i < 16; i++, x += ld) r[i] = _mm512_loadu_ps(x);
@@ -62,16 +71,16 @@ INLINE void transpose16(float *y, size_t tile, const float *x, size_t ld)
                      b = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
         const __m512 c = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd),
                      d = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
-        _mm512_storeu_ps(y + (size_t)j * tile, _mm512_shuffle_f32x4(a, b, 0x88));
-        _mm512_storeu_ps(y + (size_t)(4 + j) * tile, _mm512_shuffle_f32x4(c, d, 0x88));
-        _mm512_storeu_ps(y + (size_t)(8 + j) * tile, _mm512_shuffle_f32x4(a, b, 0xdd));
-        _mm512_storeu_ps(y + (size_t)(12 + j) * tile, _mm512_shuffle_f32x4(c, d, 0xdd));
+        store16(y + (size_t)j * tile, _mm512_shuffle_f32x4(a, b, 0x88), past);
+        store16(y + (size_t)(4 + j) * tile, _mm512_shuffle_f32x4(c, d, 0x88), past);
+        store16(y + (size_t)(8 + j) * tile, _mm512_shuffle_f32x4(a, b, 0xdd), past);
+        store16(y + (size_t)(12 + j) * tile, _mm512_shuffle_f32x4(c, d, 0xdd), past);
     }
 }
 #endif
 
-/* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i of NR, of MR rows
- * nobody reads more than there are. What lies `ahead` floats further on is fetched meanwhile. */
+/* One panel from rows of x: y[p * tile + i] = x[i * ld + p], i < n <= tile; zeros for the other i of NR and SIDE,
+ * of MR rows nobody reads more than there are. What lies `ahead` floats further on is fetched meanwhile. */
 static void interleave(float *restrict y, size_t tile, const float *restrict x, size_t ld, size_t n, size_t kc,
                        size_t ahead)
 {
@@ -81,7 +90,7 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
         size_t p = 0;
         for (; p + LINE <= kc; p += LINE) {
             for (size_t r = i; r < i + 16; r++) __builtin_prefetch(x + r * ld + p + ahead, 0, 2);
-            transpose16(y + p * tile + i, tile, x + i * ld + p, ld);
+            transpose16(y + p * tile + i, tile, x + i * ld + p, ld, false);
         }
         for (; p < kc; p++)
             for (size_t j = i; j < i + 16; j++) y[p * tile + j] = x[j * ld + p];
@@ -112,7 +121,7 @@ static void interleave(float *restrict y, size_t tile, const float *restrict x, 
     }
     for (; i < n; i++)
         for (size_t p = 0; p < kc; p++) y[p * tile + i] = x[i * ld + p];
-    for (size_t p = 0; i < tile && tile == NR && p < kc; p++) memset(y + p * NR + i, 0, (NR - i) * sizeof *y);
+    for (size_t p = 0; i < tile && tile >= NR && p < kc; p++) memset(y + p * tile + i, 0, (tile - i) * sizeof *y);
 }
 
 /* Fetches n elements of x from `offset` on. */
