@@ -185,7 +185,7 @@ static void block_inside(const rz_net *net, const rz_decoder_block *b, const rz_
     a->n2 = rz_norm_forward(net, &b->post, t->eps, a->mid, rows, &a->stats2);
     a->gate = rz_linear_forward(net, &b->gate, a->n2, rows);
     a->up = rz_linear_forward(net, &b->up, a->n2, rows);
-    a->act = rz_arena_f32(net->s, rows, t->intermediate);
+    a->act = net->keep ? rz_arena_f32(net->s, rows, t->intermediate) : a->gate;
     rz_gated(net->s, t->act, a->act, a->gate, a->up, rows * t->intermediate);
 }
 

@@ -31,14 +31,14 @@ static size_t tower_floats(const rz_config *cfg)
 {
     const rz_vision_config *v = &cfg->vision;
     size_t rows = rz_tower_rows(cfg), pixels = v->channels * v->image_size * v->image_size;
-    return 2 * pixels + rows * (11 * v->hidden + 2 * v->intermediate);
+    return 2 * pixels + rows * (11 * v->hidden + v->intermediate);
 }
 
 /* The same of one decoder block; `rows` of a film's prompt. */
 static size_t decoder_floats(const rz_config *cfg, size_t rows)
 {
     const rz_text_config *t = &cfg->text;
-    return rows * (6 * t->hidden + 2 * t->heads * t->head_dim + 2 * t->kv_heads * t->head_dim + 3 * t->intermediate);
+    return rows * (6 * t->hidden + 2 * t->heads * t->head_dim + 2 * t->kv_heads * t->head_dim + 2 * t->intermediate);
 }
 
 uint64_t rz_net_film_bytes(const rz_model *m)
@@ -70,7 +70,7 @@ static part tower_part(const rz_model *m, bool recompute)
     const double inside = rows * (8 * c + 2 * wide + heads), whole = rows * (10 * c + 2 * wide + heads);
     const double blocks = (double)rz_config_tower_blocks(&m->cfg);
     part p = {.kept = 2 * pixels + 3 * rows * c + (double)(m->cfg.image_rows * m->cfg.n_feature_layers) * c};
-    p.forward = rows * (8 * c + 2 * wide);
+    p.forward = rows * (8 * c + wide);
     if (!m->setup.tower) return p;
     p.kept += blocks * (recompute ? rows * c : whole);
     if (!recompute) p.forward = 0;
@@ -95,7 +95,7 @@ static part decoder_part(const rz_model *m, bool recompute)
     const double mlp = 3 * wide + c + lora_floats(&m->setup, wide);
     const double attention = 3 * wide + 2 * c + 2 * q + 2 * kv + lora_floats(&m->setup, larger(c, q));
     part p = {.kept = 2 * c + blocks * (recompute ? c : whole)};
-    if (recompute) p.forward = inside;
+    if (recompute) p.forward = inside - wide;
     p.backward = c + larger(mlp, attention) + (recompute ? inside : 0);
     return p;
 }

@@ -173,7 +173,7 @@ static void block_inside(const rz_net *net, const rz_tower_block *b, const rz_at
     a->mid = add_branch(net, h, rz_linear_forward(net, &b->o, a->att, rows), &paths[ATTENTION], rows);
     a->n2 = rz_norm_forward(net, &b->ln2, v->eps, a->mid, rows, &a->stats2);
     a->fc1 = rz_linear_forward(net, &b->fc1, a->n2, rows);
-    a->act = rz_arena_f32(net->s, rows, v->intermediate);
+    a->act = net->keep ? rz_arena_f32(net->s, rows, v->intermediate) : a->fc1;
     rz_act(net->s, v->act, a->act, a->fc1, rows * v->intermediate);
 }
 

@@ -13,8 +13,7 @@ enum {
     LEAST_ROWS = 96,        /* of a task, where rows are shared out too */
     PACK_TILES = 8,         /* panels of A that one task packs */
     SHORT_LANES = 768,      /* of rows that need no panels */
-    TURNED_ROWS = 8,        /* of A, from which on B's columns are multiplied as they lie, ... */
-    TURNED_PANELS = 2,      /* ... so many panels' of them a task */
+    TURNED_ROWS = 8,        /* of A, from which on B's columns are multiplied as they lie */
     LARGE_FLOATS = 1 << 20, /* of a C that no cache keeps until it is wanted */
 };
 
@@ -136,14 +135,20 @@ static void turned_task(void *arg, size_t i, float *t)
     g->k->turn(c, g->ldc, t, ldt, cols, rows, g->m * g->n >= LARGE_FLOATS);
 }
 
+/* Panels of B that a task takes at most. */
+static size_t most_panels(const struct gemm *g)
+{
+    if (g->turned) return 1; /* nothing is packed for a task; small ones keep no thread waiting for the last */
+    const size_t fit = B_LANES / (g->k->nr * ceil_div(min_size(g->k->depth, g->kg), g->k->per_lane));
+    return fit < MIN_PANELS ? MIN_PANELS : min_size(MAX_PANELS, fit);
+}
+
 /* Columns first; rows are shared out too where the columns alone do not keep the threads busy. */
 static size_t cut_tasks(struct gemm *g, size_t threads)
 {
     const size_t all = ceil_div(g->n, g->k->nr), side = side_of(g);
-    const size_t fit =
-        g->turned ? TURNED_PANELS : B_LANES / (g->k->nr * ceil_div(min_size(g->k->depth, g->kg), g->k->per_lane));
     g->panels = threads > 1 && g->m < 4 * LEAST_ROWS ? ceil_div(all, 4 * threads) : all;
-    g->panels = min_size(g->panels, fit < MIN_PANELS ? MIN_PANELS : min_size(MAX_PANELS, fit));
+    g->panels = min_size(g->panels, most_panels(g));
     const size_t col_tasks = ceil_div(all, g->panels);
     const size_t wanted = threads > 1 && col_tasks < 4 * threads ? ceil_div(4 * threads, col_tasks) : 1;
     g->row_tasks = min_size(wanted, ceil_div(g->m, LEAST_ROWS));
