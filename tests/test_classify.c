@@ -1,5 +1,6 @@
 /* test_classify.c - many films by path: each as it is alone, in order, whatever fails on the way.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -185,32 +186,40 @@ static void test_stopped(void **state)
     close_world(&w);
 }
 
+/* What the session's hook is asked with: how often it says no, on which thread alone. */
+typedef struct patience {
+    int left;
+    pthread_t thread;
+    bool elsewhere;
+} patience;
+
 static int cancel(void *user)
 {
-    int *left = user;
-    return --*left < 0;
+    patience *p = user;
+    p->elsewhere |= !pthread_equal(pthread_self(), p->thread);
+    return --p->left < 0;
 }
 
-/* The session's own hook, asked between layers: no film is told of after it. */
+/* The session's own hook, asked between layers: no film is told of after it. How often it is asked is nobody's
+ * promise: films go through the network side by side, and the caller's thread alone asks. */
 static void test_cancelled(void **state)
 {
     (void)state;
     radz_status status = RADZ_E_CANCELLED;
-    size_t most = 0;
     for (int at = 0; status; at++) {
         radz_runtime_options o;
         radz_session_options so;
         world w;
         heard h = {.n = 0};
-        int left = 1 << 30;
+        patience p = {1 << 30, pthread_self(), false};
         radz_runtime_options_init(&o);
         radz_session_options_init(&so);
-        o.n_threads = 2, so.cancel_fn = cancel, so.user = &left;
+        o.n_threads = 2, so.cancel_fn = cancel, so.user = &p;
         ok(try_open(&w, &o, &so));
-        left = at;
+        p.left = at;
         status = radz_classify_files(w.session, w.bank, (const char *const *)paths, N, hear, &h, &err);
-        assert_true(status ? status == RADZ_E_CANCELLED && h.n % 16 == 0 && h.n >= most : h.n == N);
-        most = h.n;
+        assert_true(status ? status == RADZ_E_CANCELLED && h.n % 16 == 0 : h.n == N);
+        assert_false(p.elsewhere);
         forget(&h);
         close_world(&w);
         assert_true(at < 1000);

@@ -13,7 +13,7 @@
 #include "fixture.h"
 #include "radz.h"
 
-enum { N_THREADS = 16, N_FILMS = 5, N_TEXTS = 4, N_ITEMS = N_FILMS + N_TEXTS, DIM = 8, N_FEATURES = 4 };
+enum { N_THREADS = 16, N_FILMS = 17, N_TEXTS = 4, N_ITEMS = N_FILMS + N_TEXTS, DIM = 8, N_FEATURES = 4 };
 
 static radz_error err;
 static char *dir;
@@ -46,7 +46,7 @@ static int setup(void **state)
     fixture_model(dir, 11);
     for (size_t i = 0; i < N_FILMS; i++) {
         size_t n;
-        uint8_t *png = fixture_png_bytes(64 + 9 * i, 90 - 5 * i, i % 2 ? 3 : 1, i, &n);
+        uint8_t *png = fixture_png_bytes(64 + 9 * (i % 5), 90 - 5 * (i % 5), i % 2 ? 3 : 1, i, &n);
         ok(radz_image_open_memory(NULL, png, n, &films[i], &err));
         free(png);
     }

@@ -273,6 +273,11 @@ void rz_pool_destroy(rz_pool *pool)
     rz_free(pool->host, pool);
 }
 
+bool rz_pool_inside(void)
+{
+    return inside_task;
+}
+
 int rz_pool_threads(const rz_pool *pool)
 {
     return pool ? pool->n_workers + 1 : 1;

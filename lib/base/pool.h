@@ -13,6 +13,7 @@ typedef struct rz_pool rz_pool;
 radz_status rz_pool_create(const rz_host *host, int n_threads, rz_pool **pool, radz_error *err) RZ_CHECK;
 void rz_pool_destroy(rz_pool *pool);
 int rz_pool_threads(const rz_pool *pool);
+bool rz_pool_inside(void); /* is the calling thread in a task? */
 
 /* Calls fn(arg, i) for every 0 <= i < n, in any order and on any thread; returns when all are done.
  * The caller takes part. Never allocates, never fails. Runs serially in a forked child and

@@ -72,6 +72,9 @@ void rz_stream_close(rz_stream *s);
 rz_device *rz_stream_device(const rz_stream *s);
 /* Waits; returns the first failure since the last sync and clears it. */
 radz_status rz_stream_sync(rz_stream *s, radz_error *err) RZ_CHECK;
+/* The i-th of the streams for passes that run side by side, each on a thread of its own; NULL, recorded: no memory. It
+ * belongs to s and stays for the next time. */
+rz_stream *rz_stream_beside(rz_stream *s, size_t i);
 /* Records a failure (the first one stays). rz_stream_failed: is there one? */
 void rz_stream_fail(rz_stream *s, radz_status code, const char *fmt, ...) RZ_PRINTF(3, 4);
 bool rz_stream_failed(const rz_stream *s);

@@ -117,6 +117,8 @@ struct rz_stream {
     pid_t pid;      /* the process that opened it */
     radz_error err; /* err.code: RADZ_OK while all is well */
     struct rz_arena device, host;
+    rz_stream **beside; /* of rz_stream_beside */
+    size_t n_beside;
 };
 
 /* Fills name, ops, kernels of a CPU device (cpu/cpu.c). */

@@ -51,6 +51,8 @@ static void arena_free(rz_stream *s, struct rz_arena *a)
 void rz_stream_close(rz_stream *s)
 {
     if (!s) return;
+    for (size_t i = 0; i < s->n_beside; i++) rz_stream_close(s->beside[i]);
+    rz_free(s->dev->host, s->beside);
     if (s->dev->ops.close_stream) s->dev->ops.close_stream(s);
     arena_free(s, &s->device);
     arena_free(s, &s->host);
@@ -75,6 +77,19 @@ void rz_stream_fail(rz_stream *s, radz_status code, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     rz_fail(&s->err, code, "%s", text);
+}
+
+rz_stream *rz_stream_beside(rz_stream *s, size_t i)
+{
+    while (s->n_beside <= i && !rz_stream_failed(s)) {
+        rz_stream **all = rz_realloc(s->dev->host, s->beside, s->n_beside + 1, sizeof *all);
+        if (all) s->beside = all;
+        if (!all || rz_stream_open(s->dev, &all[s->n_beside], NULL))
+            rz_stream_fail(s, RADZ_E_MEMORY, "out of memory: a stream beside others");
+        else
+            s->n_beside++;
+    }
+    return i < s->n_beside ? s->beside[i] : NULL;
 }
 
 /* May ops run on it? A forked child has the memory, but neither the threads nor the device. */
@@ -223,7 +238,9 @@ void rz_arena_release(rz_stream *s, rz_mark m)
 
 size_t rz_arena_peak(const rz_stream *s)
 {
-    return arena_size(&s->device) + arena_size(&s->host);
+    size_t n = arena_size(&s->device) + arena_size(&s->host);
+    for (size_t i = 0; i < s->n_beside; i++) n += rz_arena_peak(s->beside[i]);
+    return n;
 }
 
 static size_t arena_touched(const struct rz_arena *a)
@@ -235,7 +252,9 @@ static size_t arena_touched(const struct rz_arena *a)
 
 size_t rz_arena_touched(const rz_stream *s)
 {
-    return arena_touched(&s->device) + arena_touched(&s->host);
+    size_t n = arena_touched(&s->device) + arena_touched(&s->host);
+    for (size_t i = 0; i < s->n_beside; i++) n += rz_arena_touched(s->beside[i]);
+    return n;
 }
 
 /* ---- Ops ------------------------------------------------------------------------------ */

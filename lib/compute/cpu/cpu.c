@@ -15,7 +15,7 @@
 
 size_t rz_cpu_threads_for(const rz_stream *s, double work)
 {
-    size_t n = (size_t)rz_pool_threads(s->dev->pool);
+    size_t n = rz_pool_inside() ? 1 : (size_t)rz_pool_threads(s->dev->pool);
     double worth = work / WORK_PER_THREAD;
     return worth < 2 ? 1 : worth < (double)n ? (size_t)worth : n;
 }
