@@ -107,6 +107,41 @@ static void test_hidden_states(void **state)
     }
 }
 
+/* ---- Gray films ---- */
+
+enum { SIDE = 40, N_GRAY = 3 };
+
+static radz_image *film_of(int i, radz_pixel_format format)
+{
+    static uint8_t pixels[3 * SIDE * SIDE];
+    radz_image *film;
+    const int channels = format == RADZ_PIXELS_GRAY8 ? 1 : 3;
+    for (int p = 0; p < channels * SIDE * SIDE; p++)
+        pixels[p] = (uint8_t)(128 + 100 * sin(p / channels * .01 * (i + 1)) * cos(p / channels % SIDE * .2));
+    ok(radz_image_from_pixels(NULL, pixels, format, SIDE, SIDE, SIDE * (size_t)channels, &film, &err));
+    return film;
+}
+
+/* Through weights summed over channels that are normalised each in its own way: the vector of the same film in colour,
+ * whose pixels and vectors are transformers'. */
+static void test_gray(void **state)
+{
+    (void)state;
+    radz_image *films[2 * N_GRAY];
+    float alone[2 * N_GRAY][DIM], together[2 * N_GRAY][DIM];
+    for (int i = 0; i < 2 * N_GRAY; i++) {
+        films[i] = film_of(i / 2, i % 2 ? RADZ_PIXELS_RGB8 : RADZ_PIXELS_GRAY8);
+        ok(radz_embed_images(session, (const radz_image *const *)&films[i], 1, NULL, alone[i], &err));
+    }
+    for (int i = 0; i < 2 * N_GRAY; i += 2)
+        for (size_t c = 0; c < DIM; c++)
+            if (!(fabsf(alone[i][c] - alone[i + 1][c]) < 5e-6f))
+                fail_msg("film %d [%zu]: %.8g, in colour %.8g", i / 2, c, (double)alone[i][c], (double)alone[i + 1][c]);
+    ok(radz_embed_images(session, (const radz_image *const *)films, 2 * N_GRAY, NULL, together[0], &err));
+    assert_memory_equal(together, alone, sizeof alone);
+    for (int i = 0; i < 2 * N_GRAY; i++) radz_image_close(films[i]);
+}
+
 /* ---- Options ---- */
 
 static void test_dimensions(void **state)
@@ -262,9 +297,15 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hidden_states),   cmocka_unit_test(test_dimensions), cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_shorter_options), cmocka_unit_test(test_untrained),  cmocka_unit_test(test_npy),
-        cmocka_unit_test(test_safetensors),     cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_hidden_states),
+        cmocka_unit_test(test_gray),
+        cmocka_unit_test(test_dimensions),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_shorter_options),
+        cmocka_unit_test(test_untrained),
+        cmocka_unit_test(test_npy),
+        cmocka_unit_test(test_safetensors),
+        cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -83,7 +83,7 @@ static void close_world(world *w)
 
 static void map_of(world *w, size_t film, const rz_saliency *what, float *map)
 {
-    const rz_item item = {RZ_ITEM_IMAGE, w->pixels + film * PIXELS, &w->prompt, 0};
+    const rz_item item = {.kind = RZ_ITEM_IMAGE, .pixels = w->pixels + film * PIXELS, .prompt = &w->prompt};
     rz_saliency_map(&w->net, &item, what, map);
     ok(rz_stream_sync(w->s, &err));
 }
@@ -158,7 +158,7 @@ static void test_class_row(void **state)
 static double score_scaled(world *w, size_t patch, float e)
 {
     const size_t c = w->m->cfg.text.hidden, blocks = 3, n = w->prompt.n;
-    const rz_item item = {RZ_ITEM_IMAGE, w->pixels, &w->prompt, 0};
+    const rz_item item = {.kind = RZ_ITEM_IMAGE, .pixels = w->pixels, .prompt = &w->prompt};
     int32_t start[2] = {0, (int32_t)n}, rows[4], group[2] = {0, 4};
     float unit[DIM];
     size_t at = 0;

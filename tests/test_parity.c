@@ -167,7 +167,8 @@ static void batch_put(const world *w, batch *b, const char *name, rz_item_kind k
     p->ids = malloc(t->n_bytes);
     assert_non_null(p->ids);
     memcpy(p->ids, t->data, t->n_bytes);
-    b->items[b->n++] = (rz_item){kind, kind == RZ_ITEM_IMAGE ? b->pixels + film * PIXELS : NULL, p, 0};
+    b->items[b->n++] =
+        (rz_item){.kind = kind, .pixels = kind == RZ_ITEM_IMAGE ? b->pixels + film * PIXELS : NULL, .prompt = p};
 }
 
 static void batch_pixels(const world *w, batch *b)
@@ -911,7 +912,7 @@ static void check_fused(const world *w, const rz_st *st)
     ok(rz_st_to_f32(rz_st_find(films, "pixels"), pixels, &err));
     rz_prompt prompt;
     ok(rz_prompt_image(NULL, w->m, &prompt, &err));
-    const rz_item items[2] = {{RZ_ITEM_IMAGE, pixels, &prompt, 0}, {RZ_ITEM_IMAGE, pixels + PIXELS, &prompt, 0}};
+    const rz_item items[2] = {{.pixels = pixels, .prompt = &prompt}, {.pixels = pixels + PIXELS, .prompt = &prompt}};
     const rz_pick own = {.rows = RZ_ROWS_SPECIAL, .n_blocks = rz_config_decoder_blocks(&w->m->cfg)};
     float *v = rz_encode_pick(&net, items, 2, &own), *host = malloc(2 * dim * sizeof *host);
     near(w, v, of_recipe(st, "", "films"), GRAD_TOL);

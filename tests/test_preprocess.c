@@ -75,8 +75,12 @@ static void same_with_threads(const rz_preprocess_config *cfg, size_t size, cons
     const size_t n = 3 * size * size;
     float *out = malloc(n * sizeof *out);
     assert_int_equal(rz_pool_create(NULL, 3, &pool, NULL), RADZ_OK);
-    assert_int_equal(rz_preprocess_on(pool, NULL, cfg, size, film, out, NULL), RADZ_OK);
+    assert_int_equal(rz_preprocess_on(pool, NULL, cfg, size, film, 3, out, NULL), RADZ_OK);
     assert_memory_equal(out, want, n * sizeof *out);
+    out[n / 3] = -99; /* what lies behind the first plane stays */
+    assert_int_equal(rz_preprocess_on(pool, NULL, cfg, size, film, 1, out, NULL), RADZ_OK);
+    assert_memory_equal(out, want, n / 3 * sizeof *out);
+    assert_true(out[n / 3] == -99);
     rz_pool_destroy(pool);
     free(out);
 }
@@ -244,6 +248,8 @@ static void test_gray_is_rgb_with_equal_channels(void **state)
         assert_int_equal(rz_preprocess(NULL, &cfg, 24, &gray, one, NULL), RADZ_OK);
         assert_int_equal(rz_preprocess(NULL, &cfg, 24, &rgb, three, NULL), RADZ_OK);
         assert_memory_equal(one, three, sizeof one);
+        assert_true(rz_preprocess_is_gray(&cfg, &gray) == !pad); /* CLIP's padding is of a colour */
+        assert_false(rz_preprocess_is_gray(&cfg, &rgb));
         rz_pixels_free(NULL, &gray);
         rz_pixels_free(NULL, &rgb);
     }

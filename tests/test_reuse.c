@@ -91,7 +91,7 @@ static void make_item(size_t i, int film, int words, size_t n_words)
     for (size_t k = 0; k < special; k++) ids[i][n++] = (int32_t)(vocab + k);
     assert_in_range(n, 1, MAX_ROWS);
     prompts[i] = (rz_prompt){ids[i], n};
-    items[i] = (rz_item){film ? RZ_ITEM_IMAGE : RZ_ITEM_TEXT, NULL, &prompts[i], 0};
+    items[i] = (rz_item){.kind = film ? RZ_ITEM_IMAGE : RZ_ITEM_TEXT, .prompt = &prompts[i]};
     if (!film) return;
     pixels[i] = realloc(pixels[i], film_floats() * sizeof(float));
     assert_non_null(pixels[i]);

@@ -436,7 +436,7 @@ static radz_status whole_way(const rz_host *host, void *arg)
     if (!status) status = rz_prompt_text(host, m, "No finding.", &text, &err);
     if (!status) {
         rz_net net = {.model = m, .s = s};
-        rz_item items[] = {{RZ_ITEM_IMAGE, pixels, &image, 0}, {RZ_ITEM_TEXT, NULL, &text, 0}};
+        rz_item items[] = {{.pixels = pixels, .prompt = &image}, {.kind = RZ_ITEM_TEXT, .prompt = &text}};
         rz_encode(&net, items, 2, &global, &local, NULL);
         if (!rz_stream_failed(s)) rz_download(s, out, global, sizeof out);
         status = rz_stream_sync(s, &err);

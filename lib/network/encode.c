@@ -223,18 +223,39 @@ static void group_rows(const rz_net *net, const rz_item *items, rz_encoding *e, 
 
 /* ---- Images ------------------------------------------------------------------------ */
 
-static float *upload_pixels(const rz_net *net, const rz_item *items, size_t n, size_t n_images)
+/* Floats of an item's pixels; 0: it has none. */
+static size_t floats_of(const rz_net *net, const rz_item *item)
 {
     const rz_vision_config *v = &net->model->cfg.vision;
-    size_t each = v->channels * v->image_size * v->image_size;
-    float *pixels = rz_arena_f32(net->s, n_images, each);
-    for (size_t i = 0, k = 0; i < n && pixels;) {
-        size_t run = items[i].pixels != NULL; /* films that lie one after another go at once */
-        while (run && i + run < n && items[i + run].pixels == items[i].pixels + each * run) run++;
-        if (run) rz_upload(net->s, pixels + each * k, items[i].pixels, run * each * sizeof(float));
-        k += run, i += run ? run : 1;
+    const size_t plane = v->image_size * v->image_size;
+    return !item->pixels ? 0 : item->gray ? plane : v->channels * plane;
+}
+
+/* The films one after another: where they are, on a device that reads there, or a copy. */
+static const float *upload_pixels(const rz_net *net, const rz_item *items, size_t n)
+{
+    size_t all = 0;
+    for (size_t i = 0; i < n; i++) all += floats_of(net, &items[i]);
+    float *pixels = NULL;
+    for (size_t i = 0, at = 0; i < n && at < all;) {
+        size_t run = i, floats = 0; /* films that lie one after another go at once */
+        do floats += floats_of(net, &items[run++]);
+        while (run < n && floats && items[run].pixels == items[i].pixels + floats);
+        if (floats == all && rz_device_is_host(net->model->dev)) return items[i].pixels;
+        if (!pixels && !(pixels = rz_arena_f32(net->s, 1, all))) return NULL;
+        rz_upload(net->s, pixels + at, items[i].pixels, floats * sizeof *pixels);
+        at += floats, i = run;
     }
     return pixels;
+}
+
+/* NULL: none is. */
+static const bool *gray_films(const rz_net *net, const rz_item *items, size_t n, size_t n_images)
+{
+    bool any = false, *gray = rz_arena_host(net->s, n_images, sizeof *gray);
+    for (size_t i = 0, k = 0; i < n && gray; i++)
+        if (items[i].pixels) any |= gray[k++] = items[i].gray;
+    return any ? gray : NULL;
 }
 
 /* NULL: no film takes a shorter path. */
@@ -252,7 +273,8 @@ static float *image_forward(const rz_net *net, const rz_item *items, size_t n, r
     rz_net frozen = *net;
     frozen.keep = net->keep && net->model->setup.tower; /* no gradient goes into a tower that stays as it is */
     frozen.film_keys = film_keys(net, items, n, e->n_images);
-    float *pixels = upload_pixels(net, items, n, e->n_images);
+    frozen.gray_films = gray_films(net, items, n, e->n_images);
+    const float *pixels = upload_pixels(net, items, n);
     float *x = rz_tower_features(&frozen, pixels, e->n_images, &e->tower);
     return rz_projector_forward(net, x, e->n_images * net->model->cfg.image_rows, &e->projector);
 }
@@ -398,14 +420,13 @@ static size_t rows_wanted(const rz_net *net, const rz_item *item, rz_rows which)
 static bool leave_out(const rz_net *net, const rz_item **items, size_t n, size_t n_blocks, const int32_t *wanted,
                       rz_shortcut *cut)
 {
-    const rz_vision_config *v = &net->model->cfg.vision;
     rz_reuse_prompt *prompts = rz_arena_host(net->s, n, sizeof *prompts);
     rz_item *rest = rz_arena_host(net->s, n, sizeof *rest);
     rz_prompt *tails = rz_arena_host(net->s, n, sizeof *tails);
     if (!prompts || !rest || !tails) return false;
     for (size_t i = 0; i < n; i++)
-        prompts[i] = (rz_reuse_prompt){(*items)[i].prompt, (*items)[i].pixels,
-                                       v->channels * v->image_size * v->image_size, (size_t)wanted[i]};
+        prompts[i] =
+            (rz_reuse_prompt){(*items)[i].prompt, (*items)[i].pixels, floats_of(net, &(*items)[i]), (size_t)wanted[i]};
     const rz_reuse_plan plan = rz_reuse_begin(net->reuse, prompts, n, n_blocks);
     cut->before = plan.before, cut->n_before = plan.n_before;
     cut->store = plan.store, cut->n_store = plan.n_store;

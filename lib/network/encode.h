@@ -17,6 +17,7 @@ typedef struct rz_item {
     const float *pixels; /* RZ_ITEM_IMAGE: (3, image_size, image_size), host; else NULL */
     const rz_prompt *prompt;
     uint64_t key; /* training: rows of items with one key and one place in it have one dropout mask */
+    bool gray;    /* pixels: the first plane alone, for which the model has weights (gray.h); not to train with */
 } rz_item;
 
 /* Which rows of which layer become an item's vector. */

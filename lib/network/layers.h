@@ -15,6 +15,7 @@ typedef struct rz_net {
     const uint64_t *row_keys;     /* device; set by rz_encode where there is dropout */
     double drop_path;             /* with dropout_seed: share of films that the last tower block's branches leave out */
     const uint64_t *film_keys;    /* host; set by rz_encode where there is drop_path */
+    const bool *gray_films;       /* host, of each film: its first plane alone is there; set by rz_encode; NULL: none */
     struct rz_pager *pager;       /* of a model larger than memory (pager.h); NULL: it is in memory */
     struct rz_reuse *reuse;       /* what earlier passes left (reuse.h); NULL: nothing */
     int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */

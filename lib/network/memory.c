@@ -12,6 +12,7 @@ bool rz_net_reads(const rz_model *m, const rz_param *p)
     const size_t used[] = {rz_config_decoder_blocks(&m->cfg), rz_config_tower_blocks(&m->cfg)};
     if (p == m->embed || p == m->lm_head || !strncmp(p->name, "gamma_txt", 9) || !strncmp(p->name, "gamma_dis", 9))
         return false;
+    if (p == m->patch && m->gray.w) return false;
     for (size_t i = 0; i < RZ_COUNT(parts); i++) {
         const size_t n = strlen(parts[i]);
         if (!strncmp(p->name, parts[i], n) && strtoul(p->name + n, NULL, 10) >= used[i]) return false;

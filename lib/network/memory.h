@@ -4,8 +4,8 @@
 
 #include "model.h"
 
-/* A film's pass looks at the whole parameter: not at the table and the head, nor the blocks after those that a vector
- * depends on, nor what texts alone go through. */
+/* A gray film's pass looks at the whole parameter: not at the table and the head, nor the blocks after those that a
+ * vector depends on, nor what texts or films of colour alone go through. */
 bool rz_net_reads(const rz_model *m, const rz_param *p);
 /* Memory of a pass of one film, about: what the network's layers ask of the arena, which holds up to twice as much. */
 uint64_t rz_net_film_bytes(const rz_model *m);

@@ -3,6 +3,7 @@
 #include "model.h"
 
 #include "fill.h"
+#include "gray.h"
 #include "lora.h"
 #include "model_hash.h"
 #include "packed.h"
@@ -114,9 +115,11 @@ static radz_status load_all(rz_model *m, const rz_source *src, rz_model_mode mod
     if (!status && !src->list_only) status = rz_model_fill(m, &notes, src->dir, mode, seed, err);
     if (!status && (mode == RZ_MODEL_INFER || mode == RZ_MODEL_READ)) status = rz_model_hash(m, src->dir, err);
     if (!status) status = rz_tensors_left_over(m, src->dir, err);
+    const bool fixed = !training(mode) && !src->list_only; /* its weights stay as they are */
+    if (!status && fixed) status = rz_model_add_gray(m, err);
     if (!status && src->memory_bytes)
         status = rz_paging_open(m, src->memory_bytes, err);
-    else if (!status && !training(mode) && !src->list_only)
+    else if (!status && fixed)
         status = rz_model_pack(m, err);
     rz_param_notes_free(m->cfg.host, &notes);
     return status;
@@ -235,6 +238,7 @@ void rz_model_unload(rz_model *m)
         if (m->params[i].grad) rz_device_free(m->dev, m->params[i].grad);
         rz_free(host, m->params[i].name);
     }
+    rz_model_free_gray(m);
     if (m->inv_freq) rz_device_free(m->dev, m->inv_freq);
     if (m->packed) rz_device_free(m->dev, m->packed);
     rz_paging_close(m->paging);

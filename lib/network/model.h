@@ -85,6 +85,8 @@ typedef struct rz_model {
     rz_param *log_tau;    /* (1); NULL: cfg.radz.tau */
     rz_linear classifier; /* linear head over X_g (classes.h); w NULL: none */
 
+    rz_linear gray; /* the patches of gray films, of their first plane alone (gray.h); w NULL: all three are needed */
+    rz_param gray_params[2];
     float *inv_freq; /* device, head_dim / 2 */
     void *packed;    /* device: where params' w.packed point (packed.h); NULL: nowhere */
     size_t packed_bytes;

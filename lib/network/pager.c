@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "encode.h"
+#include "gray.h"
 #include "memory.h"
 #include "reader.h"
 #include "weights.h"
@@ -39,7 +40,7 @@ static const place *place_of(const rz_paging *p, const rz_param *param)
 
 bool rz_paging_has(const rz_paging *p, const rz_param *param)
 {
-    return p && place_of(p, param)->data;
+    return p && !param->owned && place_of(p, param)->data; /* of those that are owned, not all are listed */
 }
 
 uint64_t rz_paging_ring_bytes(const rz_paging *p)
@@ -116,7 +117,7 @@ static size_t least_piece(const rz_paging *p)
 
 static uint64_t resident_bytes(const rz_paging *p)
 {
-    uint64_t n = PROCESS_BYTES + rz_net_film_bytes(p->m);
+    uint64_t n = PROCESS_BYTES + rz_net_film_bytes(p->m) + rz_model_gray_bytes(p->m);
     for (size_t i = 0; i < p->m->n_params; i++)
         if (p->m->params[i].owned) n += rz_mat_bytes(p->m->params[i].w, rows_of(&p->m->params[i]));
     return n;
@@ -306,7 +307,7 @@ static void guess_order(rz_pager *g)
     const rz_model *m = g->m;
     chain c = {g, NONE, NONE};
     for (size_t i = 0; i < m->n_params; i++) g->next[i] = NONE;
-    link_param(&c, m->patch);
+    if (!m->gray.w) link_param(&c, m->patch);
     for (size_t i = 0; m->cfg.has_vision && i < rz_config_tower_blocks(&m->cfg); i++) {
         const rz_tower_block *b = &m->tower[i];
         const rz_linear *const order[] = {&b->q, &b->k, &b->v, &b->o, &b->fc1, &b->fc2};
@@ -355,7 +356,7 @@ static uint64_t idle_bytes(const rz_paging *p)
 uint64_t rz_model_peak_bytes(const rz_model *m)
 {
     uint64_t n = PROCESS_BYTES / 2 + rz_net_film_bytes(m) + rz_paging_ring_bytes(m->paging) - idle_bytes(m->paging);
-    n += m->packed_bytes;
+    n += m->packed_bytes + rz_model_gray_bytes(m);
     for (size_t i = 0; i < m->n_params; i++) {
         const rz_param *p = &m->params[i];
         if (p->owned || (!rz_paging_has(m->paging, p) && rz_net_reads(m, p))) n += bytes_of(p);

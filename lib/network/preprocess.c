@@ -489,29 +489,32 @@ static int pad_color(const rz_preprocess_config *cfg, const rz_pixels *film, siz
     return film->bits == 8 ? level : level * 257;
 }
 
+bool rz_preprocess_is_gray(const rz_preprocess_config *cfg, const rz_pixels *film)
+{
+    const int pad = pad_color(cfg, film, 0);
+    return film->channels == 1 && pad == pad_color(cfg, film, 1) && pad == pad_color(cfg, film, 2);
+}
+
 /* A gray film is resized once where one padding color does for all channels. */
-static void run_channels(resize *r, sink *to)
+static void run_channels(resize *r, sink *to, size_t n_planes)
 {
     const rz_pixels *film = r->film;
-    int pads[3];
-    for (size_t c = 0; c < 3; c++) pads[c] = pad_color(to->cfg, film, c);
-    const bool once = film->channels == 1 && pads[0] == pads[1] && pads[1] == pads[2];
-    const size_t n = once ? 3 : 1;
-    for (size_t c = 0; c < 3; c += n) {
+    const size_t n = rz_preprocess_is_gray(to->cfg, film) ? n_planes : 1;
+    for (size_t c = 0; c < n_planes; c += n) {
         to->c0 = c;
         to->c1 = c + n;
-        resize_channel(r, film->channels == 1 ? 0 : c, pads[c], to);
+        resize_channel(r, film->channels == 1 ? 0 : c, pad_color(to->cfg, film, c), to);
     }
 }
 
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err)
 {
-    return rz_preprocess_on(NULL, host, cfg, image_size, film, out, err);
+    return rz_preprocess_on(NULL, host, cfg, image_size, film, 3, out, err);
 }
 
 radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
-                             const rz_pixels *film, float *out, radz_error *err)
+                             const rz_pixels *film, size_t n_planes, float *out, radz_error *err)
 {
     span x, y;
     resize r;
@@ -522,15 +525,15 @@ radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_prepro
     RZ_TRY(plan(cfg, image_size, film, &x, &y, &to.left, &to.top, err));
     RZ_TRY(resize_make(host, pool, film, &x, &y, &r, err));
     if (x.n_out < image_size || y.n_out < image_size)
-        for (size_t c = 0; c < 3; c++)
+        for (size_t c = 0; c < n_planes; c++)
             for (size_t i = 0; i < image_size * image_size; i++)
                 out[c * image_size * image_size + i] = normalise(&to, c, 0);
     if (film->bits == 8) {
-        for (size_t c = 0; c < 3; c++)
+        for (size_t c = 0; c < n_planes; c++)
             for (unsigned v = 0; v < N_LEVELS; v++) levels[c * N_LEVELS + v] = normalise(&to, c, v);
         to.levels = levels;
     }
-    run_channels(&r, &to);
+    run_channels(&r, &to, n_planes);
     resize_free(&r);
     return RADZ_OK;
 }

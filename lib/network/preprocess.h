@@ -12,9 +12,12 @@
  * through the resize. */
 radz_status rz_preprocess(const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
                           const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
-/* The same with a pool's threads; the same bits for any number of them. NULL: on this thread. */
+/* The same with a pool's threads; the same bits for any number of them. NULL: on this thread. n_planes: 3, or 1: the
+ * first alone. */
 radz_status rz_preprocess_on(rz_pool *pool, const rz_host *host, const rz_preprocess_config *cfg, size_t image_size,
-                             const rz_pixels *film, float *out, radz_error *err) RZ_CHECK;
+                             const rz_pixels *film, size_t n_planes, float *out, radz_error *err) RZ_CHECK;
+/* True where the three planes are the same numbers before they are normalised. */
+bool rz_preprocess_is_gray(const rz_preprocess_config *cfg, const rz_pixels *film);
 
 /* Where rz_preprocess puts a film of that size: pixel (x, y) of the film, counted from pixel corners, lies at
  * (x_scale * x + x_shift, y_scale * y + y_shift) of the tower's image_size x image_size; outside of it: cropped away.

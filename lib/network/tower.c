@@ -22,7 +22,7 @@ enum { ATTENTION, MLP, N_BRANCHES };
 struct rz_tower_acts {
     size_t n, n_blocks;
     path (*paths)[N_BRANCHES]; /* of each block */
-    float *patches;            /* (n * P, channels * patch^2) */
+    float *patches;            /* (n * P, channels * patch^2), where they are kept */
     float *embedded, *stats;   /* (n * rows, hidden): before the first norm, and its stats */
     int32_t *patch_rows;       /* which of the n * rows rows each patch becomes */
     int32_t *class_rows, *zeros;
@@ -125,19 +125,35 @@ static const float *into_branch(const rz_net *net, const float *dh, const path *
 
 /* ---- Blocks ---- */
 
-/* Patches through the convolution, class row in front, positions added, first norm: hidden_states[0]. */
+/* Adds the patches through the convolution; films of one kind that follow each other at once. */
+static void add_patches(const rz_net *net, rz_tower_acts *a, const float *pixels, float *x)
+{
+    const rz_model *m = net->model;
+    const rz_vision_config *v = &m->cfg.vision;
+    const size_t c = v->hidden, per_film = rz_tower_rows(&m->cfg) - 1;
+    const bool *gray = net->gray_films;
+    for (size_t i = 0, run; i < a->n; i += run) {
+        for (run = 1; i + run < a->n && (!gray || gray[i + run] == gray[i]); run++) {}
+        const bool one = gray && gray[i];
+        const rz_linear conv = one ? m->gray : (rz_linear){m->patch, NULL, NULL};
+        const size_t channels = one ? 1 : v->channels, n = run * per_film;
+        a->patches = rz_arena_f32(net->s, n, channels * v->patch * v->patch);
+        rz_patchify(net->s, a->patches, pixels, run, channels, v->image_size, v->patch);
+        rz_add_rows(net->s, x, c, a->patch_rows + i * per_film, rz_linear_forward(net, &conv, a->patches, n), c, NULL,
+                    n, c);
+        pixels += run * channels * v->image_size * v->image_size;
+    }
+}
+
+/* Patches, class row in front, positions added, first norm: hidden_states[0]. */
 static float *embed(const rz_net *net, rz_tower_acts *a, const float *pixels)
 {
     const rz_model *m = net->model;
     const rz_vision_config *v = &m->cfg.vision;
-    size_t rows = rz_tower_rows(&m->cfg), n_patches = a->n * (rows - 1), c = v->hidden;
-    a->patches = rz_arena_f32(net->s, n_patches, v->channels * v->patch * v->patch);
-    rz_patchify(net->s, a->patches, pixels, a->n, v->channels, v->image_size, v->patch);
-    rz_linear conv = {m->patch, NULL, NULL};
-    float *patch_emb = rz_linear_forward(net, &conv, a->patches, n_patches);
+    size_t rows = rz_tower_rows(&m->cfg), c = v->hidden;
     float *x = a->embedded = rz_arena_f32(net->s, a->n * rows, c);
     rz_copy_rows(net->s, x, c, NULL, m->positions->w.data, c, a->positions, a->n * rows, c);
-    rz_add_rows(net->s, x, c, a->patch_rows, patch_emb, c, NULL, n_patches, c);
+    add_patches(net, a, pixels, x);
     rz_add_rows(net->s, x, c, a->class_rows, m->class_row->w.data, c, a->zeros, a->n, c);
     return rz_norm_forward(net, &m->tower_pre, v->eps, x, a->n * rows, &a->stats);
 }

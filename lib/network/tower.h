@@ -6,8 +6,9 @@
 
 typedef struct rz_tower_acts rz_tower_acts;
 
-/* pixels (n, channels, image_size, image_size), device -> hidden_states[n_blocks]: (n * rows, hidden) with
- * rows = patches + 1, the class row first; [0] is after pre_layrnorm. acts: set when net->keep, may be NULL else. */
+/* pixels (n, channels, image_size, image_size), device, of net->gray_films one channel -> hidden_states[n_blocks]: (n *
+ * rows, hidden) with rows = patches + 1, the class row first; [0] is after pre_layrnorm. acts: set when net->keep, may
+ * be NULL else. */
 float *rz_tower_forward(const rz_net *net, const float *pixels, size_t n, size_t n_blocks, rz_tower_acts **acts);
 /* What the projector reads: the rows of every layer of cfg.feature_layers side by side, without the class row unless
  * the config keeps it: (n * image_rows, n_feature_layers * hidden). */

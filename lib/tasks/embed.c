@@ -3,6 +3,7 @@
 #include "embed.h"
 
 #include "dicom_write.h"
+#include "gray.h"
 #include "memory.h"
 #include "preprocess.h"
 
@@ -108,14 +109,15 @@ void rz_film_free(const rz_host *host, rz_film *film)
     memset(film, 0, sizeof *film);
 }
 
-radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, radz_error *err)
+radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, bool *gray, radz_error *err)
 {
     const rz_config *cfg = &m->cfg;
-    const size_t size = cfg->vision.image_size;
+    const size_t size = cfg->vision.image_size, n = rz_model_planes(m, &film->pixels);
     if (!cfg->has_vision) return rz_fail(err, RADZ_E_MISMATCH, "the model cannot read films: it has no vision tower");
-    *pixels = rz_malloc(cfg->host, 3 * size * size * sizeof **pixels);
+    *pixels = rz_malloc(cfg->host, n * size * size * sizeof **pixels);
     if (!*pixels) return RZ_NO_MEMORY(err, "preprocessed film");
-    radz_status status = rz_preprocess(cfg->host, &cfg->preprocess, size, &film->pixels, *pixels, err);
+    *gray = n == 1;
+    radz_status status = rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, size, &film->pixels, n, *pixels, err);
     return status ? rz_fail_prefix(err, status, "%s", film->path ? film->path : "film") : RADZ_OK;
 }
 
@@ -150,7 +152,7 @@ radz_status rz_film_prepare(const rz_model *m, rz_film *film, radz_error *err)
 {
     if (film->input) return RADZ_OK;
     film->look = rz_film_look_at(film);
-    radz_status status = rz_film_input(m, film, &film->input, err);
+    radz_status status = rz_film_input(m, film, &film->input, &film->gray, err);
     if (status) {
         rz_free(m->cfg.host, film->input);
         film->input = NULL;
@@ -259,8 +261,8 @@ static radz_status or_nan(radz_status status, const rz_net *net, size_t n, const
 typedef struct film_chunk {
     const rz_net *net;
     const rz_film *const *films;
-    float *pixels; /* (n, floats_each) */
-    size_t floats_each;
+    float *pixels;        /* those that are not prepared, one after another */
+    float *at[MAX_ITEMS]; /* of each film; NULL: it was prepared before */
     radz_status status[MAX_ITEMS];
     radz_error err[MAX_ITEMS];
 } film_chunk;
@@ -268,12 +270,12 @@ typedef struct film_chunk {
 static void preprocess_one(void *arg, size_t i)
 {
     film_chunk *c = arg;
-    const rz_config *cfg = &c->net->model->cfg;
+    const rz_model *m = c->net->model;
     c->status[i] = RADZ_OK;
-    if (c->films[i]->input) return;
+    if (!c->at[i]) return;
     c->status[i] =
-        rz_preprocess_on(rz_device_pool(c->net->model->dev), cfg->host, &cfg->preprocess, cfg->vision.image_size,
-                         &c->films[i]->pixels, c->pixels + i * c->floats_each, &c->err[i]);
+        rz_preprocess_on(rz_device_pool(m->dev), m->cfg.host, &m->cfg.preprocess, m->cfg.vision.image_size,
+                         &c->films[i]->pixels, rz_model_planes(m, &c->films[i]->pixels), c->at[i], &c->err[i]);
 }
 
 static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
@@ -290,14 +292,35 @@ static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)
 static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n, const rz_pick *pick, float *to,
                                radz_error *err)
 {
+    const rz_model *m = c->net->model;
+    const size_t plane = m->cfg.vision.image_size * m->cfg.vision.image_size;
     rz_item items[MAX_ITEMS];
-    RZ_TRY(preprocess(c, n, err));
+    float *next = c->pixels;
     for (size_t i = 0; i < n; i++) {
-        const float *input = c->films[i]->input;
-        items[i] = (rz_item){RZ_ITEM_IMAGE, input ? input : c->pixels + i * c->floats_each, prompt, 0};
+        const rz_film *film = c->films[i];
+        const size_t n_planes = rz_model_planes(m, &film->pixels);
+        c->at[i] = film->input ? NULL : next;
+        items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = next, .gray = n_planes == 1, .prompt = prompt};
+        if (film->input)
+            items[i].pixels = film->input, items[i].gray = film->gray;
+        else
+            next += n_planes * plane;
     }
+    RZ_TRY(preprocess(c, n, err));
     encode(c->net, items, n, pick, to);
     return RADZ_OK;
+}
+
+/* Planes of pixels that the films of a pass have at most. */
+static size_t most_planes(const film_chunk *c, size_t n, size_t per_pass)
+{
+    size_t most = 0;
+    for (size_t i = 0, sum; i<n; i += per_pass, most = sum> most ? sum : most) {
+        sum = 0;
+        for (size_t k = i; k < n && k < i + per_pass; k++)
+            sum += c->films[k]->input ? 0 : rz_model_planes(c->net->model, &c->films[k]->pixels);
+    }
+    return most;
 }
 
 /* As many films to a pass as gain from it: on a GPU more, where its memory has room. */
@@ -341,14 +364,13 @@ static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const
     film_chunk *c = rz_malloc(cfg->host, sizeof *c);
     if (!c) return RZ_NO_MEMORY(err, "batch of films");
     c->net = net, c->films = films;
-    c->floats_each = 3 * cfg->vision.image_size * cfg->vision.image_size;
+    const size_t planes = most_planes(c, n, per_pass), plane = cfg->vision.image_size * cfg->vision.image_size;
     /* on the host in the arena, which keeps its pages: malloc gave them back and took them anew with every call */
     const bool here = rz_device_is_host(net->model->dev);
     const rz_mark mark = rz_arena_mark(net->s);
-    c->pixels = here ? rz_arena_f32(net->s, per_pass, c->floats_each)
-                     : rz_malloc(cfg->host, per_pass * c->floats_each * sizeof *c->pixels);
+    c->pixels = here ? rz_arena_f32(net->s, planes, plane) : rz_malloc(cfg->host, planes * plane * sizeof *c->pixels);
     radz_status status = here ? rz_stream_sync(net->s, err) : RADZ_OK;
-    if (!status && !c->pixels) status = RZ_NO_MEMORY(err, "preprocessed films");
+    if (!status && planes && !c->pixels) status = RZ_NO_MEMORY(err, "preprocessed films");
     for (size_t i = 0, k; i < n && status == RADZ_OK; i += k) {
         k = n - i < MAX_ROUND ? n - i : MAX_ROUND;
         status = embed_round(c, prompt, k, per_pass, pick, out + i * rz_embed_dim(cfg, pick), err);
@@ -385,7 +407,7 @@ static radz_status embed_some_texts(const rz_net *net, rz_item_kind kind, const 
     while (k < n && k < HOST_ITEMS && rows < MAX_ROWS && status == RADZ_OK) {
         status = kind == RZ_ITEM_DISEASE ? rz_prompt_disease(host, net->model, texts[k], false, &prompts[k], err)
                                          : rz_prompt_text(host, net->model, texts[k], &prompts[k], err);
-        items[k] = (rz_item){kind, NULL, &prompts[k], 0};
+        items[k] = (rz_item){.kind = kind, .prompt = &prompts[k]};
         rows += prompts[k].n;
         k++;
     }

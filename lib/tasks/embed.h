@@ -15,6 +15,7 @@ typedef struct rz_film_look {
 typedef struct rz_film {
     rz_pixels pixels;        /* data NULL: prepared */
     float *input;            /* as the tower of the model it was prepared for takes it; NULL: not prepared */
+    bool gray;               /* the first plane of `input` alone is there */
     rz_film_look look;       /* of a prepared one */
     char sha256[65];         /* of the file's bytes, or of the pixels given */
     char *path;              /* NULL: from memory */
@@ -29,8 +30,8 @@ radz_status rz_film_decode(const rz_host *host, const void *bytes, size_t n, con
 /* Rows of `width * channels * bits / 8` bytes, stride apart, are copied. */
 radz_status rz_film_from_pixels(const rz_host *host, const void *pixels, radz_pixel_format format, size_t width_px,
                                 size_t height_px, size_t stride_bytes, rz_film *out, radz_error *err) RZ_CHECK;
-/* Pixels as the tower takes them; *pixels, from rz_malloc, is the caller's whatever happens. */
-radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, radz_error *err) RZ_CHECK;
+/* Pixels as the tower takes them (gray: as rz_item's); *pixels, from rz_malloc, is the caller's whatever happens. */
+radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels, bool *gray, radz_error *err) RZ_CHECK;
 void rz_film_free(const rz_host *host, rz_film *film);
 rz_film_look rz_film_look_at(const rz_film *film);
 /* Preprocesses for this model and lets the pixels go: what is left is enough for rz_embed_films and rz_classify. */

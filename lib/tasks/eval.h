@@ -91,8 +91,8 @@ radz_status rz_eval_values_open(const rz_eval_wanted *w, rz_eval_values *out, ra
 void rz_eval_values_close(const rz_host *host, rz_eval_values *v); /* safe on a zeroed one */
 /* Numbers that no working model gives are not there. */
 bool rz_eval_values_good(const rz_eval_wanted *w, const rz_eval_values *v, int kind);
-/* Puts the question of this kind (LIKELIHOOD, OPTIONS, COT); pixels as the tower takes them. */
-radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const float *pixels, int kind, rz_eval_values *v,
+/* Puts the question of this kind (LIKELIHOOD, OPTIONS, COT); the film as the tower takes it. */
+radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const rz_item *film, int kind, rz_eval_values *v,
                         radz_error *err) RZ_CHECK;
 /* What computes: the device without its number of threads, which changes no bit. */
 void rz_eval_device(const rz_model *m, char out[64]);

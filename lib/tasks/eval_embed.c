@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "classes.h"
 #include "eval.h"
+#include "gray.h"
 #include "preprocess.h"
 #include "worker.h"
 
@@ -14,7 +15,8 @@ enum { MAX_BATCH = 16, PART_FILMS = 256 };
 typedef struct batch {
     struct work *work;
     size_t rows[MAX_BATCH], n;
-    float *pixels; /* (MAX_BATCH, floats_each) */
+    float *pixels;        /* (MAX_BATCH, floats_each) */
+    bool gray[MAX_BATCH]; /* the first plane alone is there */
     rz_eval_values values[MAX_BATCH];
     radz_status status[MAX_BATCH];
     radz_error why[MAX_BATCH];
@@ -58,8 +60,10 @@ static radz_status read_film(work *w, batch *b, size_t k)
     if (!status && v->have != w->wanted->kinds) {
         status = rz_pixels_decode(cfg->host, file.data, file.size, path, &pixels, &b->why[k]);
         if (!status) {
-            status = rz_preprocess(cfg->host, &cfg->preprocess, cfg->vision.image_size, &pixels,
-                                   b->pixels + k * w->floats_each, &b->why[k]);
+            const size_t n_planes = rz_model_planes(w->net->model, &pixels);
+            b->gray[k] = n_planes == 1;
+            status = rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, cfg->vision.image_size, &pixels, n_planes,
+                                      b->pixels + k * w->floats_each, &b->why[k]);
             rz_pixels_free(cfg->host, &pixels);
         }
     }
@@ -101,6 +105,13 @@ static void next_batch(work *w, batch *b)
 
 /* ---- The network ---- */
 
+static rz_item film_of(const batch *b, size_t k)
+{
+    const work *w = b->work;
+    return (rz_item){
+        .kind = RZ_ITEM_IMAGE, .pixels = b->pixels + k * w->floats_each, .gray = b->gray[k], .prompt = &w->prompt};
+}
+
 /* Films of a batch that lack one of these kinds. */
 static size_t list_missing(const work *w, batch *b, unsigned kinds, rz_item *items, rz_eval_values **values)
 {
@@ -108,7 +119,7 @@ static size_t list_missing(const work *w, batch *b, unsigned kinds, rz_item *ite
     for (size_t k = 0; k < b->n; k++) {
         if (b->status[k] || !(w->wanted->kinds & kinds & ~b->values[k].have)) continue;
         values[n] = &b->values[k];
-        items[n++] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = b->pixels + k * w->floats_each, .prompt = &w->prompt};
+        items[n++] = film_of(b, k);
     }
     return n;
 }
@@ -215,10 +226,10 @@ static radz_status tell(work *w, radz_error *err)
     return rz_fail(err, RADZ_E_CANCELLED, "radz_evaluate: cancelled after %zu of %zu films", done, all);
 }
 
-static radz_status ask_film(work *w, const float *pixels, rz_eval_values *v, radz_error *err)
+static radz_status ask_film(const work *w, const rz_item *film, rz_eval_values *v, radz_error *err)
 {
     for (int k = RZ_VALUE_LIKELIHOOD; k < RZ_VALUE_KINDS; k++)
-        if ((w->wanted->kinds & ~v->have) >> k & 1) RZ_TRY(rz_eval_ask(w->net, w->wanted, pixels, k, v, err));
+        if ((w->wanted->kinds & ~v->have) >> k & 1) RZ_TRY(rz_eval_ask(w->net, w->wanted, film, k, v, err));
     for (int k = 0; k < RZ_VALUE_KINDS; k++)
         if (w->wanted->kinds >> k & 1 && !rz_eval_values_good(w->wanted, v, k))
             return rz_fail(err, RADZ_E_FORMAT,
@@ -235,7 +246,8 @@ static radz_status finish_film(work *w, batch *b, size_t k, radz_error *err)
     if (b->status[k] == RADZ_E_MEMORY) return RZ_NO_MEMORY(err, "film");
     if (b->status[k]) return rz_eval_films_fail(f, row, b->why[k].message, err);
     const unsigned missing = w->wanted->kinds & ~v->have;
-    if (missing) RZ_TRY(ask_film(w, b->pixels + k * w->floats_each, v, err));
+    const rz_item film = film_of(b, k);
+    if (missing) RZ_TRY(ask_film(w, &film, v, err));
     if (w->taker) RZ_TRY(w->taker->take(w->taker->arg, row, v, err));
     memcpy(f->sha256[row], v->sha256, sizeof v->sha256);
     f->state[row] = RZ_FILM_DONE;

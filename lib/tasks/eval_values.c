@@ -141,7 +141,7 @@ bool rz_eval_values_good(const rz_eval_wanted *w, const rz_eval_values *v, int k
     return kind > RZ_VALUE_HIDDEN || fabs(sum - 1) < 1e-3;
 }
 
-radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const float *pixels, int kind, rz_eval_values *v,
+radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const rz_item *film, int kind, rz_eval_values *v,
                         radz_error *err)
 {
     const size_t n = w->n_classes;
@@ -151,7 +151,7 @@ radz_status rz_eval_ask(const rz_net *net, const rz_eval_wanted *w, const float 
     v->text[kind] = (rz_str){.host = w->host};
     radz_status status =
         scores && n_tokens
-            ? rz_method_scores_pixels(net, pixels, (const char *const *)w->labels, n, &w->question[kind], scores,
+            ? rz_method_scores_pixels(net, film, (const char *const *)w->labels, n, &w->question[kind], scores,
                                       kind == RZ_VALUE_LIKELIHOOD ? n_tokens : NULL, &v->text[kind], err)
             : RZ_NO_MEMORY(err, "question");
     for (size_t c = 0; c < n && !status; c++) {

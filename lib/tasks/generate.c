@@ -198,7 +198,8 @@ static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_st
     const rz_chat chat = {w->o->chat_template, w->o->system, q->text, q->film || q->pixels};
     a->text = text;
     rz_rng_seed(&a->rng, w->o->seed, 0);
-    if (q->film) RZ_TRY(rz_film_input(w->m, q->film, &a->pixels, err));
+    bool gray = q->gray;
+    if (q->film) RZ_TRY(rz_film_input(w->m, q->film, &a->pixels, &gray, err));
     RZ_TRY(rz_chat_prompt(w->m, &chat, &a->prompt, &a->end, err));
     if (a->prompt.n >= w->m->cfg.text.max_positions)
         return rz_fail(err, RADZ_E_LIMIT, "prompt: %zu rows leave no room for an answer, the model takes at most %zu",
@@ -207,6 +208,7 @@ static radz_status begin_answer(writer *w, size_t i, const rz_question *q, rz_st
     w->steps[i].ids = rz_malloc(w->host, sizeof *w->steps[i].ids);
     if (!a->ids || !w->steps[i].ids) return RZ_NO_MEMORY(err, "tokens");
     w->items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = q->film ? a->pixels : q->pixels, .prompt = &a->prompt};
+    w->items[i].gray = gray;
     w->max_prompt = max_size(w->max_prompt, a->prompt.n);
     return RADZ_OK;
 }

@@ -8,6 +8,7 @@ typedef struct rz_question {
     const rz_film *film; /* NULL: none */
     const char *text;
     const float *pixels; /* the film as the tower takes it, where it is at hand; film is NULL then */
+    bool gray;           /* the first plane of them alone */
 } rz_question;
 
 radz_generate_options rz_generate_defaults(void);

@@ -76,7 +76,7 @@ static radz_status run_map(const rz_net *net, const rz_film *film, const rz_sali
     RZ_TRY(rz_prompt_image(cfg->host, net->model, &prompt, err));
     radz_status status = make_pixels(cfg, film, &pixels, err);
     if (status == RADZ_OK) {
-        const rz_item item = {RZ_ITEM_IMAGE, pixels, &prompt, 0};
+        const rz_item item = {.kind = RZ_ITEM_IMAGE, .pixels = pixels, .prompt = &prompt};
         rz_saliency_map(net, &item, heat, patches);
         status = rz_stream_sync(net->s, err);
     }

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 
+#include "gray.h"
 #include "heatmap.h"
 #include "preprocess.h"
 #include "saliency.h"
@@ -67,10 +68,10 @@ static int by_heat(const void *pa, const void *pb)
 typedef struct measure {
     const rz_net *net;
     const rz_bank *bank;
-    size_t class_index, n_steps, side, floats_each;
+    size_t class_index, n_steps, side, n_planes, floats_each;
     rz_prompt prompt;
     ranked *order;   /* (side * side), hottest first */
-    float *film;     /* what the tower sees, (3, size, size) */
+    float *film;     /* what the tower sees, (n_planes, size, size) */
     float color[3];  /* of painted patches */
     float *variants; /* (AT_ONCE) films */
     float *vectors;  /* (AT_ONCE, dim) */
@@ -79,8 +80,8 @@ typedef struct measure {
 
 static void mean_color(measure *m)
 {
-    const size_t n = m->floats_each / 3;
-    for (size_t c = 0; c < 3; c++) {
+    const size_t n = m->floats_each / m->n_planes;
+    for (size_t c = 0; c < m->n_planes; c++) {
         double sum = 0;
         for (size_t i = 0; i < n; i++) sum += (double)m->film[c * n + i];
         m->color[c] = (float)(sum / (double)n);
@@ -91,7 +92,7 @@ static void copy_patch(const measure *m, size_t patch, bool paint, float *to)
 {
     const rz_vision_config *v = &m->net->model->cfg.vision;
     const size_t y0 = patch / m->side * v->patch, x0 = patch % m->side * v->patch;
-    for (size_t c = 0; c < 3; c++)
+    for (size_t c = 0; c < m->n_planes; c++)
         for (size_t y = y0; y < y0 + v->patch; y++) {
             const size_t at = (c * v->image_size + y) * v->image_size + x0;
             for (size_t x = 0; x < v->patch; x++) to[at + x] = paint ? m->color[c] : m->film[at + x];
@@ -119,7 +120,10 @@ static radz_status run_variants(measure *m, size_t n, double *out, radz_error *e
     rz_item items[AT_ONCE];
     rz_net pass = *m->net;
     pass.keep = false;
-    for (size_t i = 0; i < n; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, m->variants + i * m->floats_each, &m->prompt, 0};
+    for (size_t i = 0; i < n; i++) {
+        items[i] = (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = m->variants + i * m->floats_each, .prompt = &m->prompt};
+        items[i].gray = m->n_planes == 1;
+    }
     rz_mark mark = rz_arena_mark(pass.s);
     const float *v = rz_encode_pick(&pass, items, n, &own);
     if (!rz_stream_failed(pass.s)) rz_download(pass.s, m->vectors, v, n * m->bank->dim * sizeof *v);
@@ -152,7 +156,7 @@ static radz_status run_both(measure *m, const rz_film *film, const float *patche
     const rz_config *cfg = &m->net->model->cfg;
     const size_t n = m->side * m->side, size = cfg->vision.image_size;
     RZ_TRY(rz_prompt_image(cfg->host, m->net->model, &m->prompt, err));
-    RZ_TRY(rz_preprocess(cfg->host, &cfg->preprocess, size, &film->pixels, m->film, err));
+    RZ_TRY(rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, size, &film->pixels, m->n_planes, m->film, err));
     mean_color(m);
     for (size_t i = 0; i < n; i++) m->order[i] = (ranked){patches[i], i};
     qsort(m->order, n, sizeof *m->order, by_heat);
@@ -202,6 +206,7 @@ radz_status rz_heatmap_measure(const rz_net *net, const rz_bank *bank, const rz_
     RZ_TRY(rz_bank_find(bank, label, &m.class_index, err));
     if (n_steps < 1 || n_steps > m.side * m.side)
         return rz_fail(err, RADZ_E_ARGUMENT, "n_steps: expected 1..%zu, got %zu", m.side * m.side, n_steps);
-    m.floats_each = 3 * cfg->vision.image_size * cfg->vision.image_size;
+    m.n_planes = rz_model_planes(net->model, &film->pixels);
+    m.floats_each = m.n_planes * cfg->vision.image_size * cfg->vision.image_size;
     return measure_film(&m, film, patches, score, curves, err);
 }

@@ -169,17 +169,17 @@ static radz_status append(const rz_host *host, rz_prompt *p, const int32_t *ids,
     return RADZ_OK;
 }
 
-static radz_status score_answers(const rz_net *net, const float *pixels, const radz_method_options *o,
+static radz_status score_answers(const rz_net *net, const rz_item *film, const radz_method_options *o,
                                  const rz_prompt *answers, rz_prompt *branches, size_t n, size_t common, double *scores,
                                  radz_error *err)
 {
     const rz_model *m = net->model;
-    const rz_chat chat = {o->chat_template, o->system, rz_method_question(o), pixels != NULL};
+    const rz_chat chat = {o->chat_template, o->system, rz_method_question(o), film->pixels != NULL};
     rz_prompt p;
     int32_t end;
     RZ_TRY(rz_chat_prompt(m, &chat, &p, &end, err));
     radz_status status = append(m->cfg.host, &p, answers[0].ids, common, err);
-    const rz_item shared = {.kind = RZ_ITEM_IMAGE, .pixels = pixels, .prompt = &p};
+    const rz_item shared = {.kind = RZ_ITEM_IMAGE, .pixels = film->pixels, .gray = film->gray, .prompt = &p};
     for (size_t i = 0; i < n; i++) branches[i] = (rz_prompt){answers[i].ids + common, answers[i].n - common};
     if (!status) status = rz_answer_likelihoods(net, &shared, branches, n, scores, err);
     for (size_t i = 0; i < n && !status && o->per_token; i++) scores[i] /= (double)branches[i].n;
@@ -187,7 +187,7 @@ static radz_status score_answers(const rz_net *net, const float *pixels, const r
     return status;
 }
 
-static radz_status likelihood(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+static radz_status likelihood(const rz_net *net, const rz_item *film, const char *const *labels, size_t n,
                               const radz_method_options *o, double *scores, size_t *n_tokens, radz_error *err)
 {
     const rz_host *host = net->model->cfg.host;
@@ -197,7 +197,7 @@ static radz_status likelihood(const rz_net *net, const float *pixels, const char
     radz_status status = answers && branches ? RADZ_OK : RZ_NO_MEMORY(err, "class names");
     if (!status) status = read_answers(net->model, prefix, labels, n, answers, err);
     if (!status) status = count_common(net->model, prefix, answers, n, &common, err);
-    if (!status) status = score_answers(net, pixels, o, answers, branches, n, common, scores, err);
+    if (!status) status = score_answers(net, film, o, answers, branches, n, common, scores, err);
     for (size_t i = 0; n_tokens && !status && i < n; i++) n_tokens[i] = branches[i].n;
     for (size_t i = 0; answers && i < n; i++) rz_prompt_free(host, &answers[i]);
     rz_free(host, answers);
@@ -305,7 +305,7 @@ static void put_question(rz_str *s, const char *pattern, const char *const *labe
     if (at) rz_str_puts(s, at + strlen(KEY));
 }
 
-static radz_status answer(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+static radz_status answer(const rz_net *net, const rz_item *film, const char *const *labels, size_t n,
                           const radz_method_options *o, double *scores, rz_str *text, radz_error *err)
 {
     radz_generate_options g = rz_generate_defaults();
@@ -314,7 +314,7 @@ static radz_status answer(const rz_net *net, const float *pixels, const char *co
     g.max_tokens = rz_method_max_tokens(o);
     g.chat_template = o->chat_template, g.system = o->system;
     put_question(&question, rz_method_question(o), labels, n);
-    const rz_question q = {.text = question.data, .pixels = pixels};
+    const rz_question q = {.text = question.data, .pixels = film->pixels, .gray = film->gray};
     radz_status status = question.failed ? RZ_NO_MEMORY(err, "prompt") : rz_generate(net, &q, 1, &g, text, err);
     rz_str_free(&question);
     return status ? status : rz_find_names(net->model->cfg.host, text->data, labels, n, scores, err);
@@ -336,7 +336,7 @@ static radz_status check_options(const rz_net *net, const char *const *labels, s
     return rz_model_require_texts(net->model, err);
 }
 
-radz_status rz_method_scores_pixels(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+radz_status rz_method_scores_pixels(const rz_net *net, const rz_item *film, const char *const *labels, size_t n,
                                     const radz_method_options *o, double *scores, size_t *n_tokens, rz_str *text,
                                     radz_error *err)
 {
@@ -344,8 +344,8 @@ radz_status rz_method_scores_pixels(const rz_net *net, const float *pixels, cons
     radz_status status = check_options(net, labels, n, o, err);
     if (!status && o->method == RADZ_METHOD_HIDDEN) status = rz_fail(err, RADZ_E_INTERNAL, "method hidden: no film");
     if (!status)
-        status = o->method == RADZ_METHOD_LIKELIHOOD ? likelihood(net, pixels, labels, n, o, scores, n_tokens, err)
-                                                     : answer(net, pixels, labels, n, o, scores, text, err);
+        status = o->method == RADZ_METHOD_LIKELIHOOD ? likelihood(net, film, labels, n, o, scores, n_tokens, err)
+                                                     : answer(net, film, labels, n, o, scores, text, err);
     for (size_t i = 0; i < n && status; i++) scores[i] = NAN;
     return status;
 }
@@ -359,8 +359,10 @@ radz_status rz_method_scores(const rz_net *net, const rz_film *film, const char 
     if (!status && o->method == RADZ_METHOD_HIDDEN) {
         status = hidden(net, film, labels, n, scores, err);
     } else if (!status) {
-        if (film) status = rz_film_input(net->model, film, &pixels, err);
-        if (!status) status = rz_method_scores_pixels(net, pixels, labels, n, o, scores, NULL, text, err);
+        rz_item seen = {0};
+        if (film) status = rz_film_input(net->model, film, &pixels, &seen.gray, err);
+        seen.pixels = pixels;
+        if (!status) status = rz_method_scores_pixels(net, &seen, labels, n, o, scores, NULL, text, err);
         rz_free(net->model->cfg.host, pixels);
     }
     for (size_t i = 0; i < n && status; i++) scores[i] = NAN;

@@ -11,9 +11,9 @@ radz_method_options rz_method_defaults(void);
 radz_status rz_method_scores(const rz_net *net, const rz_film *film, const char *const *labels, size_t n,
                              const radz_method_options *options, double *scores, rz_str *text,
                              radz_error *err) RZ_CHECK;
-/* The same for a film as the tower takes it (NULL: none), all methods but HIDDEN. n_tokens: NULL, or room for the
- * tokens (n) that LIKELIHOOD's sums are over. */
-radz_status rz_method_scores_pixels(const rz_net *net, const float *pixels, const char *const *labels, size_t n,
+/* The same for a film as the tower takes it (pixels NULL: none), all methods but HIDDEN. n_tokens: NULL, or room for
+ * the tokens (n) that LIKELIHOOD's sums are over. */
+radz_status rz_method_scores_pixels(const rz_net *net, const rz_item *film, const char *const *labels, size_t n,
                                     const radz_method_options *options, double *scores, size_t *n_tokens, rz_str *text,
                                     radz_error *err) RZ_CHECK;
 /* The question that is asked, "{classes}" for their names; the words before a name: as options say, or ours. */

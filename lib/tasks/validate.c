@@ -99,7 +99,8 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
         if (!f->bad[p->rows[i]]) p->rows[n_good++] = p->rows[i];
     rz_pool_run(f->pool, n_good, fill_pixels, p);
     for (size_t i = 0; i < n_good; i++)
-        p->items[i] = (rz_item){RZ_ITEM_IMAGE, p->pixels + i * p->n_pixels, p->v->image_prompt, 0};
+        p->items[i] =
+            (rz_item){.kind = RZ_ITEM_IMAGE, .pixels = p->pixels + i * p->n_pixels, .prompt = p->v->image_prompt};
     RZ_TRY(encode_items(p, n_good, p->vectors, err));
     double *row_scores = rz_calloc(p->v->host, 2 * p->n_classes, sizeof *row_scores);
     if (!row_scores) return RZ_NO_MEMORY(err, "validation");
@@ -115,7 +116,7 @@ static radz_status score_batch(pass *p, size_t first, size_t n, double *scores, 
 /* What a film's vector is multiplied with: descriptions, or the rows of the linear head. */
 static radz_status class_rows(pass *p, rz_item_kind kind, const rz_prompt *prompts, float *out, radz_error *err)
 {
-    for (size_t c = 0; c < p->n_classes; c++) p->items[c] = (rz_item){kind, NULL, &prompts[c], 0};
+    for (size_t c = 0; c < p->n_classes; c++) p->items[c] = (rz_item){.kind = kind, .prompt = &prompts[c]};
     return encode_items(p, p->n_classes, out, err);
 }
 
