@@ -17,11 +17,18 @@ INLINE float *take(float **scratch, size_t n)
     return p;
 }
 
+/* Floats from one query's scores to the next, an odd number of cache lines: MR rows that are read side by side then do
+ * not fall on each other in the cache. */
+INLINE size_t score_ld(size_t n_kv)
+{
+    return round_up(n_kv, 2 * LINE) + LINE;
+}
+
 static size_t attention_scratch(const rz_attn *a, size_t n_q, size_t n_kv, bool backward)
 {
     size_t hd = a->head_dim, hd_pad = round_up(hd, NR), kv_pad = round_up(n_kv, NR), slack = 16 * 16;
     size_t rows = n_q < BWD_ROWS ? round_up(n_q, MR) : BWD_ROWS;
-    if (!backward) return hd * kv_pad + n_kv * hd_pad + MR * (hd + kv_pad + n_kv) + slack;
+    if (!backward) return hd * kv_pad + n_kv * hd_pad + MR * (hd + score_ld(n_kv)) + slack;
     return 2 * hd * kv_pad + n_kv * hd_pad + rows * (2 * hd + 2 * hd_pad + 2 * kv_pad + round_up(n_kv, MR)) + slack;
 }
 
@@ -82,7 +89,7 @@ static float softmax_row(float *x, size_t begin, size_t end, struct span v, floa
 
 struct attn_fwd {
     float *k, *v; /* packed: keys as columns, values as rows */
-    float *q, *s, *p;
+    float *q, *s;
     size_t ld; /* of s */
 };
 
@@ -98,9 +105,8 @@ static void attention_tile(const struct rz_attn_task *t, const struct attn_fwd *
     gemm_block(n, end - all.lo, hd, a->scale, (struct rz_packed){f->q, MR * hd},
                (struct rz_packed){f->k + all.lo * hd, NR * hd}, 0, f->s + all.lo, f->ld);
     for (size_t r = 0; r < n; r++) sum[r] = softmax_row(f->s + r * f->ld, all.lo, end, visible(t, i + r), &max[r]);
-    pack(f->p, MR, rz_mat_f32(f->s, f->ld), false, all.lo, n, depth);
-    gemm_block(n, hd, depth, 1, (struct rz_packed){f->p, MR * depth}, (struct rz_packed){f->v + all.lo * NR, NR * n_kv},
-               0, y, a->out_ld);
+    gemm_rows(n, hd, depth, 1, f->s + all.lo, f->ld, (struct rz_packed){f->v + all.lo * NR, NR * n_kv}, 0, y,
+              a->out_ld);
     for (size_t r = 0; r < n; r++, y += a->out_ld) {
         float scale = sum[r] == 0 ? 0 : 1 / sum[r]; /* 0: no key is visible */
         for (size_t c = 0; c < hd; c++) y[c] *= scale;
@@ -112,12 +118,11 @@ static void attention(const struct rz_attn_task *t, float *scratch)
 {
     const rz_attn *a = t->a;
     const size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
-    struct attn_fwd f = {.ld = round_up(t->n_kv, NR)};
-    f.k = take(&scratch, hd * f.ld);
+    struct attn_fwd f = {.ld = score_ld(t->n_kv)};
+    f.k = take(&scratch, hd * round_up(t->n_kv, NR));
     f.v = take(&scratch, t->n_kv * round_up(hd, NR));
     f.q = take(&scratch, MR * hd);
     f.s = take(&scratch, MR * f.ld);
-    f.p = take(&scratch, MR * t->n_kv);
     pack(f.k, NR, rz_mat_f32(t->k, a->kv_ld), false, t->kv_head * hd, t->n_kv, hd);
     pack(f.v, NR, rz_mat_f32(t->v, a->kv_ld), true, t->kv_head * hd, hd, t->n_kv);
     for (size_t h = t->kv_head * group; h < (t->kv_head + 1) * group; h++)
