@@ -16,7 +16,11 @@ INLINE vf dot_pairs(vf a, vf b, vf c)
 #include "kernels_gemm.h"
 #include "kernels_turned.h"
 
-enum { DEPTH = 2048, STEP = 64 }; /* numbers that are rounded at a time, of each row of a panel */
+enum {
+    DEPTH = 2048,
+    STEP = 64,       /* numbers that are rounded at a time, of each row of a panel; */
+    LONG_STEP = 512, /* of more rows than memory is read ahead of at once */
+};
 
 static inline __mmask16 first16(size_t n)
 {
@@ -64,7 +68,7 @@ static void round_integers(uint16_t *restrict y, rz_mat x, size_t offset, size_t
 /* n numbers of x from `offset` on (an even one of 4-bit integers), rounded, to y; a zero after an odd one. */
 static void round_numbers(uint16_t *restrict y, rz_mat x, size_t offset, size_t n)
 {
-    float row[STEP];
+    float row[LONG_STEP];
     const float *f = x.dtype == RZ_F32 ? (const float *)x.data + offset : row;
     if (!rz_dtype_is_float(x.dtype)) {
         round_integers(y, x, offset, n);
@@ -81,15 +85,16 @@ static void round_numbers(uint16_t *restrict y, rz_mat x, size_t offset, size_t 
 /* One panel of `count` <= tile rows; a single row needs no interleaving. */
 static void pack_rounded(float *dst, size_t tile, rz_mat x, size_t offset, size_t count, size_t kc)
 {
-    float lanes[SIDE * STEP / 2];
-    for (size_t p = 0; p < kc; p += STEP, dst += tile * STEP / 2) {
-        const size_t n = kc - p < STEP ? kc - p : STEP;
+    float lanes[SIDE * LONG_STEP / 2];
+    const size_t step = tile == SIDE ? LONG_STEP : STEP, ahead = tile == SIDE ? 1 : tile;
+    for (size_t p = 0; p < kc; p += step, dst += tile * step / 2) {
+        const size_t n = kc - p < step ? kc - p : step;
         for (size_t i = 0; i < count; i++) {
-            fetch(x, offset + (i + tile) * x.ld + p, n); /* the next panel's */
-            round_numbers((uint16_t *)(void *)(tile == 1 ? dst : lanes + i * STEP / 2), x, offset + i * x.ld + p, n);
+            fetch(x, offset + (i + ahead) * x.ld + p, n); /* the next row, or the next panel's */
+            round_numbers((uint16_t *)(void *)(tile == 1 ? dst : lanes + i * step / 2), x, offset + i * x.ld + p, n);
         }
         if (tile == 1) continue;
-        interleave(dst, tile, lanes, STEP / 2, count, (n + 1) / 2, 0);
+        interleave(dst, tile, lanes, step / 2, count, (n + 1) / 2, 0);
     }
 }
 
