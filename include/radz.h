@@ -397,8 +397,9 @@ RADZ_API void radz_embed_options_init_sized(radz_embed_options *options, size_t 
 RADZ_API size_t radz_embed_dim(const radz_model *model, const radz_embed_options *options);
 
 /* Unit vectors of n films or texts, row by row: out is (n, radz_embed_dim), owned by the caller. A vector has the
- * same bits alone or in a batch, and with any number of threads. Texts are report sentences ("This is a chest X-ray
- * showing ..."): special tokens written in them are plain text. Films need a vision tower, texts only a decoder. */
+ * same bits alone or in a batch, and with any number of threads. Options that are not valid leave `out` as it is: 0
+ * floats. Texts are report sentences ("This is a chest X-ray showing ..."): special tokens written in them are plain
+ * text. Films need a vision tower, texts only a decoder. */
 RADZ_API RADZ_CHECK radz_status radz_embed_images(radz_session *session, const radz_image *const *images, size_t n,
                                                   const radz_embed_options *options, float *out, radz_error *err);
 RADZ_API RADZ_CHECK radz_status radz_embed_texts(radz_session *session, const char *const *texts, size_t n,
@@ -696,7 +697,7 @@ typedef struct radz_score_options {
     radz_score_kind score;
     radz_score_feature feature;
     radz_score_classes classes;
-    double tau;                   /* <= 0 (default): the model's own */
+    double tau;                   /* .0001 to 100; <= 0 (default): the model's own */
     const char *const *templates; /* with {c} for the class; none (default): the model's label sentence */
     size_t n_templates;
     const char *const *negatives; /* of POS_NEG; none (default): the templates with "no " before the class */

@@ -151,14 +151,11 @@ size_t radz_embed_dim(const radz_model *model, const radz_embed_options *options
     return rz_embed_dim(&model->net->cfg, &pick);
 }
 
-/* out = NaN: what a caller who forgets the status reads must not look like a vector. */
+/* out = NaN: what a caller who forgets the status reads must not look like a vector. By radz_embed_dim, as its caller
+ * has measured it: with bad options there is no room in it. */
 static void no_vectors(const radz_session *session, size_t n, const radz_embed_options *options, float *out)
 {
     size_t n_floats, dim = session ? radz_embed_dim(session->model, options) : 0;
-    if (session && !dim) { /* bad options: as much as any options could have meant */
-        const rz_config *cfg = &session->model->net->cfg;
-        dim = cfg->radz.dim < cfg->text.hidden ? cfg->radz.dim : cfg->text.hidden;
-    }
     if (!out || !rz_size_mul(n, dim, &n_floats)) return;
     for (size_t i = 0; i < n_floats; i++) out[i] = NAN;
 }

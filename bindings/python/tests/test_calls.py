@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -291,6 +293,13 @@ def test_a_failed_constructor_leaves_nothing() -> None:
         radz.Model("/nowhere")
     with pytest.raises(radz.ArgumentError, match="kernels"):
         radz.Runtime(kernels="none such")
+
+
+def test_handles_are_not_copied(session: radz.Session, bank: radz.Bank) -> None:
+    for handle in (session, session.model, bank, radz.Image(FILM)):
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=f"a radz.{type(handle).__name__} cannot be copied or pickled"):
+                copied(handle)
 
 
 def test_memory_stays_flat(session: radz.Session) -> None:

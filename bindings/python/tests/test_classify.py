@@ -149,6 +149,9 @@ def test_texts_and_features(session: radz.Session) -> None:
     assert session.embed_texts([]).shape == (0, session.model.embedding_dim)
     with pytest.raises(radz.ArgumentError, match="expected one of global, local, last, all"):
         session.embed_texts(texts, feature="best")  # type: ignore[arg-type]
+    for _ in range(20):  # nothing is written where there is no room
+        with pytest.raises(radz.ArgumentError, match="hidden states"):
+            session.embed_texts(texts, layer=99)
     with pytest.raises(TypeError, match="not one str"):
         session.embed_texts("a text")
     with pytest.raises(TypeError, match="not int"):

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ._lowlevel import lib
 from .errors import StateError
@@ -63,6 +63,10 @@ class Handle:
             idle = self._uses == 0
         if idle:
             self._release()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(f"a radz.{name} cannot be copied or pickled: share it with threads, open it in other processes")
 
     def __enter__(self: Self) -> Self:
         self._check()
