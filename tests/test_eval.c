@@ -258,6 +258,13 @@ static void wrong_scores(void **state)
     assert_null(s);
     o.score = (radz_score_kind)9;
     assert_int_equal(radz_scorer_open(session, bank, &o, &s, &err), RADZ_E_ARGUMENT);
+    static const double taus[] = {(double)NAN, (double)INFINITY, 1e-300, 9e-5, 101};
+    for (size_t i = 0; i < RZ_COUNT(taus); i++) {
+        radz_score_options_init(&o);
+        o.score = RADZ_SCORE_FUSED, o.tau = taus[i];
+        assert_int_equal(radz_scorer_open(session, bank, &o, &s, &err), RADZ_E_ARGUMENT);
+        assert_non_null(strstr(err.message, "tau: expected 0.0001 to 100"));
+    }
     radz_score_options_init(&o);
     o.calibration = data;
     assert_int_equal(radz_scorer_open(session, bank, &o, &s, &err), RADZ_E_FORMAT);

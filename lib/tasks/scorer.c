@@ -149,7 +149,8 @@ static radz_status check_options(const radz_score_options *o, radz_error *err)
         return rz_fail(err, RADZ_E_ARGUMENT, "score options: score, feature or classes is out of range");
     if (o->score == RADZ_SCORE_HIDDEN && o->feature != RADZ_SCORE_GLOBAL)
         return rz_fail(err, RADZ_E_ARGUMENT, "score hidden: has one feature, the mean of all rows");
-    if (isnan(o->tau)) return rz_fail(err, RADZ_E_ARGUMENT, "tau: expected a number");
+    if (!(o->tau <= 0 || (o->tau >= 1e-4 && o->tau <= 100))) /* as a model's own; beyond, 1 / tau^2 leaves numbers */
+        return rz_fail(err, RADZ_E_ARGUMENT, "tau: expected 0.0001 to 100, or 0 for the model's own");
     return RADZ_OK;
 }
 

@@ -123,7 +123,7 @@ class Image(Handle):
 
     @property
     def warnings(self) -> list[str]:
-        """What its DICOM file, or what is to be seen (nothing; almost black), says against it, as every result says too."""
+        """What its DICOM file, or what is seen (nothing; almost black), says against it, as every result says too."""
         with using(self):
             n = lib.radz_image_warning_count(self._pointer)
             return [to_text(lib.radz_image_warning(self._pointer, i)) for i in range(n)]
