@@ -3,6 +3,7 @@
 #ifndef RZ_OP_TIMES_H
 #define RZ_OP_TIMES_H
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,21 +16,30 @@ static struct line {
     double seconds;
 } lines[MAX_LINES];
 static size_t n_lines;
+static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER; /* films may go through the network side by side */
 static struct rz_ops real; /* the device's own table */
+
+static void add_to_line(const char *full, double seconds)
+{
+    size_t i = 0;
+    while (i < n_lines && strcmp(lines[i].name, full)) i++;
+    if (i == MAX_LINES) return;
+    if (i == n_lines) snprintf(lines[n_lines++].name, sizeof lines[i].name, "%s", full);
+    lines[i].n++, lines[i].seconds += seconds;
+}
 
 static void note(rz_stream *s, double begin, const char *name, size_t n, size_t k)
 {
     char full[64];
-    size_t i = 0;
     real.sync(s);
+    const double seconds = rz_seconds() - begin;
     if (n)
         snprintf(full, sizeof full, "%s %zu x %zu", name, n, k);
     else
         snprintf(full, sizeof full, "%s", name);
-    while (i < n_lines && strcmp(lines[i].name, full)) i++;
-    if (i == MAX_LINES) return;
-    if (i == n_lines) memcpy(lines[n_lines++].name, full, sizeof full);
-    lines[i].n++, lines[i].seconds += rz_seconds() - begin;
+    pthread_mutex_lock(&lines_lock);
+    add_to_line(full, seconds);
+    pthread_mutex_unlock(&lines_lock);
 }
 
 #define TIMED(op, n, k, params, args)                                                                                  \
