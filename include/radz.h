@@ -365,8 +365,8 @@ RADZ_API int radz_image_channels(const radz_image *image); /* 1: gray, 3: RGB */
 RADZ_API int radz_image_bits(const radz_image *image);     /* per sample: 8 or 16 */
 RADZ_API int radz_image_is_dicom(const radz_image *image); /* 1: from a DICOM file. It keeps patient and study of it for
                                                               the objects below; they never get into anything else */
-/* What the film's DICOM file, or what is to be seen on any film (nothing; almost black), says against using it, as every
- * result says too. Static texts; NULL past the last. */
+/* What the film's DICOM file, or what is to be seen on any film (nothing; almost black), says against using it, as
+ * every result says too. Static texts; NULL past the last. */
 RADZ_API size_t radz_image_warning_count(const radz_image *image);
 RADZ_API const char *radz_image_warning(const radz_image *image, size_t i);
 
