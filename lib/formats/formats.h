@@ -95,6 +95,10 @@ void rz_quantised_row(const rz_quantised *q, size_t row, float *out);
 /* A row of n numbers (even with 4 bits) to integers and bfloat16 scales, one per group: NaN where a number of it is not
  * finite. */
 void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *q, uint16_t *scale);
+/* Its parts, for who rounds numbers one by one: the scale of a group in four bits, a number that bfloat16 holds, and
+ * the integer of -8 .. 7 nearest to x / scale; 0 where there is none. */
+float rz_quantise_scale4(const float *x, size_t n);
+int rz_quantise_nibble(float x, float scale);
 
 /* What stands before the numbers of a .npy file of little-endian float32 (rows, cols), C order. */
 void rz_npy_header(rz_str *s, size_t rows, size_t cols);

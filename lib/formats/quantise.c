@@ -59,7 +59,7 @@ static float extreme(const float *x, size_t n)
 /* 4 bits have one level more below zero than above: a negative scale puts it where it is needed. The extreme itself may
  * be cut where that serves the others. Of the integers that some scales give, those are taken that lie best along x,
  * and with them the scale that brings them closest (least squares). */
-static float scale4(const float *x, size_t n)
+float rz_quantise_scale4(const float *x, size_t n)
 {
     static const float tops[] = {-8, 7.2f, -8.9f, 8.3f, 9.5f, -10};
     const float m = extreme(x, n);
@@ -73,6 +73,18 @@ static float scale4(const float *x, size_t n)
     return bf16(best);
 }
 
+static float inverse(float scale)
+{
+    return fabsf(scale) > 1e-37f ? 1.0f / scale : 0;
+}
+
+int rz_quantise_nibble(float x, float scale)
+{
+    const float v = x * inverse(scale);
+    if (fabsf(v) < 16) return (int)to_nibble(v, 1);
+    return v > 0 ? 7 : v < 0 ? -8 : 0;
+}
+
 static float scale8(const float *x, size_t n)
 {
     return bf16(fabsf(extreme(x, n)) / 127);
@@ -81,7 +93,7 @@ static float scale8(const float *x, size_t n)
 /* One group, n of at most GROUP_MAX numbers. */
 static void round_group(const float *x, size_t n, int bits, float s, uint8_t *q)
 {
-    const float inv = fabsf(s) > 1e-37f ? 1.0f / s : 0;
+    const float inv = inverse(s);
     int v[GROUP_MAX + 1];
     if (bits == 8)
         for (size_t i = 0; i < n; i++) v[i] = (int)round_near(x[i] * inv);
@@ -104,7 +116,7 @@ void rz_quantise_row(const float *x, size_t n, int bits, size_t group, uint8_t *
     for (size_t g = 0; g < n; g += group) {
         const size_t size = n - g < group ? n - g : group;
         const bool finite = all_finite(x + g, size);
-        const float s = !finite ? NAN : bits == 8 ? scale8(x + g, size) : scale4(x + g, size);
+        const float s = !finite ? NAN : bits == 8 ? scale8(x + g, size) : rz_quantise_scale4(x + g, size);
         scale[g / group] = rz_f32_to_bf16(s);
         round_group(finite ? x + g : zeros, size, bits, finite ? s : 0, q + (bits == 8 ? g : g / 2));
     }
