@@ -259,6 +259,10 @@ class radz_quantize_options(Structure):
         ("vision_source", c_int),
         ("progress_fn", quantize_progress_fn),
         ("user", c_void_p),
+        ("films", POINTER(c_char_p)),
+        ("n_films", c_size_t),
+        ("texts", POINTER(c_char_p)),
+        ("n_texts", c_size_t),
     )
 
 
