@@ -30,6 +30,8 @@ void *need(void *p); /* p, or the end of the program */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with the usage after it; EXIT_USAGE. */
 int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Lines of a file that are not empty, added to the list, which points into *text. 0 or an exit status. */
+int read_lines(const char *path, text_list *l, char **text);
 /* "600M" in bytes; 0: it is no size. */
 uint64_t parse_size(const char *text);
 

@@ -178,30 +178,6 @@ static void embed_all_texts(table *t, const text_list *l)
     }
 }
 
-/* Lines of a file added to the list, which points into *text. 0 or an exit status. */
-static int read_lines(const char *path, text_list *l, char **text)
-{
-    FILE *f = fopen(path, "rb");
-    size_t n = 0, cap = 1 << 16, got;
-    if (!f) return complain("%s: %s", path, strerror(errno)), EXIT_USAGE;
-    *text = need(malloc(cap));
-    while ((got = fread(*text + n, 1, cap - n - 1, f)) > 0)
-        if ((n += got) == cap - 1) *text = need(realloc(*text, cap *= 2));
-    bool bad = ferror(f);
-    fclose(f);
-    if (bad) return complain("%s: %s", path, strerror(errno)), EXIT_USAGE;
-    (*text)[n] = 0;
-    if (memchr(*text, 0, n)) return complain("%s: holds a NUL byte, expected text", path), EXIT_USAGE;
-    for (char *line = *text, *end; *line; line = end) {
-        end = line + strcspn(line, "\n");
-        if (*end) *end++ = 0;
-        size_t len = strlen(line);
-        if (len && line[len - 1] == '\r') line[len - 1] = 0;
-        if (*line) add_text(l, line);
-    }
-    return 0;
-}
-
 /* ---- Main ---- */
 
 static int save(table *t)

@@ -1,5 +1,6 @@
 /* radz-quantize - writes a model directory with smaller weights. Uses the public header only.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
 #include <string.h>
 
 #include "common.h"
@@ -19,6 +20,10 @@ static const char help_text[] =
     "                  first, last (decoder blocks) and patterns of tensor names with '*'; 'none': nothing;\n"
     "                  of int4, first=int8 and the like take eight bits;\n"
     "                  default: what has been measured to matter for the type\n"
+    "  --films PATH    of int4: round for what this film, or every film in and below this folder, makes of the\n"
+    "                  model's layers; may be given several times. Better weights, in the time and memory that\n"
+    "                  it takes to embed these films all at once, several times over; 8 to 32 are enough\n"
+    "  --texts FILE    likewise for a text per line: texts are others' rows, give some where they matter\n"
     "  --adapter DIR   LoRA adapter as PEFT writes it, added into the weights\n"
     "  --vision-dir DIR, --vision-source NAME\n"
     "                  as in the other programs; a tower of its own goes to OUT/vision_tower\n"
@@ -32,6 +37,10 @@ typedef struct settings {
     radz_quantize_options o;
     radz_runtime_options runtime;
     const char *type;
+    text_list film_paths, texts;
+    film_list films;
+    const char *texts_file;
+    char *text; /* that texts point into */
     int group, vision_source;
     bool quiet, terminal;
     double next; /* when progress is told next */
@@ -81,6 +90,8 @@ static int parse_settings(settings *s, int argc, char **argv)
     option_entry known[] = {{"type", .text = &s->type},
                             {"group", .integer = &s->group},
                             {"keep", .text = &s->o.keep},
+                            {"films", .texts = &s->film_paths},
+                            {"texts", .text = &s->texts_file},
                             {"adapter", .text = &s->o.adapter_dir},
                             {"vision-dir", .text = &s->o.vision_dir},
                             {"vision-source", .choice = &s->vision_source, .words = "auto|checkpoint|external"},
@@ -95,6 +106,31 @@ static int parse_settings(settings *s, int argc, char **argv)
     s->terminal = on_terminal();
     s->next = s->terminal ? 0 : now() + 10;
     return spell_type(s);
+}
+
+/* What --films and --texts stand for, into s->o. 0 or an exit status. */
+static int list_inputs(settings *s)
+{
+    for (size_t i = 0; i < s->film_paths.n; i++) add_input(&s->films, s->film_paths.items[i]);
+    const char **paths = need(calloc(s->films.n + 1, sizeof *paths));
+    s->o.films = paths, s->o.n_films = s->films.n;
+    for (size_t i = 0; i < s->films.n; i++) {
+        const film_place *p = &s->films.places[i];
+        if (p->why) return complain("%s", p->why->message), EXIT_FILM;
+        paths[i] = p->path;
+    }
+    const int status = s->texts_file ? read_lines(s->texts_file, &s->texts, &s->text) : 0;
+    s->o.texts = s->texts.items, s->o.n_texts = s->texts.n;
+    return status;
+}
+
+static void free_inputs(settings *s)
+{
+    free((void *)s->o.films);
+    free((void *)s->film_paths.items);
+    free((void *)s->texts.items);
+    free(s->text);
+    free_films(&s->films);
 }
 
 static int run(settings *s, const char *from, const char *to)
@@ -120,5 +156,8 @@ int main(int argc, char **argv)
     radz_runtime_options_init(&s.runtime);
     int status = begin_program();
     if (!status) status = parse_settings(&s, argc, argv);
-    return status ? status : run(&s, argv[0], argv[1]);
+    if (!status) status = list_inputs(&s);
+    if (!status) status = run(&s, argv[0], argv[1]);
+    free_inputs(&s);
+    return status;
 }

@@ -294,6 +294,13 @@ typedef struct radz_quantize_options {
     /* Called every few MB; non-zero stops with RADZ_E_CANCELLED. */
     int (*progress_fn)(const radz_quantize_progress *progress, void *user);
     void *user;
+    /* Of "int4": files of films like those to come, and texts (in radz.json's prompt) like those that will be asked
+     * for. They are sent through the model, and every matrix that becomes four bits is rounded for the rows that reach
+     * it: vectors like theirs come out closer, others may not. NULL, 0: every number for itself. */
+    const char *const *films;
+    size_t n_films;
+    const char *const *texts;
+    size_t n_texts;
 } radz_quantize_options;
 
 RADZ_API void radz_quantize_options_init_sized(radz_quantize_options *options, size_t struct_size);

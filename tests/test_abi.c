@@ -121,7 +121,7 @@ static void quantize(void **state)
     AT(radz_quantize_progress, n_bytes, 24);
     AT(radz_quantize_progress, n_reused_bytes, 32);
     AT(radz_quantize_progress, seconds_left, 40);
-    SIZE(radz_quantize_options, 64);
+    SIZE(radz_quantize_options, 96);
     AT(radz_quantize_options, type, 8);
     AT(radz_quantize_options, keep, 16);
     AT(radz_quantize_options, vision_dir, 24);
@@ -129,6 +129,10 @@ static void quantize(void **state)
     AT(radz_quantize_options, vision_source, 40);
     AT(radz_quantize_options, progress_fn, 48);
     AT(radz_quantize_options, user, 56);
+    AT(radz_quantize_options, films, 64);
+    AT(radz_quantize_options, n_films, 72);
+    AT(radz_quantize_options, texts, 80);
+    AT(radz_quantize_options, n_texts, 88);
 }
 
 static void model_info(void **state)

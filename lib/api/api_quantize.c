@@ -15,6 +15,8 @@ static radz_status quantize(radz_runtime *rt, const char *from, const char *to, 
                             radz_error *err)
 {
     rz_quantize q = {.vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
+    q.films = o->films, q.n_films = o->films ? o->n_films : 0;
+    q.texts = o->texts, q.n_texts = o->texts ? o->n_texts : 0;
     RZ_TRY(rz_tower_source_of(o->vision_source, "radz_model_quantize", &q.tower, err));
     RZ_TRY(rz_precision_parse(o->type && *o->type ? o->type : "int8", 0, o->keep, &q.precision, err));
     if (q.precision.type == RZ_WEIGHTS_F32)

@@ -92,7 +92,11 @@ float *rz_linear_forward(const rz_net *net, const rz_linear *l, const float *x, 
     size_t out = l->w->dims[0], in = l->w->n / out;
     float *y = rz_arena_f32(net->s, rows, out);
     rz_mat w;
-    for (size_t r = 0, n; r < out && (n = rz_pager_rows(net->pager, net->s, l->w, r, &w)); r += n)
+    if (net->matrix_fn && !rz_stream_failed(net->s)) {
+        w = net->matrix_fn(net->matrix_user, l, x, rows);
+        rz_gemm(net->s, false, true, rows, out, in, 1.0f, rz_mat_f32(x, in), w, 0.0f, y, out);
+    }
+    for (size_t r = 0, n; !net->matrix_fn && r < out && (n = rz_pager_rows(net->pager, net->s, l->w, r, &w)); r += n)
         rz_gemm(net->s, false, true, rows, n, in, 1.0f, rz_mat_f32(x, in), w, 0.0f, y ? y + r : NULL, out);
     if (l->b) rz_add_bias(net->s, y, l->b->w.data, rows, out);
     if (l->lora) lowrank_forward(net, l, y, x, rows);

@@ -20,6 +20,10 @@ typedef struct rz_net {
     struct rz_reuse *reuse;       /* what earlier passes left (reuse.h); NULL: nothing */
     int (*cancel_fn)(void *user); /* asked between blocks; may be NULL */
     void *user;
+    /* Asked before the product of every linear layer with x (rows, in): the matrix to multiply with in place of its
+     * own, good until it is asked again. NULL: they multiply with their own. For the CPU, forward. */
+    rz_mat (*matrix_fn)(void *matrix_user, const rz_linear *l, const float *x, size_t rows);
+    void *matrix_user;
 } rz_net;
 
 /* Records RADZ_E_CANCELLED when the caller asks to stop. */

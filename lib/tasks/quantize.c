@@ -10,16 +10,19 @@
 #include "model_hash.h"
 #include "modeldir.h"
 #include "precision.h"
+#include "quantize_films.h"
 #include "tensors.h"
 #include "weights.h"
 
 #define PIECE_BYTES ((size_t)4 << 20)
 #define WEIGHTS_KEY "weights"
 #define INDEX_NAME "model.safetensors.index.json"
+#define FITTED_NAME ".radz-fitted.tmp" /* as sweep() knows it */
 
 typedef struct job {
     const rz_host *host;
     rz_device *dev;
+    rz_source source;
     rz_model *m; /* its list of parameters; no weight is in memory */
     const rz_quantize *o;
     const char *from, *to;
@@ -27,22 +30,84 @@ typedef struct job {
     rz_str weights;     /* what they become, in words */
     json_t *map;        /* of the index */
     uint64_t n_written; /* of the tensors in it */
+    rz_fit_inputs inputs;
+    rz_fit *fit; /* what they make of matrices; NULL: nothing, or not yet */
     /* progress */
     radz_quantize_progress progress;
     double started;
+    uint64_t n_fit_bytes, n_fitted_bytes; /* of its n_bytes and n_done_bytes: those that the films pass */
 } job;
 
 /* ---- Progress ------------------------------------------------------------------------------------ */
+
+/* Of n_all bytes, n_done are done since j->started. */
+static radz_status tell(job *j, uint64_t n_done, uint64_t n_all, radz_error *err)
+{
+    radz_quantize_progress *p = &j->progress;
+    p->seconds_left = n_done ? (rz_seconds() - j->started) / (double)n_done * (double)(n_all - n_done) : NAN;
+    if (j->o->progress_fn && j->o->progress_fn(p, j->o->user))
+        return rz_fail(err, RADZ_E_CANCELLED, "%s: cancelled by the caller", j->to);
+    return RADZ_OK;
+}
 
 static radz_status advance(job *j, uint64_t n_bytes, bool reused, radz_error *err)
 {
     radz_quantize_progress *p = &j->progress;
     p->n_done_bytes += n_bytes;
     if (reused) p->n_reused_bytes += n_bytes;
-    const double done = (double)(p->n_done_bytes - p->n_reused_bytes), left = (double)(p->n_bytes - p->n_done_bytes);
-    p->seconds_left = done > 0 ? (rz_seconds() - j->started) / done * left : NAN;
-    if (j->o->progress_fn && j->o->progress_fn(p, j->o->user))
-        return rz_fail(err, RADZ_E_CANCELLED, "%s: cancelled by the caller", j->to);
+    const uint64_t others = p->n_reused_bytes + j->n_fitted_bytes;
+    return tell(j, p->n_done_bytes - others, p->n_bytes - others, err);
+}
+
+/* ---- Films and texts ----------------------------------------------------------------------------------------- */
+
+static radz_status matrix_fitted(void *user, uint64_t n_bytes, radz_error *err)
+{
+    job *j = user;
+    j->n_fitted_bytes += n_bytes, j->progress.n_done_bytes += n_bytes;
+    return tell(j, j->n_fitted_bytes, j->n_fit_bytes, err);
+}
+
+/* Before the first file that has to be written. */
+static radz_status fit(job *j, radz_error *err)
+{
+    char *path = rz_path_join(j->host, j->to, FITTED_NAME);
+    const rz_fit_work work = {.list = j->m,
+                              .from = &j->source,
+                              .precision = &j->o->precision,
+                              .inputs = &j->inputs,
+                              .path = path,
+                              .done_fn = matrix_fitted,
+                              .user = j};
+    if (!path) return RZ_NO_MEMORY(err, FITTED_NAME);
+    const char *file = j->progress.file;
+    j->n_fit_bytes = rz_fit_bytes(&work);
+    j->progress.n_bytes += j->n_fit_bytes, j->progress.file = path;
+    j->started = rz_seconds();
+    const radz_status status = rz_fit_weights(j->host, j->dev, &work, &j->fit, err);
+    /* blocks of the tower that nothing depends on have not been passed */
+    j->progress.n_done_bytes += j->n_fit_bytes - j->n_fitted_bytes, j->n_fitted_bytes = j->n_fit_bytes;
+    j->progress.file = file;
+    j->started = rz_seconds();
+    rz_free(j->host, path);
+    return status;
+}
+
+static bool has_inputs(const rz_quantize *o)
+{
+    return o->n_films + o->n_texts > 0;
+}
+
+static radz_status open_inputs(job *j, radz_error *err)
+{
+    const rz_quantize *o = j->o;
+    if (!has_inputs(o)) return RADZ_OK;
+    if (o->precision.type != RZ_WEIGHTS_INT4)
+        return rz_fail(err, RADZ_E_ARGUMENT, "films or texts to round for: int4 alone is rounded for any");
+    RZ_TRY(rz_model_require_texts(j->m, err));
+    if (o->n_films) RZ_TRY(rz_model_require_films(j->m, err));
+    RZ_TRY(rz_fit_open_inputs(j->host, j->m, o, &j->inputs, err));
+    rz_str_printf(&j->weights, "; rounded for %zu films and %zu texts, %s", o->n_films, o->n_texts, j->inputs.sha256);
     return RADZ_OK;
 }
 
@@ -217,11 +282,29 @@ static radz_status put_scale(out_file *f, const out_tensor *o, rz_writer *w, rad
     return rz_writer_put(w, f->scale, o->p->dims[0] * groups_of(f->j, o->p) * sizeof *f->scale, err);
 }
 
+/* What the films have made of it. */
+static radz_status put_fitted(out_file *f, const out_tensor *o, const rz_mat *m, rz_writer *w, radz_error *err)
+{
+    const uint8_t *data = m->data;
+    const size_t all = rz_dtype_bytes(m->dtype, o->p->n), tensor = o->t->n_bytes;
+    if (o->is_scale) return rz_writer_put(w, m->scale, rz_dtype_bytes(RZ_BF16, o->p->dims[0] * rz_mat_groups(*m)), err);
+    for (size_t at = 0, n; at < all; at += n) {
+        n = all - at < PIECE_BYTES ? all - at : PIECE_BYTES;
+        RZ_TRY(rz_writer_put(w, data + at, n, err));
+        rz_fit_forget(f->j->fit, data + at, n);
+        RZ_TRY(advance(f->j, (uint64_t)(at + n) * tensor / all - (uint64_t)at * tensor / all, false, err));
+    }
+    return RADZ_OK;
+}
+
 static radz_status put_tensor(void *user, size_t i, rz_writer *w, radz_error *err)
 {
     out_file *f = user;
     const out_tensor *o = &f->of[i];
     if (!o->p) return put_stored(f, o->t, w, err);
+    const bool may_fit = f->j->fit && o->dtype == RZ_I4;
+    const rz_mat fitted = may_fit ? rz_fit_matrix(f->j->fit, o->p) : (rz_mat){0};
+    if (fitted.data) return put_fitted(f, o, &fitted, w, err);
     return o->is_scale ? put_scale(f, o, w, err) : put_converted(f, o, w, err);
 }
 
@@ -305,6 +388,7 @@ static radz_status convert_file(job *j, rz_weights *files, const rz_st *st, cons
     radz_status status = path ? list_tensors(&f, files, err) : RZ_NO_MEMORY(err, name);
     j->progress.file = path;
     if (!status) status = is_done(j, path, &done, err);
+    if (!status && !done && has_inputs(j->o) && !j->fit) status = fit(j, err);
     if (!status && !done) status = write_file(&f, path, err);
     if (!status && done) status = advance(j, bytes_of(st), true, err);
     if (!status && in_index) status = note_index(&f, name, err);
@@ -459,7 +543,8 @@ static radz_status convert_tower(job *j, radz_error *err)
 static radz_status check_room(const job *j, radz_error *err)
 {
     static const double share[] = {1, 2, 1, .6, .35}; /* of bf16 weights that types take, at most */
-    const double want = (double)j->progress.n_bytes * share[j->o->precision.type], room = (double)rz_path_room(j->to);
+    const double copies = has_inputs(j->o) ? 2 : 1, room = (double)rz_path_room(j->to);
+    const double want = (double)j->progress.n_bytes * share[j->o->precision.type] * copies;
     if (want * .9 <= room || j->progress.n_reused_bytes) return RADZ_OK;
     return rz_fail(err, RADZ_E_IO, "%s: about %.0f MB will be written, %.0f MB are free", j->to, want / 1e6,
                    room / 1e6);
@@ -497,22 +582,22 @@ static radz_status convert_model(job *j, radz_error *err)
     if (m->tower_files) RZ_TRY(convert_tower(j, err));
     if (m->radz_files) RZ_TRY(convert_files(j, m->radz_files, j->to, true, false, err));
     RZ_TRY(convert_files(j, m->files, j->to, !m->radz_files, sharded, err));
-    RZ_TRY(rz_tensors_of_adapter(m, err));
+    if (!j->fit) RZ_TRY(rz_tensors_of_adapter(m, err)); /* else the model that the films passed has been asked */
     return sharded ? write_index(j, err) : RADZ_OK;
 }
 
 static radz_status open_job(job *j, radz_error *err)
 {
-    const rz_source from = {.dir = j->from,
-                            .vision_dir = j->o->vision_dir,
-                            .adapter_dir = j->o->adapter_dir,
-                            .tower = j->o->tower,
-                            .list_only = true};
-    RZ_TRY(rz_model_load_from(j->host, j->dev, &from, RZ_MODEL_INFER, 0, &j->m, err));
+    j->source = (rz_source){
+        .dir = j->from, .vision_dir = j->o->vision_dir, .adapter_dir = j->o->adapter_dir, .tower = j->o->tower};
+    rz_source listed = j->source;
+    listed.list_only = true;
+    RZ_TRY(rz_model_load_from(j->host, j->dev, &listed, RZ_MODEL_INFER, 0, &j->m, err));
     if (j->m->lora && j->m->cfg.text.tied && j->m->lm_head)
         return rz_fail(err, RADZ_E_UNSUPPORTED,
                        "%s: an adapter of a table that is the head too gives two tables: not written", j->from);
     rz_precision_text(&j->o->precision, &j->weights);
+    RZ_TRY(open_inputs(j, err));
     if (j->weights.failed || !(j->map = json_object())) return RZ_NO_MEMORY(err, "quantizing");
     return RADZ_OK;
 }
@@ -525,6 +610,8 @@ radz_status rz_quantize_model(const rz_host *host, rz_device *dev, const char *f
     radz_status status = open_job(&j, err);
     if (!status) status = convert_model(&j, err);
     json_decref(j.map);
+    rz_fit_close(j.fit);
+    rz_fit_close_inputs(host, &j.inputs);
     rz_str_free(&j.weights);
     rz_model_unload(j.m);
     return status;

@@ -7,7 +7,9 @@
 
 typedef struct rz_quantize {
     rz_precision precision;
-    const char *vision_dir, *adapter_dir; /* NULL: none */
+    const char *vision_dir, *adapter_dir;    /* NULL: none */
+    const char *const *films, *const *texts; /* that matrices of int4 are rounded for, see quantize_films.h */
+    size_t n_films, n_texts;
     rz_tower_source tower;
     int (*progress_fn)(const radz_quantize_progress *progress, void *user); /* may be NULL */
     void *user;
