@@ -168,12 +168,12 @@ static radz_status make_matrix(pass *p, size_t i, rz_dtype dtype, const float *x
 static rz_mat matrix_of(void *user, const rz_linear *l, const float *x, size_t rows)
 {
     pass *p = user;
-    const size_t i = (size_t)(l->w - p->m->params);
-    const rz_param *listed = &p->work->list->params[i];
     rz_mat w = l->w->w;
     rz_dtype dtype;
     radz_error err;
-    if (!becomes(p->work, listed, &dtype)) return w;
+    if (!l->w->name) return w; /* made of others, in no file */
+    const size_t i = (size_t)(l->w - p->m->params);
+    if (!becomes(p->work, &p->work->list->params[i], &dtype)) return w;
     radz_status status = make_matrix(p, i, dtype, x, rows, &w, &err);
     if (!status) status = p->work->done_fn(p->work->user, rz_tensor_of(p->m, l->w)->n_bytes, &err);
     if (status) rz_stream_fail(p->s, status, "%s", err.message);
@@ -199,11 +199,13 @@ static radz_status list_items(const pass *p, rz_prompt *prompts, rz_item *items,
 {
     const rz_fit_inputs *in = p->work->inputs;
     if (in->n_films) RZ_TRY(rz_prompt_image(p->host, p->m, prompts, err));
-    for (size_t i = 0; i < in->n_films; i++) items[i] = (rz_item){RZ_ITEM_IMAGE, in->films[i].input, prompts, 0};
+    for (size_t i = 0; i < in->n_films; i++)
+        items[i] = (rz_item){
+            .kind = RZ_ITEM_IMAGE, .pixels = in->films[i].input, .gray = in->films[i].gray, .prompt = prompts};
     items += in->n_films;
     for (size_t i = 0; i < in->n_texts; i++) {
         RZ_TRY(rz_prompt_text(p->host, p->m, in->texts[i], prompts + 1 + i, err));
-        items[i] = (rz_item){RZ_ITEM_TEXT, NULL, prompts + 1 + i, 0};
+        items[i] = (rz_item){.kind = RZ_ITEM_TEXT, .prompt = prompts + 1 + i};
     }
     return RADZ_OK;
 }
