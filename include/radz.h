@@ -727,8 +727,9 @@ RADZ_API const char *radz_scorer_label(const radz_scorer *scorer, size_t i); /* 
 /* The calibration's threshold of a class; NaN: none. */
 RADZ_API double radz_scorer_threshold(const radz_scorer *scorer, size_t i);
 /* n films. global (n, K) and local (n, K): from radz_embed_images with features GLOBAL and LOCAL; the one that the
- * scorer's feature does not need may be NULL. HIDDEN takes in place of global vectors of feature LOCAL with raw = 1.
- * similarity and probability (n, count), owned by the caller; either may be NULL. */
+ * scorer's feature does not need may be NULL. HIDDEN takes in place of global vectors of feature LOCAL with raw = 1:
+ * (n, text_hidden of radz_model_info), which is not K. similarity and probability (n, count), owned by the caller;
+ * either may be NULL. */
 RADZ_API RADZ_CHECK radz_status radz_scorer_score(const radz_scorer *scorer, const float *global, const float *local,
                                                   size_t n, double *similarity, double *probability, radz_error *err);
 
