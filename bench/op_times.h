@@ -17,7 +17,7 @@ static struct line {
 } lines[MAX_LINES];
 static size_t n_lines;
 static pthread_mutex_t lines_lock = PTHREAD_MUTEX_INITIALIZER; /* films may go through the network side by side */
-static struct rz_ops real; /* the device's own table */
+static struct rz_ops real;                                     /* the device's own table */
 
 static void add_to_line(const char *full, double seconds)
 {

@@ -311,14 +311,13 @@ static radz_status embed_chunk(film_chunk *c, const rz_prompt *prompt, size_t n,
     return RADZ_OK;
 }
 
-/* Planes of pixels that the films of a pass have at most. */
-static size_t most_planes(const film_chunk *c, size_t n, size_t per_pass)
+/* Planes of pixels that any of the films has; 0: all were prepared before. */
+static size_t most_planes(const film_chunk *c, size_t n)
 {
     size_t most = 0;
-    for (size_t i = 0, sum; i<n; i += per_pass, most = sum> most ? sum : most) {
-        sum = 0;
-        for (size_t k = i; k < n && k < i + per_pass; k++)
-            sum += c->films[k]->input ? 0 : rz_model_planes(c->net->model, &c->films[k]->pixels);
+    for (size_t i = 0; i < n; i++) {
+        const size_t planes = c->films[i]->input ? 0 : rz_model_planes(c->net->model, &c->films[i]->pixels);
+        most = planes > most ? planes : most;
     }
     return most;
 }
@@ -364,7 +363,7 @@ static radz_status embed_films(const rz_net *net, const rz_prompt *prompt, const
     film_chunk *c = rz_malloc(cfg->host, sizeof *c);
     if (!c) return RZ_NO_MEMORY(err, "batch of films");
     c->net = net, c->films = films;
-    const size_t planes = most_planes(c, n, per_pass), plane = cfg->vision.image_size * cfg->vision.image_size;
+    const size_t planes = per_pass * most_planes(c, n), plane = cfg->vision.image_size * cfg->vision.image_size;
     /* on the host in the arena, which keeps its pages: malloc gave them back and took them anew with every call */
     const bool here = rz_device_is_host(net->model->dev);
     const rz_mark mark = rz_arena_mark(net->s);
