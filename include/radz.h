@@ -308,9 +308,10 @@ RADZ_API void radz_quantize_options_init_sized(radz_quantize_options *options, s
 /* Writes the model of `from` with other weights into the folder `to`, a whole model directory: settings, tokenizer and
  * bank are copied, a tower of its own goes to to/vision_tower. Integers lie as "x" of I8, or U8 with two to a byte (the
  * even column in the low half, each plus 8), and "x_scale" (rows, groups) of BF16; config.json then says so, for other
- * readers. Takes little memory: some rows of a tensor, with an adapter one whole tensor. Every file is written whole or
- * not at all, and the same bytes for any number of threads. After an interruption the same call goes on with the file
- * that was under way. A file that is there and was made otherwise is RADZ_E_STATE. */
+ * readers. Takes little memory: some rows of a tensor, with an adapter one whole tensor; with films or texts
+ * the widest layer's activations of all of them, and its columns squared in floats. Every file is written whole
+ * or not at all, and the same bytes for any number of threads. After an interruption the same call goes on with the
+ * file that was under way. A file that is there and was made otherwise is RADZ_E_STATE. */
 RADZ_API RADZ_CHECK radz_status radz_model_quantize(radz_runtime *runtime, const char *from, const char *to,
                                                     const radz_quantize_options *options, radz_error *err);
 

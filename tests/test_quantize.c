@@ -215,6 +215,8 @@ static void refusals(void **state)
     radz_quantize_options_init(&o);
     o.type = "f32";
     refused(radz_model_quantize(NULL, TEXTS, again, &o, &err), RADZ_E_ARGUMENT, "expected int8, int4 or bf16");
+    o.type = "int4", o.n_films = 1;
+    refused(radz_model_quantize(NULL, TEXTS, again, &o, &err), RADZ_E_ARGUMENT, "films[0] is NULL");
     refused(radz_model_quantize(NULL, NULL, again, NULL, &err), RADZ_E_ARGUMENT, "from is NULL");
     fixture_remove(to), fixture_remove(again);
     free(to), free(again);

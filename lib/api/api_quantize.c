@@ -10,13 +10,21 @@ void radz_quantize_options_init_sized(radz_quantize_options *options, size_t str
     rz_options_give(options, struct_size, &defaults, sizeof defaults);
 }
 
-/* On the CPU: bytes go from file to file, nothing is multiplied. */
+static radz_status check_list(const char *name, const char *const *list, size_t n, radz_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!list || !list[i]) return rz_fail(err, RADZ_E_ARGUMENT, "radz_model_quantize: %s[%zu] is NULL", name, i);
+    return RADZ_OK;
+}
+
+/* On the CPU, where the files' weights are read in place. */
 static radz_status quantize(radz_runtime *rt, const char *from, const char *to, const radz_quantize_options *o,
                             radz_error *err)
 {
     rz_quantize q = {.vision_dir = o->vision_dir, .adapter_dir = o->adapter_dir};
-    q.films = o->films, q.n_films = o->films ? o->n_films : 0;
-    q.texts = o->texts, q.n_texts = o->texts ? o->n_texts : 0;
+    RZ_TRY(check_list("films", o->films, o->n_films, err));
+    RZ_TRY(check_list("texts", o->texts, o->n_texts, err));
+    q.films = o->films, q.n_films = o->n_films, q.texts = o->texts, q.n_texts = o->n_texts;
     RZ_TRY(rz_tower_source_of(o->vision_source, "radz_model_quantize", &q.tower, err));
     RZ_TRY(rz_precision_parse(o->type && *o->type ? o->type : "int8", 0, o->keep, &q.precision, err));
     if (q.precision.type == RZ_WEIGHTS_F32)
