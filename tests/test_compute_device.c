@@ -1,7 +1,9 @@
 /* test_compute_device.c - choosing a device, streams, arenas, failures, fork, the host's floating-point state.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -14,6 +16,7 @@
 
 #include "compute_help.h"
 #include "failing_host.h"
+#include "sanitized.h"
 
 static void expect_refused(rz_device_options o, radz_status status, const char *words)
 {
@@ -193,6 +196,47 @@ static void refuses_to_work_in_a_forked_child(void **state)
     compute_close(s);
 }
 
+enum { SIDE = 160, N_FORKS = 30 };
+
+static void *multiply_until_told(void *arg)
+{
+    static float x[SIDE * SIDE], y[SIDE * SIDE];
+    rz_device_options o = {.gemm = "openblas", .n_threads = 2};
+    rz_device *dev;
+    rz_stream *s;
+    assert_int_equal(rz_device_open(NULL, &o, &dev, NULL), RADZ_OK);
+    assert_int_equal(rz_stream_open(dev, &s, NULL), RADZ_OK);
+    for (bool first = true; first || !atomic_load((atomic_bool *)arg); first = false)
+        rz_gemm(s, false, true, SIDE, SIDE, SIDE, 1, rz_mat_f32(x, SIDE), rz_mat_f32(x, SIDE), 0, y, SIDE);
+    assert_int_equal(rz_stream_sync(s, NULL), RADZ_OK);
+    compute_close(s);
+    return NULL;
+}
+
+/* OpenBLAS frees its buffers where the process forks. */
+static void forks_while_openblas_multiplies(void **state)
+{
+    (void)state;
+    rz_device_options o = {.gemm = "openblas", .n_threads = 1};
+    rz_device *dev;
+    if (SANITIZED || rz_device_open(NULL, &o, &dev, NULL) != RADZ_OK) skip();
+    rz_device_close(dev);
+    atomic_bool stop = false;
+    pthread_t t;
+    alarm(120); /* it hangs, or crashes */
+    assert_int_equal(pthread_create(&t, NULL, multiply_until_told, &stop), 0);
+    for (int i = 0; i < N_FORKS; i++) {
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        assert_true(child > 0 && waitpid(child, &status, 0) == child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    atomic_store(&stop, true);
+    pthread_join(t, NULL);
+    alarm(0);
+}
+
 static void leaves_the_floating_point_state(void **state)
 {
     (void)state;
@@ -217,6 +261,7 @@ int main(void)
         cmocka_unit_test(failures_stick_until_sync),
         cmocka_unit_test(every_failed_allocation_is_reported),
         cmocka_unit_test(refuses_to_work_in_a_forked_child),
+        cmocka_unit_test(forks_while_openblas_multiplies),
         cmocka_unit_test(leaves_the_floating_point_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,12 +27,25 @@ static struct {
     int n_threads;
 } lib = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+static void lock(void)
+{
+    pthread_mutex_lock(&lib.lock);
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&lib.lock);
+}
+
 static radz_status load(radz_error *err)
 {
     if (lib.pid)
         return lib.pid == getpid() ? RADZ_OK : rz_fail(err, RADZ_E_STATE, "OpenBLAS cannot be used after fork()");
     void *so = dlopen("libopenblas.so.0", RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE);
     if (!so) return rz_fail(err, RADZ_E_DEVICE, "libopenblas.so.0 cannot be loaded: %s", dlerror());
+    /* OpenBLAS's own handler frees its buffers under a product that another thread is at: forks wait for the product.
+     * Handlers that came last are asked first. */
+    if (pthread_atfork(lock, unlock, unlock)) return RZ_NO_MEMORY(err, "libopenblas.so.0");
     void *sgemm = dlsym(so, "cblas_sgemm"), *sbgemm = dlsym(so, "cblas_sbgemm");
     void *set_threads = dlsym(so, "openblas_set_num_threads");
     if (!sgemm) return rz_fail(err, RADZ_E_DEVICE, "libopenblas.so.0 has no cblas_sgemm");
@@ -45,9 +58,9 @@ static radz_status load(radz_error *err)
 
 radz_status rz_openblas_load(radz_error *err)
 {
-    pthread_mutex_lock(&lib.lock);
+    lock();
     radz_status status = load(err);
-    pthread_mutex_unlock(&lib.lock);
+    unlock();
     return status;
 }
 
@@ -89,14 +102,14 @@ static radz_status multiply(const struct product *p, int n_threads, radz_error *
     if (!sizes_ok(p->ta ? k : m, p->ta ? m : k, p->a.ld) || !sizes_ok(p->tb ? n : k, p->tb ? k : n, p->b.ld) ||
         !sizes_ok(m, n, p->ldc))
         return rz_fail(err, RADZ_E_LIMIT, "matrix product %zu x %zu x %zu: a size does not suit OpenBLAS", m, n, k);
-    pthread_mutex_lock(&lib.lock);
+    lock();
     radz_status status = load(err);
     if (status == RADZ_OK) {
         if (lib.set_threads && lib.n_threads != n_threads) lib.set_threads(n_threads);
         lib.n_threads = n_threads;
         call(p);
     }
-    pthread_mutex_unlock(&lib.lock);
+    unlock();
     return status;
 }
 
