@@ -45,8 +45,9 @@ def quantize(
 
     type_: "int8" (default), "int4", "int4/32" ..., "bf16". keep: what stays as it is, see keep_weights in radz.h. The
     tower and the adapter are those of `Model`; the adapter is added in. films, texts: of "int4", files of films and
-    texts like those to come, for which matrices are rounded, in more time and memory (see radz.h). on_progress: to answer with something true
-    cancels (CancelledError); so does Ctrl-C. The same call goes on with the file that was under way.
+    texts like those to come, for which matrices are rounded, in more time and memory (see radz.h). on_progress: to
+    answer with something true cancels (CancelledError); so does Ctrl-C. The same call goes on with the file that was
+    under way.
     """
     options = new_options(_abi.radz_quantize_options)
     fill(options, type=type_, keep=keep, vision_dir=vision_dir, adapter_dir=adapter_dir, films=films, texts=texts)
