@@ -78,3 +78,10 @@ size_t rz_model_planes(const rz_model *m, const rz_pixels *film)
 {
     return m->gray.w && rz_preprocess_is_gray(&m->cfg.preprocess, film) ? 1 : CHANNELS;
 }
+
+radz_status rz_model_preprocess(const rz_model *m, rz_pool *pool, const rz_pixels *film, float *out, radz_error *err)
+{
+    const rz_config *cfg = &m->cfg;
+    return rz_preprocess_on(pool, cfg->host, &cfg->preprocess, cfg->vision.image_size, film, rz_model_planes(m, film),
+                            out, err);
+}

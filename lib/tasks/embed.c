@@ -5,7 +5,6 @@
 #include "dicom_write.h"
 #include "gray.h"
 #include "memory.h"
-#include "preprocess.h"
 
 /* One pass takes at most so many items and decoder rows, which bounds memory whatever n is. */
 enum {
@@ -117,7 +116,7 @@ radz_status rz_film_input(const rz_model *m, const rz_film *film, float **pixels
     *pixels = rz_malloc(cfg->host, n * size * size * sizeof **pixels);
     if (!*pixels) return RZ_NO_MEMORY(err, "preprocessed film");
     *gray = n == 1;
-    radz_status status = rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, size, &film->pixels, n, *pixels, err);
+    radz_status status = rz_model_preprocess(m, NULL, &film->pixels, *pixels, err);
     return status ? rz_fail_prefix(err, status, "%s", film->path ? film->path : "film") : RADZ_OK;
 }
 
@@ -273,9 +272,7 @@ static void preprocess_one(void *arg, size_t i)
     const rz_model *m = c->net->model;
     c->status[i] = RADZ_OK;
     if (!c->at[i]) return;
-    c->status[i] =
-        rz_preprocess_on(rz_device_pool(m->dev), m->cfg.host, &m->cfg.preprocess, m->cfg.vision.image_size,
-                         &c->films[i]->pixels, rz_model_planes(m, &c->films[i]->pixels), c->at[i], &c->err[i]);
+    c->status[i] = rz_model_preprocess(m, rz_device_pool(m->dev), &c->films[i]->pixels, c->at[i], &c->err[i]);
 }
 
 static radz_status preprocess(film_chunk *c, size_t n, radz_error *err)

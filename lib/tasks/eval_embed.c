@@ -3,7 +3,6 @@
 #include "classes.h"
 #include "eval.h"
 #include "gray.h"
-#include "preprocess.h"
 #include "worker.h"
 
 enum { MAX_BATCH = 16, PART_FILMS = 256 };
@@ -60,10 +59,8 @@ static radz_status read_film(work *w, batch *b, size_t k)
     if (!status && v->have != w->wanted->kinds) {
         status = rz_pixels_decode(cfg->host, file.data, file.size, path, &pixels, &b->why[k]);
         if (!status) {
-            const size_t n_planes = rz_model_planes(w->net->model, &pixels);
-            b->gray[k] = n_planes == 1;
-            status = rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, cfg->vision.image_size, &pixels, n_planes,
-                                      b->pixels + k * w->floats_each, &b->why[k]);
+            b->gray[k] = rz_model_planes(w->net->model, &pixels) == 1;
+            status = rz_model_preprocess(w->net->model, NULL, &pixels, b->pixels + k * w->floats_each, &b->why[k]);
             rz_pixels_free(cfg->host, &pixels);
         }
     }

@@ -4,7 +4,6 @@
 
 #include "gray.h"
 #include "heatmap.h"
-#include "preprocess.h"
 #include "saliency.h"
 #include "score.h"
 
@@ -154,9 +153,9 @@ static radz_status run_both(measure *m, const rz_film *film, const float *patche
                             double *curves, radz_error *err)
 {
     const rz_config *cfg = &m->net->model->cfg;
-    const size_t n = m->side * m->side, size = cfg->vision.image_size;
+    const size_t n = m->side * m->side;
     RZ_TRY(rz_prompt_image(cfg->host, m->net->model, &m->prompt, err));
-    RZ_TRY(rz_preprocess_on(NULL, cfg->host, &cfg->preprocess, size, &film->pixels, m->n_planes, m->film, err));
+    RZ_TRY(rz_model_preprocess(m->net->model, NULL, &film->pixels, m->film, err));
     mean_color(m);
     for (size_t i = 0; i < n; i++) m->order[i] = (ranked){patches[i], i};
     qsort(m->order, n, sizeof *m->order, by_heat);
